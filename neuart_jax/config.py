@@ -1,0 +1,277 @@
+"""What a run is: frozen dataclasses, validated, to and from JSON.
+
+Every default of the project lives here, once. The command line's flags are made from these
+fields, and the resolved configuration is saved beside every result.
+"""
+
+import dataclasses
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Self
+
+from neuart_jax.errors import InputError
+from neuart_jax.settings import LayerWeights, Section, nearest, option
+
+MODEL_LAYERS: dict[str, dict[str, str]] = {
+    "vgg19": {
+        # Gatys et al. 2016, "Image style transfer using convolutional neural networks", section 4.
+        "content_layers": "relu4_2",
+        "style_layers": "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
+    },
+    "resnet50": {
+        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the last outputs of the stages.
+        "content_layers": "conv4_block6_out",
+        "style_layers": "conv2_block3_out,conv3_block4_out,conv4_block6_out,conv5_block3_out",
+    },
+}
+"""What empty layer settings mean, by model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesConfig(Section):
+    """The pictures that go in."""
+
+    content: str = option("", "file with the picture that gives the content")
+    style: str = option("", "file with the picture that gives the style")
+    size: int = option(
+        512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
+    )
+    enlarge: bool = option(False, "let --size make a smaller picture larger")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Section):
+    """The network whose features are compared, and where its weights come from."""
+
+    model: str = option("vgg19", "feature network: vgg19 or resnet50")
+    weights: str = option(
+        "auto",
+        "auto (ImageNet weights if they lie in --weights_dir, else fitted), imagenet, fitted "
+        "(learned from the two pictures, no download), or a .safetensors or Keras .h5 file",
+    )
+    weights_dir: str = option("weights", "folder in which ImageNet weights are looked for")
+    pooling: str = option(
+        "average", "pooling of VGG19 (ResNet50 has its own)", choices=("average", "max")
+    )
+    padding: str = option(
+        "reflect",
+        "what VGG19's convolutions see beyond the border (ResNet50 sees zeros)",
+        choices=("reflect", "zero"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig(Section):
+    """The objective: which layers, which formulas, which coefficients."""
+
+    content_layers: LayerWeights = option(
+        (),
+        "content layers with a weight each, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
+        "empty means the model's own, relu4_2 or conv4_block6_out. relu4_2 is after the ReLU (the "
+        "papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
+    )
+    style_layers: LayerWeights = option(
+        (),
+        "style layers with a weight each, written like --content_layers; empty means the model's "
+        "own, relu1_1 ... relu5_1, or the last layer of each of ResNet50's stages",
+    )
+    content_loss: str = option(
+        "relative",
+        "content formula for features F and P: gatys = 1/2 sum (F-P)^2; mean = mean (F-P)^2; "
+        "relative = sum (F-P)^2 / sum P^2",
+        choices=("relative", "mean", "gatys"),
+    )
+    style_loss: str = option(
+        "relative",
+        "style formula for Gram matrices G and A over M positions and N channels: "
+        "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; "
+        "relative = sum (G/M-A/M)^2 / sum (A/M)^2",
+        choices=("relative", "mean", "gatys"),
+    )
+    content_weight: float = option(1.0, "coefficient of the content loss", at_least=0)
+    style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
+    tv_weight: float = option(
+        3.0, "coefficient of total variation (mean squared step between neighbors)", at_least=0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    """How the pixels are moved."""
+
+    optimizer: str = option(
+        "adam",
+        "adam; lbfgs (zoom line search); lbfgs_fixed (L-BFGS with a fixed step, no line search)",
+        choices=("adam", "lbfgs", "lbfgs_fixed"),
+    )
+    learning_rate: float = option(
+        0.03,
+        "Adam's step in pixel units, where white is 1; step of lbfgs_fixed; lbfgs finds its own",
+        more_than=0,
+    )
+    schedule: str = option(
+        "cosine", "learning rate over the run, for Adam", choices=("cosine", "constant")
+    )
+    history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Section):
+    """Where the run starts and when it ends."""
+
+    steps: int = option(100, "updates of the picture at the most", at_least=1)
+    init: str = option(
+        "content",
+        "start: content, style, noise, blend (noise over content), gray, or an image file",
+    )
+    noise_ratio: float = option(
+        0.6, "share of noise in --init=blend, the rest is content", at_least=0, at_most=1
+    )
+    noise_scale: float = option(
+        0.25, "standard deviation of the noise around mid-gray, where white is 1", at_least=0
+    )
+    seed: int = option(0, "seed of all randomness", at_least=0, at_most=2**31 - 1)
+    stop_patience: int = option(
+        0, "end after this many steps without a gain of --stop_tolerance; 0 never does", at_least=0
+    )
+    stop_tolerance: float = option(
+        1e-3, "relative gain in the loss that counts as progress", at_least=0, at_most=1
+    )
+    report_every: int = option(
+        5, "steps compiled into one call; losses are reported after each", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputConfig(Section):
+    """What is written, and where."""
+
+    output: str = option(
+        "", "folder for the result; empty makes output/CONTENT_STYLE, numbered if it is there"
+    )
+    image_name: str = option(
+        "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
+    )
+    save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
+    overwrite: bool = option(False, "replace an earlier result in --output")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run. Field names are unique over all sections: they are the flags' names."""
+
+    images: ImagesConfig = ImagesConfig()
+    network: NetworkConfig = NetworkConfig()
+    losses: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+    output: OutputConfig = OutputConfig()
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with fields of any section changed: ``config.replace(steps=50)``.
+
+        Raises:
+          InputError: no section has such a field, or a value is not valid.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in FIELDS:
+                raise InputError(
+                    f"{name!r} is not a setting",
+                    expected="the name of a flag",
+                    remedy=f"did you mean {nearest(name, FIELDS)}",
+                )
+            changes.setdefault(FIELDS[name].section, {})[name] = value
+        sections = {
+            section: dataclasses.replace(getattr(self, section), **fields)
+            for section, fields in changes.items()
+        }
+        return dataclasses.replace(self, **sections)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return plain JSON types, section by section; layers become {name: weight}."""
+        sections = dataclasses.asdict(self)
+        for fields in sections.values():
+            for name in fields:
+                if FIELDS[name].hint == LayerWeights:
+                    fields[name] = dict(fields[name])
+        return sections
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Any], *, source: str = "the configuration") -> Self:
+        """Read what `to_dict` wrote. Missing fields get their defaults.
+
+        Args:
+          sections: section name to field name to value.
+          source: where it came from, for messages.
+
+        Raises:
+          InputError: an unknown section or field, or a value that is not valid.
+        """
+        if not isinstance(sections, Mapping):
+            raise InputError(
+                f"{source} holds {type(sections).__name__} where settings should be",
+                expected="sections of settings such as a run's config.json has",
+                remedy="give the config.json of an earlier run",
+            )
+        values: dict[str, Any] = {}
+        for section, fields in sections.items():
+            if section not in SECTIONS or not isinstance(fields, Mapping):
+                raise InputError(
+                    f"{source} has {section!r} where a section should be",
+                    expected="the sections " + ", ".join(SECTIONS),
+                    remedy=f"did you mean {nearest(section, SECTIONS)}",
+                )
+            values.update(fields)
+        return cls().replace(**values)
+
+
+class Field(typing.NamedTuple):
+    """One setting: where it lives and how it is declared."""
+
+    section: str
+    hint: Any
+    default: Any
+    metadata: types.MappingProxyType[Any, Any]
+
+
+SECTIONS: dict[str, type[Section]] = {
+    field.name: typing.cast(type[Section], field.type) for field in dataclasses.fields(Config)
+}
+FIELDS: dict[str, Field] = {
+    field.name: Field(
+        section, typing.get_type_hints(cls)[field.name], field.default, field.metadata
+    )
+    for section, cls in SECTIONS.items()
+    for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+}
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """Read a setting as it is written on a command line.
+
+    Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
+    """
+    hint = FIELDS[name].hint
+    try:
+        number = float(text) if hint in (int, float) else text
+    except ValueError:
+        return text
+    return int(number) if hint is int and float(number).is_integer() else number
+
+
+def describe_settings() -> str:
+    """Lay out every setting by section, as help for the command line."""
+    lines = []
+    for section, cls in SECTIONS.items():
+        lines += ["", f"{section}: {(cls.__doc__ or '').splitlines()[0]}"]
+        for name, field in FIELDS.items():
+            if field.section == section:
+                default = "" if field.default in ("", ()) else f" [{field.default}]"
+                flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
+                text = field.metadata["help"] + default
+                lines.append(f"  {flag}")
+                lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)

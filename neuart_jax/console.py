@@ -1,0 +1,48 @@
+"""What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
+
+import signal
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from neuart_jax.loop import Progress
+
+
+class ProgressBar:
+    """Shows steps, time left and losses. Silent when stderr is not a terminal.
+
+    Args:
+      num_steps: steps of the whole run.
+    """
+
+    def __init__(self, num_steps: int):
+        self._bar: Any = tqdm(
+            total=num_steps, unit="step", file=sys.stderr, disable=None, dynamic_ncols=True
+        )
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the run is."""
+        losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
+        self._bar.set_postfix(losses, refresh=False)
+        self._bar.update(progress.num_steps - self._bar.n)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        self._bar.close()
+
+
+class StopRequest:
+    """Remembers SIGINT or SIGTERM, so that the best picture so far is written; the second quits."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self.signal:
+            sys.exit(128 + number)
+        self.signal = number
+        print("Stopping after these steps; once more to quit at once.", file=sys.stderr)

@@ -1,0 +1,60 @@
+"""Whole files or none.
+
+A file written here has its name only once it is complete and on the disk, so that neither an error
+nor a crash leaves half of one behind. Failures are told as `InputError`.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from neuart_jax.errors import InputError
+
+PathLike = str | os.PathLike[str]
+"""What a file may be named by."""
+
+
+@contextlib.contextmanager
+def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a binary file that takes its name only once it is complete and on the disk.
+
+    When the block fails, nothing is left behind and a file that had the name before still stands.
+
+    Args:
+      path: the file to make or to replace; a link is followed.
+
+    Yields:
+      The open file, under another name in the same folder.
+
+    Raises:
+      InputError: for any OSError; other errors of the block pass unchanged.
+    """
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
+    try:
+        # open() and not tempfile, whose files are private to their owner whatever the umask.
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written ({brief_cause(error)})",
+            expected="a name in an existing folder with room and permission to write",
+            remedy="make the folder, free some space or choose another name",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def brief_cause(error: BaseException) -> str:
+    """Return an error's cause in a few words, fit for brackets inside a sentence."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")[:160]

@@ -1,0 +1,89 @@
+"""Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
+
+import logging
+import sys
+from pathlib import Path
+
+import jax
+import platformdirs
+from absl import app, flags
+
+from neuart_jax.config import FIELDS, Config, describe_settings, parse_setting
+from neuart_jax.console import ProgressBar, StopRequest
+from neuart_jax.errors import InputError
+from neuart_jax.loop import Progress
+from neuart_jax.record import Record, read_record
+from neuart_jax.step import Status
+from neuart_jax.transfer import transfer
+
+USAGE = """Paint one picture in the manner of another.
+
+  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
+
+  --config
+      config.json or picture of an earlier run: its settings, under those given here"""
+
+for _name, _field in FIELDS.items():
+    # Numbers are read by the configuration, which words its complaints better.
+    _define = flags.DEFINE_bool if _field.hint is bool else flags.DEFINE_string
+    _define(_name, None, _field.metadata["help"])
+flags.DEFINE_string("config", None, "config.json or picture of an earlier run")
+
+
+def read_flags() -> tuple[Config, Record | None]:
+    """Return the configuration that the flags describe, and the record it starts from."""
+    values, config = flags.FLAGS, Config()
+    record: Record | None = None
+    if values.config:
+        record = read_record(Path(values.config).expanduser())
+        # The earlier result's folder belongs to that result.
+        config = record.config.replace(output="", overwrite=False)
+    given = {name: values[name].value for name in FIELDS if values[name].present}
+    return config.replace(
+        **{n: parse_setting(n, v) if isinstance(v, str) else v for n, v in given.items()}
+    ), record
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line; return the exit code."""
+    if argv[1:]:
+        raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
+    config, repeated = read_flags()
+    cache = Path(platformdirs.user_cache_dir("neuart_jax")) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    request, bar = StopRequest(), ProgressBar(config.run.steps)
+
+    def report(progress: Progress) -> bool:
+        bar(progress)
+        return request.signal != 0
+
+    try:
+        result, path = transfer(config, callback=report, repeated=repeated)
+    finally:
+        bar.close()
+    print(result.status.message, file=sys.stderr)
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
+    print(path)
+    return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
+
+
+def console() -> None:
+    """Start from a shell: bad input is one sentence and exit code 2."""
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+        print(USAGE + "\n" + describe_settings())
+        return
+    # Only our own lines, as they are: absl would put a date before them.
+    logger = logging.getLogger("neuart_jax")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        app.run(run, flags_parser=flags.FLAGS)
+    except (InputError, flags.Error) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    console()

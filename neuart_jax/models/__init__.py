@@ -1,0 +1,118 @@
+"""The table of feature networks, and what a network is to the rest of the project.
+
+The contract: ``module.apply(variables, image, layers=names) -> {name: features}``, pure, for one
+image float[height, width, 3] or a batch. It computes nothing beyond the deepest layer asked for.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from neuart_jax.errors import InputError
+from neuart_jax.models import resnet50, vgg19
+from neuart_jax.settings import nearest
+
+
+class Architecture(NamedTuple):
+    """One row of the table of networks.
+
+    Attributes:
+      make_module: builds the linen module from the options named in `options`.
+      options: the settings that this network listens to.
+      layer_names: every layer, in the order of computation.
+      aliases: other names of the same layers.
+      layer_stride: image pixels between neighboring positions of a layer.
+    """
+
+    make_module: Callable[..., Any]
+    options: tuple[str, ...]
+    layer_names: tuple[str, ...]
+    aliases: dict[str, str]
+    layer_stride: Callable[[str], int]
+
+
+MODELS = {
+    "vgg19": Architecture(
+        make_module=vgg19.VGG19,
+        options=("pooling", "padding"),
+        layer_names=vgg19.layer_names(),
+        aliases=vgg19.keras_aliases(),
+        layer_stride=vgg19.layer_stride,
+    ),
+    "resnet50": Architecture(
+        make_module=resnet50.ResNet50,
+        options=("stride_on",),
+        layer_names=resnet50.layer_names(),
+        aliases={"stem": "conv1_relu"},
+        layer_stride=resnet50.layer_stride,
+    ),
+}
+
+
+class NetworkParams(NamedTuple):
+    """All arrays of a network: an argument of every compiled function, never closed over.
+
+    Attributes:
+      variables: what linen's `apply` takes: {"params": ...}, with "batch_stats" for ResNet50.
+      mean: float32[3], subtracted from the sRGB image in [0, 1].
+      std: float32[3], divides the difference.
+    """
+
+    variables: Any
+    mean: Array
+    std: Array
+
+
+def find_architecture(model: str) -> Architecture:
+    """Return a row of the table.
+
+    Raises:
+      InputError: there is no such model.
+    """
+    if model not in MODELS:
+        raise InputError(
+            f"model {model!r} is not known",
+            expected="one of " + ", ".join(MODELS),
+            remedy=f"the nearest is {nearest(model, MODELS, count=1)}",
+        )
+    return MODELS[model]
+
+
+def resolve_layers(model: str, layers: Iterable[str]) -> tuple[str, ...]:
+    """Return the layers under their own names, aliases replaced.
+
+    Raises:
+      InputError: the model has no such layer; the message names the nearest ones.
+    """
+    architecture = find_architecture(model)
+    resolved = tuple(architecture.aliases.get(layer, layer) for layer in layers)
+    for layer in resolved:
+        if layer not in architecture.layer_names:
+            known = (*architecture.layer_names, *architecture.aliases)
+            raise InputError(
+                f"{model} has no layer {layer!r}",
+                expected=f"a name such as {', '.join(architecture.layer_names[1:4])}",
+                remedy=f"did you mean {nearest(layer, known)}",
+            )
+    return resolved
+
+
+def check_image_size(
+    model: str, layers: Iterable[str], *, height: int, width: int, padding: str, name: str
+) -> None:
+    """Check that every layer has at least one position, two where borders are reflected.
+
+    Raises:
+      InputError: the image called `name` is too small for the deepest layer.
+    """
+    architecture = find_architecture(model)
+    deepest = max(layers, key=architecture.layer_stride)
+    positions = 2 if padding == "reflect" and "padding" in architecture.options else 1
+    smallest = positions * architecture.layer_stride(deepest)
+    if min(height, width) < smallest:
+        raise InputError(
+            f"{name} is {width}x{height} pixels",
+            expected=f"at least {smallest} pixels per side for the layer {deepest} of {model}",
+            remedy="take a larger picture, a larger --size with --enlarge, or shallower layers",
+        )

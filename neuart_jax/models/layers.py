@@ -1,0 +1,108 @@
+"""Building blocks that the networks share. Arrays are [batch, height, width, channels]."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.models.convolution import convolve
+
+FitConvolution = Callable[[Array, tuple[int, int, int, int], Callable[[Array], Array]], Array]
+"""Chooses a kernel while `init` runs: (inputs, kernel shape, convolve) -> [kh, kw, in, out].
+
+`convolve(kernel)` gives the convolution's response to the inputs, without a bias.
+"""
+
+NamedLayers = Iterator[tuple[str, Array]]
+
+
+def collect_layers(
+    layers: NamedLayers, wanted: Iterable[str] | None, *, batched: bool
+) -> dict[str, Array]:
+    """Run a network only as far as the deepest layer asked for.
+
+    Args:
+      layers: yields (name, activation) in the order of computation; nothing after the last wanted
+        layer is computed, nor are its parameters touched.
+      wanted: names to keep; None keeps all.
+      batched: whether the caller gave a batch; otherwise the batch axis of one is dropped.
+
+    Returns:
+      Name to float[batch, height, width, channels] or float[height, width, channels].
+    """
+    missing = None if wanted is None else set(wanted)
+    found: dict[str, Array] = {}
+    while missing is None or missing:
+        layer = next(layers, None)
+        if layer is None:
+            break
+        name, activation = layer
+        if missing is None or name in missing:
+            found[name] = activation if batched else activation[0]
+        if missing is not None:
+            missing.discard(name)
+    return found
+
+
+class Convolution(nn.Module):
+    """A convolution with bias, whose parameters can be fitted to the data that `init` sees.
+
+    Attributes:
+      features: number of output channels.
+      size: side of the square kernel.
+      stride: step between the outputs.
+      padding: "valid", "zero" or "reflect", as in `convolve`.
+      fit: chooses the kernel at `init`, whose responses are then scaled to standard deviation 1
+        and shifted to mean 0 over the batch and all positions (Kraehenbuehl et al. 2016,
+        "Data-dependent initializations of convolutional neural networks", arXiv 1511.06856).
+        Without it: He normal and zeros.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    padding: str = "valid"
+    fit: FitConvolution | None = None
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Map float[batch, height, width, in] to float[batch, height', width', features]."""
+
+        def respond(kernel: Array) -> Array:
+            return convolve(inputs, kernel, stride=self.stride, padding=self.padding)
+
+        shape = (self.size, self.size, inputs.shape[-1], self.features)
+        make_kernel = jax.nn.initializers.he_normal()
+        bias = jnp.zeros(self.features)
+        if self.is_initializing() and self.fit is not None:
+            fitted = self.fit(inputs, shape, respond)
+            responses = respond(fitted)
+            # A filter without any response (a constant picture) stays as it is.
+            deviation = jnp.maximum(jnp.std(responses, axis=(0, 1, 2)), 1e-6)
+            bias = -jnp.mean(responses, axis=(0, 1, 2)) / deviation
+            fitted = fitted / deviation.reshape(1, 1, 1, -1)
+            make_kernel = lambda *_: fitted  # noqa: E731
+        kernel = self.param("kernel", make_kernel, shape)
+        bias = self.param("bias", lambda _: bias)
+        return respond(kernel) + bias.reshape(1, 1, 1, -1)
+
+
+def pool(inputs: Array, *, kind: str) -> Array:
+    """Pool 2x2 windows at stride 2; an odd last row or column is dropped (VALID).
+
+    A reshape, not `reduce_window`, whose gradient is slow on CPUs. Where several elements share
+    the maximum, they share the gradient.
+
+    Args:
+      inputs: float[batch, height, width, channels].
+      kind: "max" or "average".
+
+    Returns:
+      float[batch, height // 2, width // 2, channels].
+    """
+    batch, height, width, channels = inputs.shape
+    even = inputs[:, : height // 2 * 2, : width // 2 * 2]
+    windows = even.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return windows.max(axis=(2, 4)) if kind == "max" else windows.mean(axis=(2, 4))

@@ -1,0 +1,141 @@
+"""ResNet50, version 1, of He et al. 2015 (arXiv 1512.03385, Table 1), without its classifier."""
+
+from collections.abc import Iterable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.models.layers import (
+    Convolution,
+    FitConvolution,
+    NamedLayers,
+    collect_layers,
+)
+
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
+"""(bottleneck width, blocks) of the stages conv2 ... conv5: Table 1, column 50-layer."""
+
+EXPANSION = 4
+"""Channels of a block's output over the width of its bottleneck."""
+
+BATCH_NORM_EPSILON = 1e-5
+"""As torchvision. Keras has 1.001e-5: its converter adds the difference to the variances."""
+
+
+def _block_layers(name: str, *, has_shortcut: bool) -> list[str]:
+    parts = ["0_conv", "0_bn"] if has_shortcut else []
+    for index in (1, 2, 3):
+        parts += [f"{index}_conv", f"{index}_bn"] + ([f"{index}_relu"] if index < 3 else [])
+    return [f"{name}_{part}" for part in [*parts, "add", "out"]]
+
+
+def layer_names() -> tuple[str, ...]:
+    """Return every layer in the order of computation, named as in Keras."""
+    names = ["conv1_pad", "conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"]
+    for stage, (_, num_blocks) in enumerate(STAGES, 2):
+        for block in range(1, num_blocks + 1):
+            names += _block_layers(f"conv{stage}_block{block}", has_shortcut=block == 1)
+    return tuple(names)
+
+
+def layer_stride(layer: str) -> int:
+    """Return how many image pixels lie between two neighboring positions of a layer."""
+    if layer == "conv1_pad":
+        return 1
+    if layer.startswith("conv1"):
+        return 2
+    return 4 if layer.startswith("pool1") else 2 ** int(layer[4])
+
+
+class ResNet50(nn.Module):
+    """Image to named features, with frozen batch statistics.
+
+    Layers carry Keras' names: ``conv2_block3_out`` is the last output (after the ReLU) of the
+    first stage, ``..._add`` the sum before that ReLU, ``..._2_relu`` inside the bottleneck.
+
+    Attributes:
+      stride_on: convolution of a stage's first bottleneck that halves the resolution: "1x1" as
+        in the paper and in Keras, "3x3" as in torchvision ("V1.5").
+      fit: see `Convolution`.
+    """
+
+    stride_on: str = "1x1"
+    fit: FitConvolution | None = None
+
+    @nn.compact
+    def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
+        """Compute features of one normalized image or of a batch.
+
+        Args:
+          image: float[..., height, width, 3], normalized as the parameters need it.
+          layers: names to return; the pass ends at the deepest. None returns all.
+
+        Returns:
+          Name to float[..., height', width', channels].
+        """
+
+        def convolution(features: Array, channels: int, size: int, stride: int, name: str) -> Array:
+            padding = "zero" if size == 3 else "valid"
+            return Convolution(
+                channels, size, stride=stride, padding=padding, fit=self.fit, name=name
+            )(features)
+
+        def batch_norm(features: Array, name: str) -> Array:
+            return nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPSILON, name=name)(
+                features
+            )
+
+        def bottleneck(shortcut: Array, name: str, width: int, stride: int) -> NamedLayers:
+            strides = (stride, 1, 1) if self.stride_on == "1x1" else (1, stride, 1)
+            features = shortcut
+            if name.endswith("block1"):
+                shortcut = convolution(shortcut, EXPANSION * width, 1, stride, f"{name}_0_conv")
+                yield f"{name}_0_conv", shortcut
+                shortcut = batch_norm(shortcut, f"{name}_0_bn")
+                yield f"{name}_0_bn", shortcut
+            channels = (width, width, EXPANSION * width)
+            for index, size in enumerate((1, 3, 1)):
+                prefix = f"{name}_{index + 1}"
+                features = convolution(
+                    features, channels[index], size, strides[index], f"{prefix}_conv"
+                )
+                yield f"{prefix}_conv", features
+                features = batch_norm(features, f"{prefix}_bn")
+                yield f"{prefix}_bn", features
+                if index < 2:
+                    features = jax.nn.relu(features)
+                    yield f"{prefix}_relu", features
+            features = features + shortcut
+            yield f"{name}_add", features
+            yield f"{name}_out", jax.nn.relu(features)
+
+        def walk(features: Array) -> NamedLayers:
+            features = _zero_pad(features, 3)
+            yield "conv1_pad", features
+            features = convolution(features, STAGES[0][0], 7, 2, "conv1_conv")
+            yield "conv1_conv", features
+            features = batch_norm(features, "conv1_bn")
+            yield "conv1_bn", features
+            features = jax.nn.relu(features)
+            yield "conv1_relu", features
+            features = _zero_pad(features, 1)
+            yield "pool1_pad", features
+            features = nn.max_pool(features, (3, 3), strides=(2, 2), padding="VALID")
+            yield "pool1_pool", features
+            for stage, (width, num_blocks) in enumerate(STAGES, 2):
+                for block in range(1, num_blocks + 1):
+                    stride = 2 if block == 1 and stage > 2 else 1
+                    name = f"conv{stage}_block{block}"
+                    for layer in bottleneck(features, name, width, stride):
+                        features = layer[1]
+                        yield layer
+
+        batched = image.ndim == 4
+        return collect_layers(walk(image if batched else image[None]), layers, batched=batched)
+
+
+def _zero_pad(features: Array, margin: int) -> Array:
+    # Explicit: "SAME" at stride 2 pads (0, 1) on even sizes, where the paper's network pads evenly.
+    return jnp.pad(features, ((0, 0), (margin, margin), (margin, margin), (0, 0)))

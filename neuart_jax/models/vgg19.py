@@ -1,0 +1,92 @@
+"""VGG19, configuration E of Simonyan & Zisserman 2014 (arXiv 1409.1556), without its classifier."""
+
+from collections.abc import Iterable
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from neuart_jax.models.layers import (
+    Convolution,
+    FitConvolution,
+    NamedLayers,
+    collect_layers,
+    pool,
+)
+
+BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+"""(channels, convolutions) of each block: Table 1, column E."""
+
+
+def layer_names() -> tuple[str, ...]:
+    """Return every layer in the order of computation: conv1_1, relu1_1, conv1_2, ... pool5."""
+    names = []
+    for block, (_, num_convolutions) in enumerate(BLOCKS, 1):
+        for index in range(1, num_convolutions + 1):
+            names += [f"conv{block}_{index}", f"relu{block}_{index}"]
+        names.append(f"pool{block}")
+    return tuple(names)
+
+
+def keras_aliases() -> dict[str, str]:
+    """Map Keras' names to ours. Keras' convolutions include the ReLU: block4_conv2 is relu4_2."""
+    aliases = {}
+    for name in layer_names():
+        kind, place = name[:4], name[4:]
+        if kind == "relu":
+            block, index = place.split("_")
+            aliases[f"block{block}_conv{index}"] = name
+        elif kind == "pool":
+            aliases[f"block{place}_pool"] = name
+    return aliases
+
+
+def layer_stride(layer: str) -> int:
+    """Return how many image pixels lie between two neighboring positions of a layer."""
+    block = int(layer[4])
+    return 2**block if layer.startswith("pool") else 2 ** (block - 1)
+
+
+class VGG19(nn.Module):
+    """Image to named features.
+
+    ``conv4_2`` is the convolution's output before the ReLU, ``relu4_2`` after it (what the papers
+    on style transfer call conv4_2, and Keras block4_conv2), ``pool4`` the pooled block.
+
+    Attributes:
+      pooling: "max" as trained, or "average" (Gatys et al. 2015, section 2).
+      padding: "zero" as trained, or "reflect", which leaves no dark borders in the picture.
+      fit: see `Convolution`.
+    """
+
+    pooling: str = "max"
+    padding: str = "zero"
+    fit: FitConvolution | None = None
+
+    @nn.compact
+    def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
+        """Compute features of one normalized image or of a batch.
+
+        Args:
+          image: float[..., height, width, 3], normalized as the parameters need it.
+          layers: names to return; the pass ends at the deepest. None returns all.
+
+        Returns:
+          Name to float[..., height', width', channels].
+        """
+
+        def walk(features: Array) -> NamedLayers:
+            for block, (channels, num_convolutions) in enumerate(BLOCKS, 1):
+                for index in range(1, num_convolutions + 1):
+                    name = f"{block}_{index}"
+                    features = Convolution(
+                        channels, 3, padding=self.padding, fit=self.fit, name=f"conv{name}"
+                    )(features)
+                    yield f"conv{name}", features
+                    features = jax.nn.relu(features)
+                    yield f"relu{name}", features
+                features = pool(features, kind=self.pooling)
+                yield f"pool{block}", features
+
+        batched = image.ndim == 4
+        return collect_layers(walk(image if batched else image[None]), layers, batched=batched)

@@ -1,0 +1,168 @@
+"""A run's folder: the picture, its record, its metrics, a plot of the losses, frames."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuart_jax.config import LossConfig
+from neuart_jax.errors import InputError
+from neuart_jax.images import (
+    check_output_name,
+    save_image,
+    write_atomically,
+)
+from neuart_jax.loop import Progress, Result
+from neuart_jax.record import METADATA_KEY, Record
+
+_SECONDS_BETWEEN_WRITES = 2.0
+
+
+class RunFolder:
+    """Writes one run's files; every file appears whole or not at all.
+
+    Args:
+      path: the folder. It is made if need be.
+      image_name: the picture's file name; the extension picks the format.
+      overwrite: replace the files of an earlier run.
+
+    Raises:
+      InputError: the folder can't be written, holds an earlier result, or the name has an
+        extension that no format goes by.
+    """
+
+    def __init__(self, path: Path, *, image_name: str, overwrite: bool):
+        self.path = path
+        if Path(image_name).name != image_name:
+            raise InputError(
+                f"--image_name={image_name!r} is not a plain file name",
+                expected="a name such as result.png",
+                remedy="put the folder into --output",
+            )
+        check_output_name(image_name)
+        self.image_path = path / image_name
+        self._metrics: list[dict[str, Any]] = []
+        self._last_write = 0.0
+        self._make(overwrite)
+
+    def _make(self, overwrite: bool) -> None:
+        taken = [p for p in (self.path / "config.json", self.image_path) if p.exists()]
+        if taken and not overwrite:
+            raise InputError(
+                f"{self.path} already holds a result",
+                expected="a folder without one",
+                remedy="give another --output, or add --overwrite",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--output={self.path} can't be made ({error.strerror})",
+                expected="a folder that can be written",
+                remedy="give another --output",
+            ) from error
+        # Better now than after minutes of work.
+        with write_atomically(self.path / "metrics.jsonl"):
+            pass
+        for frame in (self.path / "frames").glob("*.png"):
+            frame.unlink()
+
+    def report(self, progress: Progress) -> None:
+        """Add a line to metrics.jsonl."""
+        self._metrics.append(
+            {
+                "step": progress.num_steps,
+                "evaluations": progress.num_evaluations,
+                "seconds": round(progress.seconds, 3),
+                "best": progress.best_loss,
+                **progress.losses,
+            }
+        )
+        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
+        _write_text(self.path / "metrics.jsonl", lines)
+        self._last_write = time.monotonic()
+
+    def save_frame(self, progress: Progress) -> None:
+        """Write the current image as frames/NNNNNN.png, numbered by its step."""
+        folder = self.path / "frames"
+        folder.mkdir(exist_ok=True)
+        save_image(folder / f"{progress.num_steps:06d}.png", np.clip(progress.image(), 0, 1))
+
+    def save(
+        self,
+        result: Result,
+        record: Record,
+        *,
+        alpha: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write the picture, config.json, metrics.jsonl and losses.png.
+
+        Args:
+          result: what the run gave.
+          record: what made it.
+          alpha: float32[height, width], the content's transparency.
+        """
+        text = record.to_json(result)
+        save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
+        _write_text(self.path / "config.json", text + "\n")
+        self._write_metrics()
+        save_loss_plot(self.path / "losses.png", result, record.config.losses)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
+    """Plot the total after every step and the weighted terms at every report, as a PNG.
+
+    Args:
+      path: where to.
+      result: with at least the loss of the start.
+      losses: the configuration's section, for the coefficients.
+    """
+    # Half a second of start-up that only a finished run has to pay.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(result.step_losses, color="black", linewidth=1.5, label="total")
+    steps = [line["step"] for line in result.history]
+    for name in result.losses:
+        if name == "total":
+            continue
+        # A term of one's own has its coefficient elsewhere and is shown as it is.
+        weight = getattr(losses, f"{name}_weight", 1.0)
+        axes.plot(
+            steps,
+            [weight * line[name] for line in result.history],
+            marker=".",
+            label=f"{name} × {weight:g}",
+        )
+    if np.all(np.isfinite(result.step_losses)) and np.all(result.step_losses > 0):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def default_folder(content: str, style: str) -> Path:
+    """Return output/CONTENT_STYLE, with a number behind it if that folder is there already."""
+    name = f"{Path(content).stem}_{Path(style).stem}"
+    folder = Path("output") / name
+    number = 2
+    while folder.exists():
+        folder = Path("output") / f"{name}_{number}"
+        number += 1
+    return folder

@@ -1,0 +1,127 @@
+"""The record of a run: all that is needed to make its result again."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from neuart_jax.config import Config
+from neuart_jax.errors import InputError
+from neuart_jax.images import load_metadata
+from neuart_jax.loop import Result
+
+METADATA_KEY = "neuart_jax"
+"""Name of the entry, in the picture's own metadata, that holds the record as JSON."""
+
+_PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
+_EXPECTED = "a run's config.json or a picture written by this program"
+
+
+class Record(NamedTuple):
+    """What made a result.
+
+    Attributes:
+      config: resolved, with absolute paths.
+      weights: the network's identity.
+      inputs: "content" and "style" to the SHA-256 of their files.
+      versions: package to version.
+      device: platform and kind.
+    """
+
+    config: Config
+    weights: Mapping[str, str] = {}
+    inputs: Mapping[str, str] = {}
+    versions: Mapping[str, str] = {}
+    device: str = ""
+
+    @classmethod
+    def of_this_run(
+        cls, config: Config, *, weights: Mapping[str, str], inputs: Mapping[str, str]
+    ) -> Self:
+        """Complete a record with this machine's versions and device."""
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        device = jax.devices()[0]
+        return cls(
+            config,
+            weights,
+            inputs,
+            {"python": platform.python_version(), **versions},
+            f"{device.platform} {device.device_kind}",
+        )
+
+    def to_json(self, result: Result) -> str:
+        """Write the record and the result's figures as JSON."""
+        document = {
+            "config": self.config.to_dict(),
+            "weights": dict(self.weights),
+            "inputs": dict(self.inputs),
+            "versions": dict(self.versions),
+            "device": self.device,
+            "result": {
+                "status": result.status.name.lower(),
+                "losses": result.losses,
+                "steps": result.num_steps,
+                "evaluations": result.num_evaluations,
+                "seconds": round(result.seconds, 3),
+                "seconds_to_first_step": round(result.seconds_to_first_step, 3),
+                "seconds_per_evaluation": round(result.seconds_per_evaluation, 4),
+            },
+        }
+        return json.dumps(document, indent=2)
+
+    def differences(self, other: Self) -> list[str]:
+        """Name what differs between two runs, besides settings, so that pixels may differ."""
+        mine, theirs = ({**r.inputs, **{"weights": r.weights.get("sha256")}} for r in (self, other))
+        different = [name for name in theirs if mine.get(name) != theirs[name]]
+        changed = [n for n in other.versions if self.versions.get(n) != other.versions[n]]
+        return different + [f"{name} {other.versions[name]}" for name in changed]
+
+
+def read_record(path: Path) -> Record:
+    """Read the record from a run's config.json or from a picture it wrote.
+
+    A JSON file with nothing but settings is read as well.
+
+    Raises:
+      InputError: the file can't be read, or holds no valid record.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise InputError(
+                f"{path} can't be read ({reason})",
+                expected=_EXPECTED,
+                remedy="check the name and the permissions",
+            ) from error
+    else:
+        text = load_metadata(path).get(METADATA_KEY, "")
+        if not text:
+            raise InputError(
+                f"{path} carries no record of a run",
+                expected=_EXPECTED,
+                remedy="give another --config",
+            )
+    return _parse(text, source=str(path))
+
+
+def _parse(text: str, *, source: str) -> Record:
+    try:
+        document: Any = json.loads(text)
+    # A hostile nesting depth is a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{source} is not JSON ({error})", expected=_EXPECTED, remedy="give another --config"
+        ) from error
+    if not isinstance(document, dict) or "config" not in document:
+        return Record(Config.from_dict(document, source=source))
+    weights, inputs, versions = (
+        part if isinstance(part := document.get(name), dict) else {}
+        for name in ("weights", "inputs", "versions")
+    )
+    return Record(Config.from_dict(document["config"], source=source), weights, inputs, versions)

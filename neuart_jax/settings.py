@@ -1,0 +1,144 @@
+"""How one setting is declared, checked and read: the machinery beneath `config`."""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from neuart_jax.errors import InputError
+
+LayerWeights = tuple[tuple[str, float], ...]
+"""Layers with a weight each, in the order given: ``(("relu1_1", 0.5), ("relu2_1", 0.5))``."""
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """Say which of the `known` names a wrong one probably meant, as "'a', 'b' or 'c'"."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.5) or known[:12]
+    quoted = [repr(candidate) for candidate in close]
+    return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
+
+
+def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> LayerWeights:
+    """Read layers and their weights.
+
+    Args:
+      value: ``"relu1_1:0.2,relu2_1:0.8"``, ``{"relu1_1": 0.2}``, pairs, or bare names. Bare names
+        share a total weight of 1 equally: w_l = 1 / (number of active layers), Gatys et al. 2015.
+
+    Returns:
+      Pairs of name and weight. Empty for an empty value.
+
+    Raises:
+      InputError: a weight is not a finite number of at least 0, a layer comes twice, or only some
+        of the layers carry a weight.
+    """
+    if isinstance(value, str):
+        entries: list[Any] = [entry.strip() for entry in value.split(",") if entry.strip()]
+    elif isinstance(value, Mapping):
+        entries = list(value.items())
+    else:
+        entries = list(value)
+    pairs: list[tuple[str, float | None]] = []
+    for entry in entries:
+        name, weight = entry.partition(":")[::2] if isinstance(entry, str) else entry
+        has_weight = not isinstance(entry, str) or ":" in entry
+        pairs.append((name.strip(), _parse_layer_weight(name, weight) if has_weight else None))
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"layer {name!r} comes {names.count(name)} times",
+                expected="every layer once",
+                remedy="give it once, with the sum of the weights",
+            )
+    given = [weight for _, weight in pairs if weight is not None]
+    if given and len(given) < len(pairs):
+        bare = [name for name, weight in pairs if weight is None]
+        raise InputError(
+            f"layers {', '.join(bare)} carry no weight and others do",
+            expected="a weight for every layer or for none",
+            remedy=f"write {bare[0]}:1, say, or leave all the weights out",
+        )
+    return tuple((n, 1.0 / len(pairs) if w is None else w) for n, w in pairs)
+
+
+def _parse_layer_weight(name: str, weight: Any) -> float:
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
+        raise InputError(
+            f"layer {name!r} has the weight {weight!r}",
+            expected="a finite number of at least 0",
+            remedy=f"write {name}:1, say",
+        )
+    return number
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    at_least: float | None = None,
+    more_than: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """Declare a field with what its flag's help and its validation need."""
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "at_least": at_least,
+        "more_than": more_than,
+        "at_most": at_most,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """Checks every field of a dataclass against its declaration."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = _check_value(field, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+
+def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    name, rules = field.name, field.metadata
+    if hint == LayerWeights:
+        return parse_layer_weights(value)
+    remedy = "see --help for what it does"
+    if field.default not in ("", None):
+        remedy = f"leave it out for the default, {field.default}"
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={value!r}", expected="true or false", remedy=remedy)
+        return value
+    if hint is str:
+        if not isinstance(value, str):
+            raise InputError(f"{name}={value!r}", expected="a text", remedy=remedy)
+        if rules["choices"] and value not in rules["choices"]:
+            raise InputError(
+                f"{name}={value!r} is not known",
+                expected="one of " + ", ".join(rules["choices"]),
+                remedy=f"the nearest is {nearest(value, rules['choices'], count=1)}",
+            )
+        return value
+    kind = "a whole number" if hint is int else "a finite number"
+    for key, words in (("at_least", "of at least"), ("more_than", "above"), ("at_most", "up to")):
+        if rules[key] is not None:
+            kind += f" {words} {rules[key]}"
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and (hint is float or float(value).is_integer())
+    good = good and (rules["at_least"] is None or value >= rules["at_least"])
+    good = good and (rules["more_than"] is None or value > rules["more_than"])
+    good = good and (rules["at_most"] is None or value <= rules["at_most"])
+    if not good:
+        raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)
+    return hint(value)

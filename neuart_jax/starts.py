@@ -1,0 +1,63 @@
+"""The image that a run starts from."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.config import RunConfig
+from neuart_jax.errors import InputError
+from neuart_jax.images import fill_resize, load_image
+from neuart_jax.settings import nearest
+
+STARTS = ("content", "style", "noise", "blend", "gray")
+"""What `init` may be, besides the name of an image file."""
+
+
+def make_noise(key: Array, shape: tuple[int, ...], *, scale: float) -> Array:
+    """Draw Gaussian noise around mid-gray: float32[shape], clipped to [0, 1].
+
+    Args:
+      key: random key.
+      shape: of the image.
+      scale: standard deviation before clipping, where white is 1.
+    """
+    return jnp.clip(0.5 + scale * jax.random.normal(key, shape), 0, 1)
+
+
+def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -> Array:
+    """Make the start that `config.init` names, of the content's size.
+
+    A style picture or a file of another size is scaled to cover the content's and cropped evenly.
+    "blend" is noise_ratio * noise + (1 - noise_ratio) * content.
+
+    Args:
+      config: start, noise and seed.
+      content_image: float32[height, width, 3], sRGB in [0, 1].
+      style_image: float32[height', width', 3], sRGB in [0, 1].
+
+    Returns:
+      float32[height, width, 3], sRGB in [0, 1].
+
+    Raises:
+      InputError: `init` is neither a known start nor a readable image.
+    """
+    shape = content_image.shape
+    if config.init == "content":
+        return jnp.asarray(content_image)
+    if config.init == "style":
+        return jnp.asarray(fill_resize(style_image, *shape[:2]))
+    if config.init == "gray":
+        return jnp.full(shape, 0.5, jnp.float32)
+    if config.init in ("noise", "blend"):
+        noise = make_noise(jax.random.key(config.seed), shape, scale=config.noise_scale)
+        ratio = config.noise_ratio if config.init == "blend" else 1.0
+        return ratio * noise + (1 - ratio) * content_image
+    if not Path(config.init).expanduser().exists():
+        raise InputError(
+            f"--init={config.init} is neither a start nor a file",
+            expected=", ".join(STARTS) + ", or an image file",
+            remedy=f"the nearest start is {nearest(config.init, STARTS, count=1)}",
+        )
+    return jnp.asarray(fill_resize(load_image(Path(config.init).expanduser()).image, *shape[:2]))

@@ -1,0 +1,282 @@
+"""Two images and a configuration in, a `Result` out: the pieces of the core put together."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import Array
+
+from neuart_jax.config import MODEL_LAYERS, Config, LossConfig, OptimizerConfig
+from neuart_jax.errors import InputError
+from neuart_jax.features import FeatureFn, make_feature_fn
+from neuart_jax.loop import Callback, Result, RunFn, make_run_fn
+from neuart_jax.models import check_image_size, find_architecture, resolve_layers
+from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
+from neuart_jax.optimizers import make_optimizer
+from neuart_jax.params.store import Network, load_network
+from neuart_jax.settings import LayerWeights, nearest, parse_layer_weights
+from neuart_jax.starts import make_start
+from neuart_jax.step import StopRule
+
+
+class FeatureNetwork(NamedTuple):
+    """A network of one's own: any pure function with its parameters.
+
+    Attributes:
+      feature_fn: (params, image float32[height, width, 3] in [0, 1]) -> {layer: features}.
+      params: any pytree of arrays.
+    """
+
+    feature_fn: FeatureFn
+    params: Any
+
+
+def stylize(
+    content_image: npt.ArrayLike,
+    style_image: npt.ArrayLike,
+    config: Config = Config(),
+    *,
+    network: Network | FeatureNetwork | None = None,
+    extra_terms: Sequence[Term] = (),
+    callback: Callback | None = None,
+) -> Result:
+    """Paint the content in the manner of the style.
+
+    Neither the files nor the sizes named in `config.images` play a part: the arrays are taken as
+    they are. Calls with the same shapes and settings compile once.
+
+    Args:
+      content_image: float[height, width, 3], sRGB in [0, 1].
+      style_image: float[height', width', 3], sRGB in [0, 1]; any size.
+      config: what to do; see `Config`.
+      network: instead of loading the one that `config.network` names.
+      extra_terms: losses of one's own, beside those of `config.losses`.
+      callback: called with a `Progress` after every chunk; returning True stops the run.
+
+    Returns:
+      The picture with its losses; see `Result`. A loss that stops being finite is no exception
+      but a status.
+
+    Raises:
+      InputError: an image, a setting or a weights file can't be used.
+    """
+    content = check_image(content_image, name="the content picture")
+    style = check_image(style_image, name="the style picture")
+    config = resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
+    if not isinstance(network, FeatureNetwork):
+        check_sizes(config, content, style)
+    if network is None:
+        network = load_run_network(config, content, style)
+    feature_source: Any = network.module if isinstance(network, Network) else network.feature_fn
+    extra_terms = tuple(extra_terms)
+    terms = (*make_terms(config.losses), *extra_terms)
+    _check_terms(terms)
+
+    content_features, style_features = _target_features(feature_source, terms)(
+        network.params, content, style
+    )
+    _check_features(content_features, _layers_of(terms, "content_layers"))
+    _check_features(style_features, _layers_of(terms, "style_layers"))
+    targets: Targets = make_targets(
+        terms,
+        content_image=content,
+        style_image=style,
+        content_features=content_features,
+        style_features=style_features,
+    )
+    run_fn = _make_run_fn(
+        feature_source,
+        _program_of(config.losses),
+        extra_terms,
+        config.optimizer,
+        StopRule(config.run.steps, config.run.stop_patience, config.run.stop_tolerance),
+        config.run.report_every,
+    )
+    return run_fn(
+        make_start(config.run, content_image=content, style_image=style),
+        network.params,
+        targets,
+        boundary=config.output.save_every,
+        callback=callback,
+    )
+
+
+def check_image(image: npt.ArrayLike, *, name: str) -> Array:
+    """Return an image as float32[height, width, 3].
+
+    Raises:
+      InputError: another shape, integers, or values that are not in [0, 1].
+    """
+    array = np.asarray(image)
+    expected = "floats in [0, 1] of shape (height, width, 3)"
+    if array.ndim != 3 or array.shape[-1] != 3 or min(array.shape) < 1:
+        raise InputError(
+            f"{name} has the shape {array.shape}",
+            expected=expected,
+            remedy="give one color picture, without a batch axis or transparency",
+        )
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(
+            f"{name} holds {array.dtype}",
+            expected=expected,
+            remedy="divide by 255 first if it holds bytes",
+        )
+    if not np.all((array >= 0) & (array <= 1)):
+        raise InputError(
+            f"{name} has values from {np.min(array):.4g} to {np.max(array):.4g}",
+            expected=expected,
+            remedy="scale or clip it first",
+        )
+    return jnp.asarray(array, jnp.float32)
+
+
+def resolve_config(config: Config, *, check_names: bool = True) -> Config:
+    """Fill in the model's own layers and replace aliases, so that the record is explicit.
+
+    Args:
+      config: as given.
+      check_names: False leaves the layers alone, for a network that isn't in the table.
+
+    Raises:
+      InputError: no such model or layer, or an objective without any term.
+    """
+    losses = config.losses
+    if losses.content_weight == losses.style_weight == 0:
+        raise InputError(
+            "content_weight and style_weight are both 0",
+            expected="something to paint",
+            remedy="make one of them positive",
+        )
+    if not check_names:
+        return config
+    find_architecture(config.network.model)
+    resolved: dict[str, LayerWeights] = {}
+    for setting, default in MODEL_LAYERS[config.network.model].items():
+        given = getattr(losses, setting) or parse_layer_weights(default)
+        names = resolve_layers(config.network.model, [name for name, _ in given])
+        pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
+        # Checked again: two names may have been aliases of one layer.
+        resolved[setting] = parse_layer_weights(pairs)
+    return config.replace(**resolved)
+
+
+def check_sizes(config: Config, content_image: npt.ArrayLike, style_image: npt.ArrayLike) -> None:
+    """Check that both images reach the deepest layer of a resolved configuration.
+
+    Raises:
+      InputError: one of them is too small.
+    """
+    terms = make_terms(config.losses)
+    for image, name in ((content_image, "the content picture"), (style_image, "the style picture")):
+        height, width = np.shape(image)[:2]
+        check_image_size(
+            config.network.model,
+            _all_layers(terms),
+            height=height,
+            width=width,
+            padding=config.network.padding,
+            name=name,
+        )
+
+
+def load_run_network(
+    config: Config, content_image: npt.ArrayLike, style_image: npt.ArrayLike
+) -> Network:
+    """Load or fit the network of a resolved configuration; see `params.store.load_network`."""
+    return load_network(
+        config.network,
+        layers=_all_layers(make_terms(config.losses)),
+        content_image=np.asarray(content_image),
+        style_image=np.asarray(style_image),
+        seed=config.run.seed,
+    )
+
+
+def _layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for term in terms for name in getattr(term, field)))
+
+
+def _all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
+    fields = ("content_layers", "style_layers", "layers")
+    return tuple(dict.fromkeys(name for field in fields for name in _layers_of(terms, field)))
+
+
+def _check_terms(terms: Sequence[Term]) -> None:
+    names = [term.name for term in terms]
+    for name in names:
+        if names.count(name) > 1 or name == "total":
+            raise InputError(
+                f"the loss term {name!r} is taken",
+                expected="a name of its own for every term",
+                remedy="rename the extra term",
+            )
+
+
+def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in features:
+            raise InputError(
+                f"the network has no layer {name!r}",
+                expected="a layer that it returns",
+                remedy=f"did you mean {nearest(name, features)}",
+            )
+
+
+def _bind(source: Any, layers: tuple[str, ...]) -> FeatureFn:
+    return make_feature_fn(source, layers) if hasattr(source, "apply") else source
+
+
+@functools.lru_cache(maxsize=16)
+def _target_features_fn(source: Any, content: tuple[str, ...], style: tuple[str, ...]) -> Any:
+    def target_features(params: Any, content_image: Array, style_image: Array) -> Any:
+        return _bind(source, content)(params, content_image), _bind(source, style)(
+            params, style_image
+        )
+
+    return jax.jit(target_features)
+
+
+def _target_features(source: Any, terms: Sequence[Term]) -> Any:
+    return _target_features_fn(
+        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers")
+    )
+
+
+def _program_of(losses: LossConfig) -> LossConfig:
+    """Reduce an objective to what the compiled program depends on: its coefficients are data."""
+
+    def ones(layer_weights: LayerWeights) -> LayerWeights:
+        return tuple((name, 1.0) for name, _ in layer_weights)
+
+    return dataclasses.replace(
+        losses,
+        content_layers=ones(losses.content_layers),
+        style_layers=ones(losses.style_layers),
+        content_weight=float(losses.content_weight > 0),
+        style_weight=float(losses.style_weight > 0),
+        tv_weight=float(losses.tv_weight > 0),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _make_run_fn(
+    source: Any,
+    losses: LossConfig,
+    extra_terms: tuple[Term, ...],
+    optimizer: OptimizerConfig,
+    stop: StopRule,
+    chunk_steps: int,
+) -> RunFn:
+    terms = (*make_terms(losses), *extra_terms)
+    objective = make_objective(_bind(source, _layers_of(terms, "layers")), terms)
+    return make_run_fn(
+        objective,
+        make_optimizer(optimizer, num_steps=stop.num_steps),
+        stop,
+        chunk_steps=chunk_steps,
+    )

@@ -1,0 +1,99 @@
+"""One run from files to files: what the command line does, for programs."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from neuart_jax.config import Config
+from neuart_jax.errors import InputError
+from neuart_jax.images import load_image
+from neuart_jax.loop import Callback, Progress, Result
+from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.record import Record
+from neuart_jax.starts import STARTS
+from neuart_jax.stylize import check_sizes, load_run_network, resolve_config, stylize
+
+logger = logging.getLogger(__name__)
+
+
+class Transfer(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      result: what it gave.
+      image_path: the picture's file.
+    """
+
+    result: Result
+    image_path: Path
+
+
+def transfer(
+    config: Config,
+    *,
+    callback: Callback | None = None,
+    repeated: Record | None = None,
+) -> Transfer:
+    """Read both pictures, stylize, and write the run's folder.
+
+    Which weights are used is logged as one line (level INFO).
+
+    Args:
+      config: with `content` and `style` set.
+      callback: called with a `Progress` after every chunk; returning True stops the run, and the
+        best picture so far is written.
+      repeated: the record that this run repeats; what is not the same is logged.
+
+    Raises:
+      InputError: something given can't be used, or the folder can't be written.
+    """
+    for name in ("content", "style"):
+        if not getattr(config.images, name):
+            raise InputError(
+                f"--{name} is missing",
+                expected="two pictures, --content=FILE --style=FILE",
+                remedy=f"add --{name}=FILE",
+            )
+    config = _with_absolute_paths(resolve_config(config))
+    images = config.images
+    size = images.size or None
+    content = load_image(images.content, size=size, enlarge=images.enlarge)
+    style = load_image(images.style, size=size, enlarge=images.enlarge)
+    check_sizes(config, content.image, style.image)
+
+    output = config.output
+    path = Path(output.output) if output.output else default_folder(images.content, images.style)
+    folder = RunFolder(path, image_name=output.image_name, overwrite=output.overwrite)
+    network = load_run_network(config, content.image, style.image)
+    logger.info(network.message)
+    record = Record.of_this_run(
+        config,
+        weights=network.identity,
+        inputs={"content": content.sha256, "style": style.sha256},
+    )
+    if repeated is not None and (differences := record.differences(repeated)):
+        logger.warning(
+            "Pixels may differ: the record was made with other %s.", ", ".join(differences)
+        )
+
+    def report(progress: Progress) -> bool | None:
+        folder.report(progress)
+        if output.save_every and progress.num_steps % output.save_every == 0:
+            folder.save_frame(progress)
+        return callback(progress) if callback else None
+
+    result = stylize(content.image, style.image, config, network=network, callback=report)
+    folder.save(result, record, alpha=content.alpha)
+    return Transfer(result, folder.image_path)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Name every file so that the record still means it when a run is repeated from elsewhere."""
+    paths = {"content": config.images.content, "style": config.images.style}
+    if config.run.init not in STARTS:
+        paths["init"] = config.run.init
+    if config.network.weights not in NAMED_WEIGHTS:
+        paths["weights"] = config.network.weights
+    absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
+    return config.replace(**absolute)

@@ -1,0 +1,33 @@
+"""Paint a photograph that scikit-image brings along in the manner of our own brush strokes."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+
+from neuart_jax import main
+from neuart_jax.images import save_image
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "output" / "demo"
+
+
+def run() -> None:
+    """Write the photograph to a file and call the command line on it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    photograph = FOLDER / "astronaut.png"
+    # Eileen Collins, NASA, public domain.
+    save_image(photograph, skimage.data.astronaut().astype(np.float32) / 255)
+    sys.argv[1:] = [
+        f"--content={photograph}",
+        f"--style={ROOT / 'docs' / 'images' / 'brush_strokes.png'}",
+        f"--output={FOLDER}",
+        "--overwrite",
+        *sys.argv[1:],
+    ]
+    main.console()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,49 @@
+"""What all tests share: strict broadcasting, small real-looking pictures, no cache of the user's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import scipy.ndimage
+
+
+@pytest.fixture(autouse=True)
+def strict_broadcasting(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Refuse implicit rank promotion, except where other people's code runs (marked `lenient`)."""
+    if request.node.get_closest_marker("lenient"):
+        yield
+        return
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep fitted weights and compiled programs out of the user's own cache."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:
+    """Make float32[height, width, 3] in [0, 1] with structure at several scales."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        scipy.ndimage.gaussian_filter(rng.random((height, width, 3)), (scale, scale, 0)) * scale
+        for scale in (1.0, 3.0, 8.0)
+    ]
+    picture = np.sum(layers, axis=0)
+    low, high = picture.min(), picture.max()
+    return ((picture - low) / (high - low)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def content_image() -> np.ndarray:
+    return smooth_picture(48, 64, seed=1)
+
+
+@pytest.fixture(scope="session")
+def style_image() -> np.ndarray:
+    return smooth_picture(56, 40, seed=2)
