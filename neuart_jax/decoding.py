@@ -1,7 +1,7 @@
 """From the bytes of a picture file to an upright sRGB raster.
 
-Bytes of nearly any picture go in; float32 samples in [0, 1] come out, gray or inks turned into
-RGB, together with the opacity. This module is the only place that knows of formats, bit depths,
+Bytes of nearly any picture go in; float32 samples in [0, 1] come out, gray and inks turned into
+RGB, together with the opacity. This module alone knows of the formats that are read, of bit depths,
 color profiles, orientation tags and the limit on pixels. Bytes it can't use raise `InputError`;
 what the decoders say on the way, as warnings or log lines, is kept in.
 """
@@ -166,7 +166,6 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
     rawmode = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
     deep = re.fullmatch(r"(RGB|RGBX|RGBA|CMYK);16([BLN])", rawmode)
     image.load()  # before any question about it: some answers stand at the end of a file
-    is_gray = image.mode in ("1", "L", "LA", "La")
     if deep:
         # Pillow keeps the high byte of a sample, or the low one when told the wrong byte order.
         # N is the machine's own order, which is little-endian wherever JAX runs.
@@ -179,8 +178,9 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
     elif image.mode.startswith("I;16") or image.mode in ("F", "CMYK"):
         samples = np.asarray(image)
     else:
-        mode = ("LA" if is_gray else "RGBA") if image.has_transparency_data else "RGB"
-        samples = np.asarray(image.convert("L" if is_gray and mode == "RGB" else mode))
+        is_gray = image.mode in ("1", "L", "LA", "La")
+        mode = ("L" if is_gray else "RGB") + ("A" if image.has_transparency_data else "")
+        samples = np.asarray(image.convert(mode))
     samples = samples.reshape(image.height, image.width, -1)
     num_colors = 4 if image.mode == "CMYK" else 1 if samples.shape[2] < 3 else 3
     # Pillow turns TIFF upright as it loads it and then drops the tag.
@@ -208,7 +208,8 @@ def _decode_tiff(data: bytes) -> _Raster:
         known = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "SEPARATED": 4}.get(kind)
         if known != num_colors or len(extras) > 4 or page.axes not in ("YX", "YXS", "SYX"):
             raise ValueError(f"{page.samplesperpixel} channels as {kind} are not supported")
-        samples = page.asarray()
+        # Zeros, because tifffile leaves what a damaged file lacks as the memory happens to be.
+        samples = page.asarray(out=np.zeros(page.shape, page.dtype))
         if samples.shape != page.shape:
             raise ValueError("its pixels are missing")
         tags = {code: page.tags.valueof(code) for code in (_ORIENTATION, _PROFILE)}
@@ -254,14 +255,14 @@ def _upright(
     return _Raster(turn(color), None if alpha is None else turn(alpha), profile)
 
 
-def _to_srgb(raster: _Raster, path: PathLike) -> Float32:
+def _to_srgb(raster: _Raster, name: PathLike) -> Float32:
     if raster.profile:
         try:
             return _apply_profile(raster.color, raster.profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             logger.warning(
                 "%s: its color profile can't be used (%s), so its numbers are taken for sRGB.",
-                path,
+                name,
                 brief_cause(error),
             )
     if raster.color.shape[2] == 4:

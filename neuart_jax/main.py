@@ -4,6 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
+import absl.logging
 import jax
 import platformdirs
 from absl import app, flags
@@ -46,6 +47,8 @@ def read_flags() -> tuple[Config, Record | None]:
 
 def run(argv: list[str]) -> int:
     """Run the command line; return the exit code."""
+    # Only our own lines, and as they are: absl would show other packages' too, with dates.
+    absl.logging.set_verbosity(absl.logging.WARNING)
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
     config, repeated = read_flags()
@@ -73,7 +76,6 @@ def console() -> None:
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         print(USAGE + "\n" + describe_settings())
         return
-    # Only our own lines, as they are: absl would put a date before them.
     logger = logging.getLogger("neuart_jax")
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)

@@ -10,11 +10,8 @@ import numpy.typing as npt
 
 from neuart_jax.config import LossConfig
 from neuart_jax.errors import InputError
-from neuart_jax.images import (
-    check_output_name,
-    save_image,
-    write_atomically,
-)
+from neuart_jax.files import write_atomically
+from neuart_jax.images import check_output_name, save_image
 from neuart_jax.loop import Progress, Result
 from neuart_jax.record import METADATA_KEY, Record
 

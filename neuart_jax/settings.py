@@ -16,6 +16,8 @@ LayerWeights = tuple[tuple[str, float], ...]
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Say which of the `known` names a wrong one probably meant, as "'a', 'b' or 'c'"."""
     known = list(known)
+    if not known:
+        return "nothing"
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5) or known[:12]
     quoted = [repr(candidate) for candidate in close]
     return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
@@ -40,12 +42,20 @@ def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> Lay
     elif isinstance(value, Mapping):
         entries = list(value.items())
     else:
-        entries = list(value)
+        entries = list(value) if isinstance(value, Iterable) else [value]
     pairs: list[tuple[str, float | None]] = []
     for entry in entries:
-        name, weight = entry.partition(":")[::2] if isinstance(entry, str) else entry
+        try:
+            name, weight = entry.partition(":")[::2] if isinstance(entry, str) else entry
+            name = name.strip()
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"layers are written as {value!r}",
+                expected="text such as relu1_1:0.5,relu2_1:2, or names with weights",
+                remedy="write them like that",
+            ) from error
         has_weight = not isinstance(entry, str) or ":" in entry
-        pairs.append((name.strip(), _parse_layer_weight(name, weight) if has_weight else None))
+        pairs.append((name, _parse_layer_weight(name, weight) if has_weight else None))
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -127,7 +137,7 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
             raise InputError(
                 f"{name}={value!r} is not known",
                 expected="one of " + ", ".join(rules["choices"]),
-                remedy=f"the nearest is {nearest(value, rules['choices'], count=1)}",
+                remedy=f"did you mean {nearest(value, rules['choices'])}",
             )
         return value
     kind = "a whole number" if hint is int else "a finite number"

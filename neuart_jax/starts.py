@@ -26,6 +26,20 @@ def make_noise(key: Array, shape: tuple[int, ...], *, scale: float) -> Array:
     return jnp.clip(0.5 + scale * jax.random.normal(key, shape), 0, 1)
 
 
+def check_start(init: str) -> None:
+    """Check that `init` is a known start or an existing file.
+
+    Raises:
+      InputError: it is neither.
+    """
+    if init not in STARTS and not Path(init).expanduser().exists():
+        raise InputError(
+            f"--init={init} is neither a start nor a file",
+            expected=", ".join(STARTS) + ", or an image file",
+            remedy=f"did you mean {nearest(init, STARTS)}",
+        )
+
+
 def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -> Array:
     """Make the start that `config.init` names, of the content's size.
 
@@ -54,10 +68,5 @@ def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -
         noise = make_noise(jax.random.key(config.seed), shape, scale=config.noise_scale)
         ratio = config.noise_ratio if config.init == "blend" else 1.0
         return ratio * noise + (1 - ratio) * content_image
-    if not Path(config.init).expanduser().exists():
-        raise InputError(
-            f"--init={config.init} is neither a start nor a file",
-            expected=", ".join(STARTS) + ", or an image file",
-            remedy=f"the nearest start is {nearest(config.init, STARTS, count=1)}",
-        )
+    check_start(config.init)
     return jnp.asarray(fill_resize(load_image(Path(config.init).expanduser()).image, *shape[:2]))

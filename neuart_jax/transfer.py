@@ -11,7 +11,7 @@ from neuart_jax.loop import Callback, Progress, Result
 from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.record import Record
-from neuart_jax.starts import STARTS
+from neuart_jax.starts import STARTS, check_start
 from neuart_jax.stylize import check_sizes, load_run_network, resolve_config, stylize
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def transfer(
     content = load_image(images.content, size=size, enlarge=images.enlarge)
     style = load_image(images.style, size=size, enlarge=images.enlarge)
     check_sizes(config, content.image, style.image)
+    check_start(config.run.init)
 
     output = config.output
     path = Path(output.output) if output.output else default_folder(images.content, images.style)

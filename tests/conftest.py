@@ -1,4 +1,4 @@
-"""What all tests share: strict broadcasting, small real-looking pictures, no cache of the user's."""
+"""What all tests share: strict broadcasting, small pictures, no cache of the user's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,9 @@ def strict_broadcasting(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Keep fitted weights and compiled programs out of the user's own cache."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))

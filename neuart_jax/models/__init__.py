@@ -74,7 +74,7 @@ def find_architecture(model: str) -> Architecture:
         raise InputError(
             f"model {model!r} is not known",
             expected="one of " + ", ".join(MODELS),
-            remedy=f"the nearest is {nearest(model, MODELS, count=1)}",
+            remedy=f"did you mean {nearest(model, MODELS)}",
         )
     return MODELS[model]
 

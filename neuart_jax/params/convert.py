@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from neuart_jax.errors import InputError
-from neuart_jax.images import write_atomically
+from neuart_jax.files import write_atomically
 from neuart_jax.models import MODELS
 from neuart_jax.params.catalog import CAFFE, Normalization
 

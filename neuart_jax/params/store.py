@@ -245,7 +245,9 @@ def _fit(
         weights = Weights(arrays, FITTED, "")
         _cache_fit(path, weights, config.model)
         source = f"in {time.perf_counter() - began:.0f} s"
-    digest = hashlib.sha256(b"".join(a.tobytes() for a in weights.variables.values())).hexdigest()
+    # By name, since a file gives them in another order than a fit.
+    in_order = [array.tobytes() for _, array in sorted(weights.variables.items())]
+    digest = hashlib.sha256(b"".join(in_order)).hexdigest()
     wanted = _published(config.model)[0]
     hint = (
         f"; for ImageNet weights put {wanted.name} into weights/"

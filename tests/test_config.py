@@ -1,0 +1,156 @@
+import json
+import math
+
+import pytest
+
+from neuart_jax.config import FIELDS, SECTIONS, Config, describe_settings, parse_setting
+from neuart_jax.errors import InputError
+from neuart_jax.settings import nearest, parse_layer_weights
+
+CHANGED = Config().replace(
+    content="a.png",
+    size=777,
+    enlarge=True,
+    weights="fitted",
+    content_layers="relu4_2:0.5,relu5_2:1.5",
+    style_layers={"relu1_1": 3.0},
+    tv_weight=0.0,
+    optimizer="adam",
+    learning_rate=1 / 3,
+    seed=5,
+    save_every=10,
+)
+
+
+def test_json_round_trip_keeps_every_field():
+    text = json.dumps(CHANGED.to_dict())
+    assert Config.from_dict(json.loads(text)) == CHANGED
+    assert Config.from_dict({}) == Config()
+
+
+def test_every_field_is_in_the_json_and_in_the_help():
+    sections, help_text = Config().to_dict(), describe_settings()
+    for name, field in FIELDS.items():
+        assert name in sections[field.section]
+        assert f"--{name}\n" in help_text or f"--[no]{name}\n" in help_text
+        assert field.metadata["help"]
+
+
+def test_names_are_unique_over_sections():
+    assert len(FIELDS) == sum(len(values) for values in Config().to_dict().values())
+    assert set(SECTIONS) == set(Config().to_dict())
+
+
+def test_replace_leaves_the_rest_alone():
+    config = CHANGED.replace(seed=6)
+    assert config.run.seed == 6
+    assert config.images == CHANGED.images
+    assert CHANGED.run.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("relu1_1:0.5,relu2_1:2", (("relu1_1", 0.5), ("relu2_1", 2.0))),
+        (" relu1_1 : 1e-3 ", (("relu1_1", 1e-3),)),
+        ("relu1_1,relu2_1,", (("relu1_1", 0.5), ("relu2_1", 0.5))),
+        (["relu1_1", "a", "b", "c"], tuple((n, 0.25) for n in ("relu1_1", "a", "b", "c"))),
+        ({"relu1_1": 2}, (("relu1_1", 2.0),)),
+        ([("relu1_1", 2)], (("relu1_1", 2.0),)),
+        ("", ()),
+    ],
+)
+def test_layer_weights(value, expected):
+    assert parse_layer_weights(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("a:1,b", "layers b carry no weight and others do; expected a weight for every layer"),
+        ("a,a", "layer 'a' comes 2 times; expected every layer once"),
+        ("a:-1", "layer 'a' has the weight '-1'; expected a finite number of at least 0"),
+        ("a:nan", "layer 'a' has the weight 'nan'"),
+        ("a:inf", "layer 'a' has the weight 'inf'"),
+        ("a:x", "layer 'a' has the weight 'x'"),
+        ("a:", "layer 'a' has the weight ''"),
+        ({"a": True}, "layer 'a' has the weight True"),
+        (5, "layers are written as 5"),
+        ([5], "layers are written as"),
+        ([("a", 1, 2)], "layers are written as"),
+    ],
+)
+def test_bad_layer_weights(value, sentence):
+    with pytest.raises(InputError) as caught:
+        parse_layer_weights(value)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("size", -1, "size=-1; expected a whole number of at least 0"),
+        ("size", 1.5, "size=1.5; expected a whole number"),
+        ("size", "big", "size='big'; expected a whole number"),
+        ("size", math.inf, "size=inf; expected a whole number"),
+        ("size", True, "size=True; expected a whole number"),
+        ("steps", 0, "steps=0; expected a whole number of at least 1"),
+        ("tv_weight", math.nan, "tv_weight=nan; expected a finite number of at least 0"),
+        ("style_weight", -2.0, "style_weight=-2.0; expected a finite number of at least 0"),
+        ("learning_rate", 0, "learning_rate=0; expected a finite number above 0"),
+        ("noise_ratio", 1.5, "noise_ratio=1.5; expected a finite number of at least 0 up to 1"),
+        ("seed", 2**40, "seed=1099511627776; expected a whole number of at least 0 up to"),
+        ("enlarge", "yes", "enlarge='yes'; expected true or false"),
+        ("content", 5, "content=5; expected a text"),
+        ("optimizer", "lbgfs", "optimizer='lbgfs' is not known; expected one of"),
+        ("pooling", "avg", "pooling='avg' is not known; expected one of average, max"),
+    ],
+)
+def test_bad_values(name, value, sentence):
+    with pytest.raises(InputError) as caught:
+        Config().replace(**{name: value})
+    assert str(caught.value).startswith(sentence)
+
+
+def test_an_unknown_setting_names_the_nearest():
+    with pytest.raises(InputError, match="'style_wieght' is not a setting.*'style_weight'"):
+        Config().replace(style_wieght=1.0)
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        ([], "x.json holds list where settings should be"),
+        ({"lossess": {}}, "x.json has 'lossess' where a section should be.*'losses'"),
+        ({"run": 5}, "x.json has 'run' where a section should be"),
+        ({"run": {"stepps": 5}}, "'stepps' is not a setting.*'steps'"),
+        ({"run": {"steps": [5]}}, r"steps=\[5\]; expected a whole number"),
+        ({"losses": {"style_layers": 7}}, "layers are written as 7"),
+    ],
+)
+def test_bad_documents(document, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Config.from_dict(document, source="x.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("size", "512", 512),
+        ("steps", "1e3", 1000),
+        ("size", "1.5", 1.5),
+        ("size", "big", "big"),
+        ("tv_weight", "1e-3", 1e-3),
+        ("content", "5", "5"),
+        ("style_layers", "a:1", "a:1"),
+    ],
+)
+def test_settings_as_text(name, text, expected):
+    value = parse_setting(name, text)
+    assert (value, type(value)) == (expected, type(expected))
+
+
+def test_nearest():
+    assert nearest("relu42", ["relu4_2", "conv1_1"], count=1) == "'relu4_2'"
+    assert nearest("zzz", ["one", "two"]) == "'one' or 'two'"
+    assert nearest("x", []) == "nothing"

@@ -1,0 +1,115 @@
+"""On functions whose minimum, or whose every step, is known from elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+import scipy.optimize
+from numpy.testing import assert_allclose
+
+from neuart_jax.config import OptimizerConfig
+from neuart_jax.loop import make_run_fn
+from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed, make_optimizer
+from neuart_jax.step import Status, StopRule
+
+SCALES = np.array([1.0, 10.0, 100.0])
+
+
+def quadratic(image, params, targets):
+    """A bowl around `targets`, steeper in some channels."""
+    loss = jnp.sum(jnp.asarray(SCALES.reshape(1, 1, 3), image.dtype) * (image - targets) ** 2)
+    return loss, {"total": loss}
+
+
+def rosenbrock(image, params, targets):
+    x = image.reshape(-1)
+    loss = jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+    return loss, {"total": loss}
+
+
+@pytest.fixture
+def target():
+    return np.random.default_rng(0).random((2, 2, 3)).astype(np.float32)
+
+
+def test_adam_is_the_papers_algorithm_with_projection(target):
+    target = 2 * target - 0.5  # Partly beyond black and white, so that the projection matters.
+    schedule = optax.cosine_decay_schedule(0.3, 8)
+    run = make_run_fn(quadratic, make_adam(schedule), StopRule(8), chunk_steps=8)
+    images = []
+    result = run(
+        jnp.full((2, 2, 3), 0.5),
+        None,
+        jnp.asarray(target),
+        boundary=1,
+        callback=lambda progress: images.append(progress.image()),
+    )
+    rates = [float(schedule(step)) for step in range(8)]
+    expected = reference.adam(np.full((2, 2, 3), 0.5), lambda x: 2 * SCALES * (x - target), rates)
+    assert_allclose(images[-1], expected, rtol=1e-4, atol=1e-5)
+    assert result.num_evaluations == 9
+    assert (images[-1].min(), images[-1].max()) == (0, 1)
+
+
+def test_lbfgs_finds_the_minimum_that_scipy_finds():
+    start = np.full((1, 2, 3), 0.3, np.float32)
+    run = make_run_fn(rosenbrock, make_lbfgs(history=10), StopRule(60), chunk_steps=20)
+    result = run(jnp.asarray(start), None, None)
+    peer = scipy.optimize.minimize(
+        scipy.optimize.rosen,
+        start.reshape(-1).astype(np.float64),
+        jac=scipy.optimize.rosen_der,
+        method="L-BFGS-B",
+    )
+    assert_allclose(result.image.reshape(-1), peer.x, atol=2e-3)
+    assert result.losses["total"] < 1e-5
+
+
+def test_lbfgs_never_goes_up_and_counts_its_evaluations():
+    calls = []
+
+    def counted(image, params, targets):
+        jax.debug.callback(lambda: calls.append(1))
+        return rosenbrock(image, params, targets)
+
+    run = make_run_fn(counted, make_lbfgs(history=5), StopRule(10), chunk_steps=10)
+    result = run(jnp.full((1, 2, 3), 0.3), None, None)
+    jax.effects_barrier()
+    assert np.all(np.diff(result.step_losses) <= 0)
+    # Beside the counted ones: the terms after the last step, and those of the final image.
+    assert len(calls) == result.num_evaluations + 2
+    assert result.num_evaluations >= 11
+
+
+def test_lbfgs_fixed_takes_one_evaluation_per_step(target):
+    run = make_run_fn(quadratic, make_lbfgs_fixed(1.0, history=5), StopRule(30), chunk_steps=10)
+    result = run(jnp.full((2, 2, 3), 0.5), None, jnp.asarray(target))
+    assert result.num_evaluations == 31
+    assert_allclose(result.image, target, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "lbfgs_fixed"])
+def test_every_named_optimizer_gets_nearer(name, target):
+    config = OptimizerConfig(optimizer=name, learning_rate=0.05 if name == "adam" else 1.0)
+    run = make_run_fn(quadratic, make_optimizer(config, num_steps=40), StopRule(40))
+    result = run(jnp.full((2, 2, 3), 0.5), None, jnp.asarray(target))
+    assert result.status == Status.COMPLETED
+    assert result.losses["total"] < 0.05 * result.step_losses[0]
+
+
+def test_the_cosine_schedule_ends_at_zero(target):
+    config = OptimizerConfig(optimizer="adam", learning_rate=0.1, schedule="cosine")
+    run = make_run_fn(quadratic, make_optimizer(config, num_steps=20), StopRule(20))
+    images = []
+    run(
+        jnp.full((2, 2, 3), 0.5),
+        None,
+        jnp.asarray(target),
+        boundary=1,
+        callback=lambda progress: images.append(progress.image()),
+    )
+    moved = [np.max(np.abs(b - a)) for a, b in zip(images, images[1:], strict=False)]
+    assert moved[0] == pytest.approx(0.1, rel=1e-3)
+    assert moved[-1] < 0.002

@@ -1,0 +1,197 @@
+"""The library as a researcher uses it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import neuart_jax
+from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize
+from neuart_jax.images import fill_resize, save_image
+from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.starts import make_start
+from neuart_jax.stylize import load_run_network, resolve_config
+
+SHALLOW = Config().replace(
+    content_layers="relu2_1", style_layers="relu1_1,relu2_1", steps=6, report_every=3
+)
+
+
+@pytest.fixture(scope="module")
+def network(content_image, style_image):
+    return load_run_network(resolve_config(SHALLOW), content_image, style_image)
+
+
+def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, network):
+    result = stylize(content_image, style_image, SHALLOW.replace(steps=15), network=network)
+    first = result.history[0]
+    assert result.status == Status.COMPLETED
+    assert result.image.shape == content_image.shape
+    assert result.image.dtype == np.float32
+    assert result.losses["style"] < 0.2 * first["style"]
+    # Nearer to the content than to any other picture: correlation of the luminances.
+    correlation = np.corrcoef(result.image.mean(-1).ravel(), content_image.mean(-1).ravel())
+    assert correlation[0, 1] > 0.5
+
+
+def test_the_public_names_exist():
+    for name in neuart_jax.__all__:
+        assert getattr(neuart_jax, name).__doc__
+
+
+def test_calls_of_one_shape_compile_once(content_image, style_image, network):
+    traces = []
+    module = VGG19(pooling="average", padding="reflect")
+
+    def feature_fn(params, image):
+        traces.append(image.shape)
+        return module.apply(params.variables, image, layers=("relu1_1", "relu2_1"))
+
+    own = FeatureNetwork(feature_fn, network.params)
+    stylize(content_image, style_image, SHALLOW, network=own)
+    first = len(traces)
+    changed = SHALLOW.replace(style_weight=2.0, style_layers="relu1_1:3,relu2_1:4", seed=9)
+    stylize(content_image[::-1], style_image, changed, network=own)
+    assert len(traces) == first
+
+
+def test_a_loss_of_ones_own(content_image, style_image, network):
+    darkness = Term(
+        name="darkness",
+        weight=1e4,
+        make_target=lambda inputs: jnp.float32(0.1),
+        loss_fn=lambda image, features, target: jnp.square(jnp.mean(image) - target),
+    )
+    result = stylize(
+        content_image,
+        style_image,
+        SHALLOW.replace(steps=25),
+        network=network,
+        extra_terms=[darkness],
+    )
+    assert abs(result.image.mean() - 0.1) < 0.05
+    assert result.losses["darkness"] == pytest.approx((result.image.mean() - 0.1) ** 2, rel=1e-3)
+
+
+def test_a_network_of_ones_own(content_image, style_image):
+    def edges(params, image):
+        gray = jnp.mean(image, axis=-1)
+        steps = [gray[1:, 1:] - gray[:-1, 1:], gray[1:, 1:] - gray[1:, :-1]]
+        return {"edges": params * jnp.stack(steps, axis=-1), "pixels": image}
+
+    config = Config().replace(content_layers="edges", style_layers="pixels", steps=20, tv_weight=0)
+    result = stylize(
+        content_image, style_image, config, network=FeatureNetwork(edges, jnp.float32(2.0))
+    )
+    # The style of this network is the color statistics alone.
+    style_mean = style_image.reshape(-1, 3).mean(0)
+    before = np.abs(content_image.reshape(-1, 3).mean(0) - style_mean).max()
+    after = np.abs(result.image.reshape(-1, 3).mean(0) - style_mean).max()
+    assert after < 0.35 * before
+
+
+@pytest.mark.parametrize("kind", ["content", "style", "noise", "blend", "gray"])
+def test_starts(kind, content_image, style_image):
+    run = Config().replace(init=kind, noise_ratio=0.25, noise_scale=0.2, seed=3).run
+    start = np.asarray(make_start(run, content_image=content_image, style_image=style_image))
+    noise = np.clip(
+        0.5 + 0.2 * np.asarray(jax.random.normal(jax.random.key(3), content_image.shape)), 0, 1
+    )
+    expected = {
+        "content": content_image,
+        "style": fill_resize(style_image, *content_image.shape[:2]),
+        "noise": noise,
+        "blend": 0.25 * noise + 0.75 * content_image,
+        "gray": np.full_like(content_image, 0.5),
+    }[kind]
+    assert start.dtype == np.float32
+    assert_allclose(start, expected, atol=1e-6)
+
+
+def test_a_file_as_start_is_scaled_and_cropped(tmp_path, content_image, style_image):
+    save_image(tmp_path / "start.png", style_image)
+    run = Config().replace(init=str(tmp_path / "start.png")).run
+    start = make_start(run, content_image=content_image, style_image=style_image)
+    # Eight bits in the file.
+    assert_allclose(start, fill_resize(style_image, *content_image.shape[:2]), atol=2 / 255)
+
+
+def test_the_same_seed_gives_the_same_picture(content_image, style_image, network):
+    config = SHALLOW.replace(init="noise")
+    once = stylize(content_image, style_image, config, network=network)
+    again = stylize(content_image, style_image, config, network=network)
+    other = stylize(content_image, style_image, config.replace(seed=1), network=network)
+    assert_array_equal(once.image, again.image)
+    assert np.max(np.abs(once.image - other.image)) > 0.05
+
+
+def test_defaults_by_model_and_aliases_are_resolved():
+    vgg = resolve_config(Config().replace(content_layers="block4_conv2"))
+    assert vgg.losses.content_layers == (("relu4_2", 1.0),)
+    assert dict(vgg.losses.style_layers) == {f"relu{b}_1": 0.2 for b in range(1, 6)}
+    resnet = resolve_config(Config().replace(model="resnet50", content_layers="stem:2"))
+    assert resnet.losses.content_layers == (("conv1_relu", 2.0),)
+    assert len(resnet.losses.style_layers) == 4
+
+
+def test_resnet50_runs_from_end_to_end(content_image, style_image):
+    config = Config().replace(
+        model="resnet50",
+        weights="fitted",
+        content_layers="conv2_block1_out",
+        style_layers="stem,conv2_block1_out",
+        steps=5,
+    )
+    result = stylize(content_image, style_image, config)
+    assert result.step_losses[-1] < 0.7 * result.step_losses[0]
+
+
+def image_of(value=0.5, shape=(32, 32, 3), dtype=np.float32):
+    return np.full(shape, value, dtype)
+
+
+@pytest.mark.parametrize(
+    ("content", "style", "settings", "sentence"),
+    [
+        (image_of(shape=(32, 32)), image_of(), {}, r"the content picture has the shape \(32, 32\)"),
+        (image_of(), image_of(shape=(8, 8, 4)), {}, "the style picture has the shape"),
+        (image_of(128, dtype=np.uint8), image_of(), {}, "the content picture holds uint8"),
+        (image_of(1.5), image_of(), {}, "has values from 1.5 to 1.5"),
+        (image_of(np.nan), image_of(), {}, "has values from nan to nan"),
+        (image_of(shape=(1, 1, 3)), image_of(), {}, "the content picture is 1x1 pixels; expected"),
+        (image_of(), image_of(shape=(31, 64, 3)), {}, "the style picture is 64x31 pixels"),
+        (image_of(), image_of(), {"model": "vgg91"}, "model 'vgg91' is not known.*'vgg19'"),
+        (image_of(), image_of(), {"style_layers": "relu6_1"}, "vgg19 has no layer 'relu6_1'.*relu"),
+        (
+            image_of(),
+            image_of(),
+            {"style_layers": "relu4_2,block4_conv2"},
+            "'relu4_2' comes 2 times",
+        ),
+        (image_of(), image_of(), {"style_weight": 0, "content_weight": 0}, "are both 0"),
+        (image_of(), image_of(), {"weights": "nowhere.h5"}, "nowhere.h5 is not a file"),
+    ],
+)
+def test_bad_input_is_one_sentence(content, style, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        stylize(content, style, Config().replace(**settings))
+
+
+def test_an_unknown_start_is_one_sentence(content_image, style_image, network):
+    config = SHALLOW.replace(init="contnet")
+    with pytest.raises(InputError, match="neither a start nor a file.*'content'"):
+        stylize(content_image, style_image, config, network=network)
+
+
+def test_a_layer_that_ones_own_network_lacks(content_image, style_image):
+    own = FeatureNetwork(lambda params, image: {"pixels": image}, None)
+    config = Config().replace(content_layers="pixel", style_layers="pixels")
+    with pytest.raises(InputError, match="the network has no layer 'pixel'.*'pixels'"):
+        stylize(content_image, style_image, config, network=own)
+
+
+def test_the_name_of_a_term_can_be_taken(content_image, style_image, network):
+    term = Term(name="style", weight=1, make_target=lambda i: (), loss_fn=lambda *a: jnp.zeros(()))
+    with pytest.raises(InputError, match="the loss term 'style' is taken"):
+        stylize(content_image, style_image, SHALLOW, network=network, extra_terms=[term])

@@ -1,0 +1,340 @@
+"""From files to files: the run's folder, its record, and the command line around them."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from neuart_jax import Config, InputError, transfer
+from neuart_jax.images import load_metadata, save_image
+from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.record import METADATA_KEY, Record, read_record
+from neuart_jax.step import Status
+
+SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, content_image, style_image):
+    folder = tmp_path_factory.mktemp("pictures")
+    alpha = np.ones(content_image.shape[:2], np.float32)
+    alpha[:, :20] = 0
+    save_image(folder / "photo.png", content_image)
+    save_image(folder / "cutout.png", content_image, alpha=alpha)
+    save_image(folder / "painting.png", style_image)
+    return folder
+
+
+def config_for(pictures, output, **settings):
+    defaults = {
+        "content": str(pictures / "photo.png"),
+        "style": str(pictures / "painting.png"),
+        "output": str(output),
+        "steps": 4,
+    }
+    return Config().replace(**{**defaults, **SHALLOW, **settings})
+
+
+def run_command(*arguments, cwd, **settings):
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    # A source tree is importable from anywhere only when it is installed; tests don't insist.
+    root = str(Path(__file__).resolve().parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "neuart_jax.main", *arguments, *flags],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, pictures):
+    """One run of the command line, with everything switched on."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run_command(
+        cwd=folder,
+        content=pictures / "photo.png",
+        style=pictures / "painting.png",
+        output="result",
+        steps=5,
+        save_every=2,
+        **SHALLOW,
+    )
+    return done, folder / "result"
+
+
+def test_a_run_writes_its_folder(finished):
+    done, folder = finished
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "result/result.png\n"
+    assert {path.name for path in folder.iterdir()} == {
+        "result.png",
+        "config.json",
+        "metrics.jsonl",
+        "losses.png",
+        "frames",
+    }
+    assert [p.name for p in sorted((folder / "frames").iterdir())] == [
+        "000000.png",
+        "000002.png",
+        "000004.png",
+    ]
+    with Image.open(folder / "losses.png") as plot:
+        assert plot.size[0] > 400
+
+
+def test_what_a_person_reads(finished):
+    done, _ = finished
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Weights: fitted to the two pictures")
+    assert lines[1] == "All steps were made."
+    assert lines[2].startswith("5 steps in ")
+    assert len(lines) == 3  # Quiet: no bar where nobody looks, no log lines of others.
+
+
+def test_metrics_have_a_line_per_report(finished):
+    _, folder = finished
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4, 5]
+    assert lines[-1]["total"] < lines[0]["total"]
+    assert {"content", "style", "tv", "evaluations", "seconds", "best"} <= set(lines[0])
+
+
+def test_the_record_is_complete_and_the_same_in_both_places(finished):
+    _, folder = finished
+    record = json.loads((folder / "config.json").read_text())
+    assert json.loads(load_metadata(folder / "result.png")[METADATA_KEY]) == record
+    assert record["config"]["run"]["steps"] == 5
+    assert Path(record["config"]["images"]["content"]).is_absolute()
+    assert len(record["inputs"]["content"]) == len(record["weights"]["sha256"]) == 64
+    assert record["weights"]["name"].startswith("fitted")
+    assert {"jax", "optax", "neuart_jax", "python"} <= set(record["versions"])
+    assert record["result"]["status"] == "completed"
+    assert set(record["result"]["losses"]) == {"total", "content", "style", "tv"}
+
+
+@pytest.mark.parametrize("source", ["config.json", "result.png"])
+def test_a_record_reproduces_the_same_pixels(finished, tmp_path, source):
+    _, folder = finished
+    done = run_command(cwd=tmp_path, config=folder / source, output="again")
+    assert done.returncode == 0, done.stderr
+    assert "differ" not in done.stderr
+    with Image.open(folder / "result.png") as first, Image.open(tmp_path / "again/result.png") as b:
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(b))
+
+
+def test_flags_win_over_a_record(finished, tmp_path):
+    _, folder = finished
+    done = run_command(cwd=tmp_path, config=folder / "config.json", output="again", steps=1)
+    record = json.loads((tmp_path / "again/config.json").read_text())
+    assert (record["config"]["run"]["steps"], done.returncode) == (1, 0)
+    assert record["config"]["run"]["report_every"] == 2
+
+
+def test_a_repeated_run_says_what_is_not_the_same(pictures, tmp_path, caplog):
+    config = config_for(pictures, tmp_path / "a", steps=1)
+    repeated = Record(
+        config, weights={"sha256": "0"}, inputs={"content": "1"}, versions={"jax": "0.0.1"}
+    )
+    with caplog.at_level(logging.INFO):
+        transfer(config, repeated=repeated)
+    assert "made with other content, weights, jax 0.0.1" in caplog.text
+
+
+def test_alpha_is_put_back(pictures, tmp_path):
+    config = config_for(pictures, tmp_path / "a", content=str(pictures / "cutout.png"), steps=1)
+    with Image.open(transfer(config).image_path) as result:
+        assert result.mode == "RGBA"
+        np.testing.assert_array_equal(np.unique(np.asarray(result)[..., 3]), [0, 255])
+
+
+@pytest.mark.parametrize("name", ["result.jpg", "result.webp", "result.tif"])
+def test_formats_by_extension(pictures, tmp_path, name):
+    path = transfer(config_for(pictures, tmp_path / "a", image_name=name, steps=1)).image_path
+    assert path.name == name
+    assert read_record(path).config.output.image_name == name
+
+
+def test_the_size_is_the_longest_side(pictures, tmp_path):
+    config = config_for(pictures, tmp_path / "a", size=40, steps=1)
+    with Image.open(transfer(config).image_path) as result:
+        assert result.size == (40, 30)
+
+
+def test_an_earlier_result_is_not_replaced_unasked(pictures, tmp_path):
+    config = config_for(pictures, tmp_path / "a", steps=1)
+    transfer(config)
+    before = (tmp_path / "a/result.png").read_bytes()
+    with pytest.raises(InputError, match="already holds a result.*--overwrite"):
+        transfer(config)
+    assert (tmp_path / "a/result.png").read_bytes() == before
+    assert transfer(config.replace(overwrite=True)).result.status == Status.COMPLETED
+
+
+def test_default_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_folder("x/photo.png", "y/painting.jpg") == Path("output/photo_painting")
+    Path("output/photo_painting").mkdir(parents=True)
+    assert default_folder("photo.png", "painting.jpg") == Path("output/photo_painting_2")
+
+
+def test_a_failed_write_leaves_the_earlier_result(pictures, tmp_path, monkeypatch):
+    config = config_for(pictures, tmp_path / "a", steps=1)
+    transfer(config)
+    before = {
+        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "metrics.jsonl"
+    }
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        transfer(config.replace(overwrite=True, seed=3))
+    after = {
+        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "metrics.jsonl"
+    }
+    assert after == before
+
+
+def test_a_file_in_the_folders_place(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match="taken can't be made"):
+        RunFolder(tmp_path / "taken", image_name="result.png", overwrite=False)
+    with pytest.raises(InputError, match="taken/deeper can't be made"):
+        RunFolder(tmp_path / "taken/deeper", image_name="result.png", overwrite=False)
+
+
+BAD_FLAGS = [
+    ({"content": ""}, "--content is missing; expected two pictures"),
+    ({"style": "nowhere.png"}, "nowhere.png"),
+    ({"content": "empty.png"}, "empty.png"),
+    ({"content": "text.png"}, "text.png"),
+    ({"content": "cut.png"}, "cut.png"),
+    ({"content": "dot.png"}, "the content picture is 1x1 pixels; expected at least 4 pixels"),
+    ({"size": "-5"}, "size=-5; expected a whole number"),
+    ({"size": "big"}, "size='big'; expected a whole number"),
+    ({"size": "4"}, "the content picture is 4x3 pixels; expected at least"),
+    ({"tv_weight": "nan"}, "tv_weight=nan; expected a finite number"),
+    ({"style_layers": "relu1_1,relu9_9"}, "vgg19 has no layer 'relu9_9'"),
+    ({"model": "vgg"}, "model 'vgg' is not known; expected one of vgg19, resnet50"),
+    ({"weights": "missing.h5"}, "--weights="),
+    ({"weights": "text.png"}, "ends in .png"),
+    ({"weights": "imagenet"}, "--weights=imagenet found no ImageNet weights"),
+    ({"image_name": "result.bmp"}, "result.bmp"),
+    ({"image_name": "../result.png"}, "not a plain file name"),
+    ({"config": "nowhere.json"}, "nowhere.json can't be read"),
+    ({"config": "text.png"}, "text.png"),
+    ({"config": "broken.json"}, "broken.json is not JSON"),
+    ({"init": "nothing"}, "--init="),
+    ({"stile": "x"}, "Unknown command line flag 'stile'"),
+]
+
+
+@pytest.mark.parametrize(("flags", "sentence"), BAD_FLAGS, ids=[str(f) for f, _ in BAD_FLAGS])
+def test_bad_flags_are_one_sentence_and_exit_code_2(
+    flags, sentence, pictures, tmp_path, monkeypatch, capsys
+):
+    """In this process, since a new one per case would take seconds."""
+    from absl import flags as absl_flags
+
+    from neuart_jax import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("empty.png").touch()
+    Path("text.png").write_text("not a picture")
+    Path("cut.png").write_bytes((pictures / "photo.png").read_bytes()[:2000])
+    Path("broken.json").write_text("{")
+    Image.new("RGB", (1, 1)).save("dot.png")
+    given = {
+        "content": pictures / "photo.png",
+        "style": pictures / "painting.png",
+        "output": "out",
+        **SHALLOW,
+        **flags,
+    }
+    monkeypatch.setattr(sys, "argv", ["neuart", *(f"--{n}={v}" for n, v in given.items())])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("neuart_jax"), "handlers", [])
+    absl_flags.FLAGS.unparse_flags()
+    for name in absl_flags.FLAGS:
+        absl_flags.FLAGS[name].unparse()
+    with pytest.raises(SystemExit) as stopped:
+        main.console()
+    said = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    assert not list(Path().glob("out/*.png"))
+
+
+def test_help_lists_every_section(tmp_path):
+    done = run_command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for section in ("images", "network", "losses", "optimizer", "run", "output"):
+        assert f"\n{section}: " in done.stdout
+
+
+def test_an_interrupt_keeps_the_best_picture(pictures, tmp_path):
+    root = str(Path(__file__).resolve().parents[1])
+    arguments = {
+        "content": pictures / "photo.png",
+        "style": pictures / "painting.png",
+        "output": "out",
+        "steps": 100_000,
+        **SHALLOW,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "neuart_jax.main", *(f"--{n}={v}" for n, v in arguments.items())],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "out/metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 300):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "The run was stopped on request" in stderr
+    assert "Traceback" not in stderr
+    assert stdout.strip() == "out/result.png"
+    record = json.loads((tmp_path / "out/config.json").read_text())
+    assert record["result"]["status"] == "stopped"
+    assert (
+        record["result"]["losses"]["total"]
+        < json.loads(metrics.read_text().split("\n")[0])["total"]
+    )
+
+
+def test_a_failed_run_has_exit_code_1_and_a_picture(pictures, tmp_path, monkeypatch, capsys):
+    """Pixels thrown infinitely far make a loss that is no number."""
+    done = run_command(
+        cwd=tmp_path,
+        content=pictures / "photo.png",
+        style=pictures / "painting.png",
+        output="out",
+        optimizer="lbfgs_fixed",
+        learning_rate=1e30,
+        steps=10,
+        **SHALLOW,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "The loss was no longer a finite number" in done.stderr
+    with Image.open(tmp_path / "out/result.png") as result:
+        assert result.size == (64, 48)
