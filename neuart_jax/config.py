@@ -28,6 +28,9 @@ MODEL_LAYERS: dict[str, dict[str, str]] = {
 }
 """What empty layer settings mean, by model."""
 
+LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
+"""What a learning rate of 0 means, by optimizer; lbfgs doesn't use it."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesConfig(Section):
@@ -90,10 +93,10 @@ class LossConfig(Section):
         "relative = sum (G/M-A/M)^2 / sum (A/M)^2",
         choices=("relative", "mean", "gatys"),
     )
-    content_weight: float = option(1.0, "coefficient of the content loss", at_least=0)
+    content_weight: float = option(5.0, "coefficient of the content loss", at_least=0)
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
     tv_weight: float = option(
-        3.0, "coefficient of total variation (mean squared step between neighbors)", at_least=0
+        100.0, "coefficient of total variation (mean squared step between neighbors)", at_least=0
     )
 
 
@@ -102,14 +105,15 @@ class OptimizerConfig(Section):
     """How the pixels are moved."""
 
     optimizer: str = option(
-        "adam",
-        "adam; lbfgs (zoom line search); lbfgs_fixed (L-BFGS with a fixed step, no line search)",
-        choices=("adam", "lbfgs", "lbfgs_fixed"),
+        "lbfgs",
+        "lbfgs (zoom line search); lbfgs_fixed (L-BFGS with a fixed step, no line search); adam",
+        choices=("lbfgs", "lbfgs_fixed", "adam"),
     )
     learning_rate: float = option(
-        0.03,
-        "Adam's step in pixel units, where white is 1; step of lbfgs_fixed; lbfgs finds its own",
-        more_than=0,
+        0.0,
+        "Adam's step in pixel units, where white is 1, or the factor of lbfgs_fixed's step; "
+        "0 takes the optimizer's own, 0.03 or 1; lbfgs finds its own",
+        at_least=0,
     )
     schedule: str = option(
         "cosine", "learning rate over the run, for Adam", choices=("cosine", "constant")
@@ -121,7 +125,7 @@ class OptimizerConfig(Section):
 class RunConfig(Section):
     """Where the run starts and when it ends."""
 
-    steps: int = option(100, "updates of the picture at the most", at_least=1)
+    steps: int = option(60, "updates of the picture at the most", at_least=1)
     init: str = option(
         "content",
         "start: content, style, noise, blend (noise over content), gray, or an image file",

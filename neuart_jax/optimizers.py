@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from neuart_jax.config import OptimizerConfig
+from neuart_jax.config import LEARNING_RATES, OptimizerConfig
 
 LossFn = Callable[[Array], Array]
 
@@ -122,13 +122,14 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
       config: which one, and its numbers.
       num_steps: length of the run, over which the cosine schedule falls to zero.
     """
+    learning_rate = config.learning_rate or LEARNING_RATES[config.optimizer]
     if config.optimizer == "lbfgs":
         return make_lbfgs(history=config.history)
     if config.optimizer == "lbfgs_fixed":
-        return make_lbfgs_fixed(config.learning_rate, history=config.history)
+        return make_lbfgs_fixed(learning_rate, history=config.history)
     schedule = {
-        "constant": optax.constant_schedule(config.learning_rate),
+        "constant": optax.constant_schedule(learning_rate),
         # Loshchilov & Hutter 2016, arXiv 1608.03983, equation (5), without restarts.
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, num_steps),
+        "cosine": optax.cosine_decay_schedule(learning_rate, num_steps),
     }[config.schedule]
     return make_adam(schedule)

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import math
+import numbers
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -95,7 +97,6 @@ def option(
     *,
     choices: tuple[str, ...] = (),
     at_least: float | None = None,
-    more_than: float | None = None,
     at_most: float | None = None,
 ) -> Any:
     """Declare a field with what its flag's help and its validation need."""
@@ -103,7 +104,6 @@ def option(
         "help": help,
         "choices": choices,
         "at_least": at_least,
-        "more_than": more_than,
         "at_most": at_most,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -141,13 +141,14 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
             )
         return value
     kind = "a whole number" if hint is int else "a finite number"
-    for key, words in (("at_least", "of at least"), ("more_than", "above"), ("at_most", "up to")):
+    for key, words in (("at_least", "of at least"), ("at_most", "and at most")):
         if rules[key] is not None:
             kind += f" {words} {rules[key]}"
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    # Compared, not converted: a whole number may be too large for a float.
+    good = good and abs(value) <= sys.float_info.max
     good = good and (hint is float or float(value).is_integer())
     good = good and (rules["at_least"] is None or value >= rules["at_least"])
-    good = good and (rules["more_than"] is None or value > rules["more_than"])
     good = good and (rules["at_most"] is None or value <= rules["at_most"])
     if not good:
         raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from neuart_jax.config import FIELDS, SECTIONS, Config, describe_settings, parse_setting
@@ -34,6 +35,12 @@ def test_every_field_is_in_the_json_and_in_the_help():
         assert name in sections[field.section]
         assert f"--{name}\n" in help_text or f"--[no]{name}\n" in help_text
         assert field.metadata["help"]
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = Config().replace(size=np.int64(99), tv_weight=np.float32(0.5))
+    assert (config.images.size, config.losses.tv_weight) == (99, 0.5)
+    json.dumps(config.to_dict())
 
 
 def test_names_are_unique_over_sections():
@@ -93,16 +100,17 @@ def test_bad_layer_weights(value, sentence):
         ("size", 1.5, "size=1.5; expected a whole number"),
         ("size", "big", "size='big'; expected a whole number"),
         ("size", math.inf, "size=inf; expected a whole number"),
+        ("steps", 10**400, "steps=1000"),
         ("size", True, "size=True; expected a whole number"),
         ("steps", 0, "steps=0; expected a whole number of at least 1"),
         ("tv_weight", math.nan, "tv_weight=nan; expected a finite number of at least 0"),
         ("style_weight", -2.0, "style_weight=-2.0; expected a finite number of at least 0"),
-        ("learning_rate", 0, "learning_rate=0; expected a finite number above 0"),
-        ("noise_ratio", 1.5, "noise_ratio=1.5; expected a finite number of at least 0 up to 1"),
-        ("seed", 2**40, "seed=1099511627776; expected a whole number of at least 0 up to"),
+        ("learning_rate", -0.1, "learning_rate=-0.1; expected a finite number of at least 0"),
+        ("noise_ratio", 1.5, "noise_ratio=1.5; expected a finite number of at least 0 and at most 1"),
+        ("seed", 2**40, "seed=1099511627776; expected a whole number of at least 0 and at most"),
         ("enlarge", "yes", "enlarge='yes'; expected true or false"),
         ("content", 5, "content=5; expected a text"),
-        ("optimizer", "lbgfs", "optimizer='lbgfs' is not known; expected one of"),
+        ("optimizer", "lbgfs", "optimizer='lbgfs' is not known; expected one of lbfgs"),
         ("pooling", "avg", "pooling='avg' is not known; expected one of average, max"),
     ],
 )

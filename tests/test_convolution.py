@@ -1,4 +1,4 @@
-"""`convolve` and its hand-written gradient, in float64, against padding plus XLA and against torch."""
+"""`convolve` and its hand-written gradient in float64, against pad-then-XLA and torch."""
 
 import functools
 import warnings
@@ -14,7 +14,7 @@ from neuart_jax.models.convolution import convolve
 BATCH, IN_CHANNELS, OUT_CHANNELS = 2, 3, 4
 PADDING_MODES = {"valid": None, "zero": "constant", "reflect": "reflect"}
 
-SIZES = ((2, 2), (5, 8), (9, 7))
+SIZES = ((2, 2), (5, 8), (9, 8))
 CASES = [
     (size, stride, padding, height, width)
     for size in (1, 3, 7)
@@ -22,6 +22,7 @@ CASES = [
     for padding in ("valid", "zero", "reflect")
     for height, width in SIZES
     if padding != "valid" or min(height, width) >= size
+    if (size, padding) == (7, "valid") or height < 9
     if padding != "reflect" or (size, stride) == (3, 1)
 ]
 
@@ -61,21 +62,29 @@ def pad_and_convolve(inputs, kernel, *, stride=1, padding="valid"):
     )
 
 
+def random_cotangent(inputs, kernel, stride, padding):
+    shape = jax.eval_shape(
+        functools.partial(pad_and_convolve, stride=stride, padding=padding), inputs, kernel
+    ).shape
+    return np.random.default_rng(1).standard_normal(shape)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def outputs_and_gradients(function, inputs, kernel, seed, stride, padding):
+def outputs_and_gradients(function, inputs, kernel, cotangent, stride, padding):
     outputs, pull_back = jax.vjp(
         functools.partial(function, stride=stride, padding=padding), inputs, kernel
     )
-    cotangent = jax.random.normal(jax.random.key(seed), outputs.shape, outputs.dtype)
-    return outputs, *pull_back(cotangent), cotangent
+    return outputs, *pull_back(cotangent)
 
 
 @pytest.mark.parametrize(("size", "stride", "padding", "height", "width"), CASES)
 def test_equals_padding_and_then_convolving(size, stride, padding, height, width):
     inputs, kernel = random_arrays(size, height, width)
-    ours = outputs_and_gradients(convolve, inputs, kernel, 1, stride, padding)
-    reference = outputs_and_gradients(pad_and_convolve, inputs, kernel, 1, stride, padding)
-    for name, a, b in zip(("outputs", "inputs", "kernel"), ours[:3], reference[:3], strict=True):
+    cotangent = random_cotangent(inputs, kernel, stride, padding)
+    arguments = (inputs, kernel, cotangent, stride, padding)
+    ours = outputs_and_gradients(convolve, *arguments)
+    reference = outputs_and_gradients(pad_and_convolve, *arguments)
+    for name, a, b in zip(("outputs", "inputs", "kernel"), ours, reference, strict=True):
         assert a.dtype == np.float64
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12, err_msg=name)
 
@@ -83,7 +92,8 @@ def test_equals_padding_and_then_convolving(size, stride, padding, height, width
 @pytest.mark.parametrize(("size", "stride", "padding", "height", "width"), CASES)
 def test_equals_torch(torch, size, stride, padding, height, width):
     inputs, kernel = random_arrays(size, height, width)
-    *ours, cotangent = outputs_and_gradients(convolve, inputs, kernel, 1, stride, padding)
+    cotangent = random_cotangent(inputs, kernel, stride, padding)
+    ours = outputs_and_gradients(convolve, inputs, kernel, cotangent, stride, padding)
     torch_inputs = torch.tensor(inputs, requires_grad=True)
     torch_kernel = torch.tensor(kernel, requires_grad=True)
     padded = torch_inputs.permute(0, 3, 1, 2)
@@ -92,7 +102,7 @@ def test_equals_torch(torch, size, stride, padding, height, width):
         padded = torch.nn.functional.pad(padded, (margin,) * 4, mode=PADDING_MODES[padding])
     outputs = torch.nn.functional.conv2d(padded, torch_kernel.permute(3, 2, 0, 1), stride=stride)
     outputs = outputs.permute(0, 2, 3, 1)
-    outputs.backward(torch.tensor(np.asarray(cotangent)))
+    outputs.backward(torch.tensor(cotangent))
     reference = (outputs.detach(), torch_inputs.grad, torch_kernel.grad)
     for name, a, b in zip(("outputs", "inputs", "kernel"), ours, reference, strict=True):
         np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-12, err_msg=name)
@@ -121,9 +131,9 @@ def test_descent_inside_scan_equals_a_python_loop(size, padding):
         return state - 1e-3 * gradient, value
 
     scanned, scanned_values = jax.jit(lambda x, ks: lax.scan(step, x, ks))(inputs, kernels)
-    state, values = jnp.asarray(inputs), []
+    state, values, single_step = jnp.asarray(inputs), [], jax.jit(step)
     for kernel in kernels:
-        state, value = step(state, kernel)
+        state, value = single_step(state, kernel)
         values.append(value)
     np.testing.assert_allclose(scanned, state, rtol=0, atol=1e-12)
     np.testing.assert_allclose(scanned_values, values, rtol=1e-13)
@@ -138,5 +148,6 @@ def test_mapping_over_pairs_equals_one_at_a_time(size, padding):
         return jax.grad(lambda x: jnp.sum(convolve(x, kernel, padding=padding) ** 3))(inputs)
 
     mapped = jax.jit(jax.vmap(gradient))(pairs)
-    singles = np.stack([gradient(inputs) for inputs in pairs])
+    single = jax.jit(gradient)
+    singles = np.stack([single(inputs) for inputs in pairs])
     np.testing.assert_allclose(mapped, singles, rtol=0, atol=1e-12 * np.abs(singles).max())

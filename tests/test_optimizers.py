@@ -92,7 +92,7 @@ def test_lbfgs_fixed_takes_one_evaluation_per_step(target):
 
 @pytest.mark.parametrize("name", ["adam", "lbfgs", "lbfgs_fixed"])
 def test_every_named_optimizer_gets_nearer(name, target):
-    config = OptimizerConfig(optimizer=name, learning_rate=0.05 if name == "adam" else 1.0)
+    config = OptimizerConfig(optimizer=name)
     run = make_run_fn(quadratic, make_optimizer(config, num_steps=40), StopRule(40))
     result = run(jnp.full((2, 2, 3), 0.5), None, jnp.asarray(target))
     assert result.status == Status.COMPLETED
