@@ -125,7 +125,16 @@ class OptimizerConfig(Section):
 class RunConfig(Section):
     """Where the run starts and when it ends."""
 
-    steps: int = option(60, "updates of the picture at the most", at_least=1)
+    steps: int = option(30, "updates of the picture at full size, at the most", at_least=1)
+    scales: int = option(
+        2,
+        "coarse to fine: number of sizes, each half of the next; 1 works at full size only",
+        at_least=1,
+        at_most=8,
+    )
+    coarse_steps: int = option(
+        40, "updates at every size below the full one, at the most", at_least=1
+    )
     init: str = option(
         "content",
         "start: content, style, noise, blend (noise over content), gray, or an image file",

@@ -10,19 +10,14 @@ from neuart_jax.loop import Progress
 
 
 class ProgressBar:
-    """Shows steps, time left and losses. Silent when stderr is not a terminal.
+    """Shows steps, time left and losses. Silent when stderr is not a terminal."""
 
-    Args:
-      num_steps: steps of the whole run.
-    """
-
-    def __init__(self, num_steps: int):
-        self._bar: Any = tqdm(
-            total=num_steps, unit="step", file=sys.stderr, disable=None, dynamic_ncols=True
-        )
+    def __init__(self) -> None:
+        self._bar: Any = tqdm(unit="step", file=sys.stderr, disable=None, dynamic_ncols=True)
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the run is."""
+        self._bar.total = progress.total_steps
         losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
         self._bar.set_postfix(losses, refresh=False)
         self._bar.update(progress.num_steps - self._bar.n)

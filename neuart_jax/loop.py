@@ -31,8 +31,11 @@ class Progress(NamedTuple):
       losses: name to value of the loss terms at the current image, "total" among them.
       best_loss: smallest total so far.
       seconds: wall-clock time since the run began, compilation included.
+      total_steps: updates at the most, of the whole run.
+      size: (height, width) of the image that the losses belong to, in pixels.
       status: `Status.RUNNING` while more is to come.
-      image: current image, float32[height, width, 3]; fetched from the device when called.
+      image: current image, float32[height, width, 3]; fetched from the device when called, which
+        has to be within the callback.
     """
 
     num_steps: int
@@ -40,8 +43,22 @@ class Progress(NamedTuple):
     losses: dict[str, float]
     best_loss: float
     seconds: float
+    total_steps: int
+    size: tuple[int, int]
     status: Status
     image: Callable[[], np.ndarray]
+
+    def figures(self) -> dict[str, Any]:
+        """Return all numbers as one flat record, ready for JSON."""
+        return {
+            "step": self.num_steps,
+            "evaluations": self.num_evaluations,
+            "seconds": round(self.seconds, 3),
+            "height": self.size[0],
+            "width": self.size[1],
+            "best": self.best_loss,
+            **self.losses,
+        }
 
 
 Callback = Callable[[Progress], bool | None]
@@ -58,12 +75,13 @@ class Result:
       status: why the run ended.
       num_steps: updates made.
       num_evaluations: calls of the objective, the one for `losses` not counted.
-      step_losses: total loss at the start and after every step, float32[num_steps + 1].
-      history: what was reported, in order, without the images.
+      step_losses: total loss at the start and after every step, float32[num_steps + 1]; the
+        objective of a coarser scale is another one.
+      history: the figures of every report, in order; see `Progress.figures`.
       seconds: wall-clock time of the whole run.
       seconds_to_first_step: wall-clock time until the first chunk was done, mostly compilation.
-      seconds_per_evaluation: median over the chunks after the first; of the first where it is
-        the only one.
+      seconds_per_evaluation: at full size, the median over the chunks after the first; of the
+        first where it is the only one.
     """
 
     image: np.ndarray
@@ -134,25 +152,18 @@ def make_run_fn(
         done, evaluations = 0, 1
         status = Status(int(state.status))
         while True:
-            seconds = time.perf_counter() - began
             progress = Progress(
                 num_steps=done,
                 num_evaluations=evaluations,
                 losses={name: float(value) for name, value in state.terms.items()},
                 best_loss=float(state.best_loss),
-                seconds=seconds,
+                seconds=time.perf_counter() - began,
+                total_steps=stop.num_steps,
+                size=state.image.shape[:2],
                 status=status,
                 image=functools.partial(np.asarray, state.image),
             )
-            history.append(
-                {
-                    "step": done,
-                    "evaluations": evaluations,
-                    **progress.losses,
-                    "best": progress.best_loss,
-                    "seconds": round(seconds, 3),
-                }
-            )
+            history.append(progress.figures())
             if callback is not None and callback(progress) and status == Status.RUNNING:
                 status = Status.STOPPED
             if status != Status.RUNNING:

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> int:
     config, repeated = read_flags()
     cache = Path(platformdirs.user_cache_dir("neuart_jax")) / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-    request, bar = StopRequest(), ProgressBar(config.run.steps)
+    request, bar = StopRequest(), ProgressBar()
 
     def report(progress: Progress) -> bool:
         bar(progress)

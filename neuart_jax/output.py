@@ -69,15 +69,7 @@ class RunFolder:
 
     def report(self, progress: Progress) -> None:
         """Add a line to metrics.jsonl."""
-        self._metrics.append(
-            {
-                "step": progress.num_steps,
-                "evaluations": progress.num_evaluations,
-                "seconds": round(progress.seconds, 3),
-                "best": progress.best_loss,
-                **progress.losses,
-            }
-        )
+        self._metrics.append(progress.figures())
         if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
             self._write_metrics()
 

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import math
 import numbers
-import sys
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -145,9 +144,10 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         if rules[key] is not None:
             kind += f" {words} {rules[key]}"
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    # Compared, not converted: a whole number may be too large for a float.
-    good = good and abs(value) <= sys.float_info.max
-    good = good and (hint is float or float(value).is_integer())
+    whole = isinstance(value, numbers.Integral)
+    # A whole number from JSON may be too large for a float, or for an array.
+    good = good and (abs(value) < 2**63 if whole else math.isfinite(value))
+    good = good and (hint is float or whole or float(value).is_integer())
     good = good and (rules["at_least"] is None or value >= rules["at_least"])
     good = good and (rules["at_most"] is None or value <= rules["at_most"])
     if not good:

@@ -19,6 +19,7 @@ from neuart_jax.models import check_image_size, find_architecture, resolve_layer
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.store import Network, load_network
+from neuart_jax.pyramid import Scale, make_scales, run_scales
 from neuart_jax.settings import LayerWeights, nearest, parse_layer_weights
 from neuart_jax.starts import make_start
 from neuart_jax.step import StopRule
@@ -77,33 +78,42 @@ def stylize(
     terms = (*make_terms(config.losses), *extra_terms)
     _check_terms(terms)
 
-    content_features, style_features = _target_features(feature_source, terms)(
-        network.params, content, style
+    params = network.params
+
+    def run_scale(scale: Scale, start: Array | None, report: Callback) -> Result:
+        content, style, num_steps = scale
+        content_features, style_features = _target_features(feature_source, terms)(
+            params, content, style
+        )
+        _check_features(content_features, _layers_of(terms, "content_layers"))
+        _check_features(style_features, _layers_of(terms, "style_layers"))
+        targets: Targets = make_targets(
+            terms,
+            content_image=content,
+            style_image=style,
+            content_features=content_features,
+            style_features=style_features,
+        )
+        if start is None:
+            start = make_start(config.run, content_image=content, style_image=style)
+        run_fn = _make_run_fn(
+            feature_source,
+            _program_of(config.losses),
+            extra_terms,
+            config.optimizer,
+            StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
+            config.run.report_every,
+        )
+        return run_fn(start, params, targets, boundary=config.output.save_every, callback=report)
+
+    scales = make_scales(
+        content,
+        style,
+        count=config.run.scales,
+        num_steps=config.run.steps,
+        coarse_steps=config.run.coarse_steps,
     )
-    _check_features(content_features, _layers_of(terms, "content_layers"))
-    _check_features(style_features, _layers_of(terms, "style_layers"))
-    targets: Targets = make_targets(
-        terms,
-        content_image=content,
-        style_image=style,
-        content_features=content_features,
-        style_features=style_features,
-    )
-    run_fn = _make_run_fn(
-        feature_source,
-        _program_of(config.losses),
-        extra_terms,
-        config.optimizer,
-        StopRule(config.run.steps, config.run.stop_patience, config.run.stop_tolerance),
-        config.run.report_every,
-    )
-    return run_fn(
-        make_start(config.run, content_image=content, style_image=style),
-        network.params,
-        targets,
-        boundary=config.output.save_every,
-        callback=callback,
-    )
+    return run_scales(scales, run_scale, callback=callback)
 
 
 def check_image(image: npt.ArrayLike, *, name: str) -> Array:

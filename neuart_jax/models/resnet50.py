@@ -41,10 +41,13 @@ def layer_names() -> tuple[str, ...]:
 
 
 def layer_stride(layer: str) -> int:
-    """Return how many image pixels lie between two neighboring positions of a layer."""
+    """Return how many image pixels lie between two neighboring positions of a layer.
+
+    With the stride on the 3x3, the first 1x1 convolution of a stage still has half of that.
+    """
     if layer == "conv1_pad":
         return 1
-    if layer.startswith("conv1"):
+    if layer.startswith("conv1") or layer == "pool1_pad":
         return 2
     return 4 if layer.startswith("pool1") else 2 ** int(layer[4])
 

@@ -202,8 +202,15 @@ def read_safetensors(path: Path, *, model: str) -> Weights:
         stored_model, stride_on = metadata["model"], metadata["stride_on"]
         if stride_on not in ("", "1x1", "3x3"):
             raise ValueError(f"stride_on is {stride_on!r}")
-    # TypeError: a dtype that numpy has no name for.
-    except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    # TypeError, AttributeError: a number format that numpy has no name for.
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise InputError(
             f"{path} can't be read as weights of this project ({error or type(error).__name__})",
             expected="a .safetensors file with the metadata model, mean, std and stride_on",
@@ -230,6 +237,8 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
     """
     mean, std = (" ".join(repr(float(x)) for x in numbers) for numbers in weights.normalization)
     metadata = {"model": model, "mean": mean, "std": std, "stride_on": weights.stride_on}
-    content = safetensors.numpy.save(weights.variables, metadata=metadata)
+    # It writes an array's memory as it lies there, whatever the axes' order is.
+    arrays = {name: np.ascontiguousarray(array) for name, array in weights.variables.items()}
+    content = safetensors.numpy.save(arrays, metadata=metadata)
     with write_atomically(path) as file:
         file.write(content)

@@ -1,0 +1,92 @@
+"""Coarse to fine, with a network small enough to run at real sizes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import smooth_picture
+from numpy.testing import assert_allclose, assert_array_equal
+
+from neuart_jax import Config, FeatureNetwork, Status, stylize
+from neuart_jax.images import resize_image
+from neuart_jax.pyramid import SMALLEST_SIDE, make_scales
+
+CONFIG = Config().replace(
+    content_layers="pixels",
+    style_layers="pixels",
+    tv_weight=1.0,
+    steps=4,
+    coarse_steps=6,
+    scales=3,
+    report_every=3,
+)
+
+
+def pixels(params, image):
+    return {"pixels": image * params}
+
+
+NETWORK = FeatureNetwork(pixels, jnp.float32(1.0))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return smooth_picture(200, 300, seed=3), smooth_picture(260, 220, seed=4)
+
+
+def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
+    content, style = (jnp.asarray(picture) for picture in pictures)
+    scales = make_scales(content, style, count=5, num_steps=4, coarse_steps=6)
+    shapes = [(s.content_image.shape, s.style_image.shape, s.num_steps) for s in scales]
+    assert shapes == [
+        ((100, 150, 3), (130, 110, 3), 6),
+        ((200, 300, 3), (260, 220, 3), 4),
+    ]
+    assert min(100, 110) >= SMALLEST_SIDE > 50
+    assert_array_equal(scales[0].content_image, resize_image(pictures[0], 100, 150))
+
+
+def test_counts_and_histories_run_over_all_scales(pictures):
+    seen = []
+    result = stylize(*pictures, CONFIG, network=NETWORK, callback=seen.append)
+    assert result.status == Status.COMPLETED
+    assert result.image.shape == (200, 300, 3)
+    assert result.num_steps == 10
+    assert len(result.step_losses) == 11
+    assert [p.num_steps for p in seen] == [0, 3, 6, 6, 9, 10]
+    assert [p.size for p in seen] == [(100, 150)] * 3 + [(200, 300)] * 3
+    assert [p.status for p in seen] == [Status.RUNNING] * 5 + [Status.COMPLETED]
+    assert {p.total_steps for p in seen} == {10}
+    assert [line["step"] for line in result.history] == [p.num_steps for p in seen]
+    assert result.num_evaluations == seen[-1].num_evaluations
+    assert np.all(np.diff([p.seconds for p in seen]) > 0)
+
+
+def test_the_fine_scale_starts_from_the_coarse_result(pictures):
+    small = [resize_image(p, *(s // 2 for s in p.shape[:2])) for p in pictures]
+    coarse = stylize(*small, CONFIG.replace(scales=1, steps=6), network=NETWORK)
+    images = []
+    stylize(*pictures, CONFIG, network=NETWORK, callback=lambda p: images.append(p.image()))
+    # Reported: coarse steps 0, 3 and 6, then the fine start, all at full size.
+    assert all(image.shape == (200, 300, 3) for image in images)
+    assert_allclose(images[3], resize_image(coarse.image, 200, 300), atol=1e-4)
+
+
+def test_a_stop_at_a_coarse_scale_gives_a_picture_of_full_size(pictures):
+    result = stylize(*pictures, CONFIG, network=NETWORK, callback=lambda p: p.num_steps >= 3)
+    assert (result.status, result.num_steps) == (Status.STOPPED, 3)
+    assert result.image.shape == (200, 300, 3)
+
+
+def test_a_failure_at_a_coarse_scale_ends_the_run(pictures):
+    def broken(params, image):
+        return {"pixels": jnp.where(image.shape[0] < 150, jnp.nan, 1.0) * image}
+
+    result = stylize(*pictures, CONFIG, network=FeatureNetwork(broken, None))
+    assert (result.status, result.num_steps) == (Status.NON_FINITE, 0)
+    assert result.image.shape == (200, 300, 3)
+    assert np.all(np.isfinite(result.image))
+
+
+def test_one_scale_is_the_plain_run(pictures):
+    result = stylize(*pictures, CONFIG.replace(scales=1), network=NETWORK)
+    assert (result.num_steps, len(result.step_losses)) == (4, 5)

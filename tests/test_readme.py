@@ -1,0 +1,38 @@
+"""The README's code runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuart_jax.config import FIELDS
+from neuart_jax.images import save_image
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.lenient  # Readers write ordinary code.
+def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_image):
+    monkeypatch.chdir(tmp_path)
+    save_image("photo.jpg", content_image)
+    save_image("painting.jpg", style_image)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        block = block.replace("steps=40", "steps=3")
+        exec(block, names)  # noqa: S102
+        assert np.all(np.isfinite(names["result"].image))  # type: ignore[attr-defined]
+    assert Path("painted.png").is_file()
+
+
+def test_flags_and_files_named_exist():
+    known = {*FIELDS, "config", "help"}
+    for flag in re.findall(r"--([a-z_]+)", README):
+        assert flag in known, flag
+    for path in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"`((?:\w+/)?\w+\.py)`", README):
+        assert (ROOT / "neuart_jax" / module).exists(), module
