@@ -56,11 +56,13 @@ class NetworkConfig(Section):
     )
     weights_dir: str = option("weights", "folder in which ImageNet weights are looked for")
     pooling: str = option(
-        "average", "pooling of VGG19 (ResNet50 has its own)", choices=("average", "max")
+        "average",
+        "average or max: pooling of VGG19 (ResNet50 has its own)",
+        choices=("average", "max"),
     )
     padding: str = option(
         "reflect",
-        "what VGG19's convolutions see beyond the border (ResNet50 sees zeros)",
+        "reflect or zero: what VGG19's convolutions see beyond the border (ResNet50 sees zeros)",
         choices=("reflect", "zero"),
     )
 
@@ -93,7 +95,7 @@ class LossConfig(Section):
         "relative = sum (G/M-A/M)^2 / sum (A/M)^2",
         choices=("relative", "mean", "gatys"),
     )
-    content_weight: float = option(5.0, "coefficient of the content loss", at_least=0)
+    content_weight: float = option(8.0, "coefficient of the content loss", at_least=0)
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
     tv_weight: float = option(
         100.0, "coefficient of total variation (mean squared step between neighbors)", at_least=0
@@ -116,7 +118,9 @@ class OptimizerConfig(Section):
         at_least=0,
     )
     schedule: str = option(
-        "cosine", "learning rate over the run, for Adam", choices=("cosine", "constant")
+        "cosine",
+        "cosine or constant: learning rate over the run, for Adam",
+        choices=("cosine", "constant"),
     )
     history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
 
@@ -125,7 +129,7 @@ class OptimizerConfig(Section):
 class RunConfig(Section):
     """Where the run starts and when it ends."""
 
-    steps: int = option(30, "updates of the picture at full size, at the most", at_least=1)
+    steps: int = option(40, "updates of the picture at full size, at the most", at_least=1)
     scales: int = option(
         2,
         "coarse to fine: number of sizes, each half of the next; 1 works at full size only",
@@ -133,7 +137,10 @@ class RunConfig(Section):
         at_most=8,
     )
     coarse_steps: int = option(
-        40, "updates at every size below the full one, at the most", at_least=1
+        15,
+        "updates at every size below the full one, at the most; more gives larger strokes and "
+        "less of the content",
+        at_least=1,
     )
     init: str = option(
         "content",

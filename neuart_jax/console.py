@@ -1,12 +1,21 @@
 """What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
 
+import logging
 import signal
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
-from neuart_jax.loop import Progress
+from neuart_jax.config import describe_settings
+from neuart_jax.loop import Progress, Result
+
+_USAGE = """Paint one picture in the manner of another.
+
+  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
+
+  --config
+      config.json or picture of an earlier run: its settings, under those given here"""
 
 
 class ProgressBar:
@@ -41,3 +50,26 @@ class StopRequest:
             sys.exit(128 + number)
         self.signal = number
         print("Stopping after these steps; once more to quit at once.", file=sys.stderr)
+
+
+def print_help() -> None:
+    """Print every flag by section."""
+    # `... --help | head` closes the pipe early, which is no error.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(_USAGE + "\n" + describe_settings())
+
+
+def show_own_log_lines() -> None:
+    """Show this package's log lines on stderr, bare, and nobody else's."""
+    logger = logging.getLogger("neuart_jax")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def print_summary(result: Result) -> None:
+    """Say on stderr how a run ended and what it reached."""
+    print(result.status.message, file=sys.stderr)
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)

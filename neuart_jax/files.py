@@ -5,11 +5,13 @@ nor a crash leaves half of one behind. Failures are told as `InputError`.
 """
 
 import contextlib
+import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from neuart_jax.errors import InputError
 
@@ -58,3 +60,16 @@ def brief_cause(error: BaseException) -> str:
     """Return an error's cause in a few words, fit for brackets inside a sentence."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split()).rstrip(".")[:160]
+
+
+def dump_json(document: Any, *, indent: int | None = None) -> str:
+    """Write JSON that every reader takes: numbers that are not finite become null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: clean(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(clean(document), indent=indent, allow_nan=False)

@@ -1,6 +1,5 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -9,20 +8,13 @@ import jax
 import platformdirs
 from absl import app, flags
 
-from neuart_jax.config import FIELDS, Config, describe_settings, parse_setting
-from neuart_jax.console import ProgressBar, StopRequest
+from neuart_jax import console
+from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.loop import Progress
 from neuart_jax.record import Record, read_record
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
-
-USAGE = """Paint one picture in the manner of another.
-
-  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
-
-  --config
-      config.json or picture of an earlier run: its settings, under those given here"""
 
 for _name, _field in FIELDS.items():
     # Numbers are read by the configuration, which words its complaints better.
@@ -52,9 +44,8 @@ def run(argv: list[str]) -> int:
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
     config, repeated = read_flags()
-    cache = Path(platformdirs.user_cache_dir("neuart_jax")) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    request, bar = StopRequest(), ProgressBar()
+    jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("neuart_jax/jit"))
+    request, bar = console.StopRequest(), console.ProgressBar()
 
     def report(progress: Progress) -> bool:
         bar(progress)
@@ -64,28 +55,25 @@ def run(argv: list[str]) -> int:
         result, path = transfer(config, callback=report, repeated=repeated)
     finally:
         bar.close()
-    print(result.status.message, file=sys.stderr)
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
-    print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
+    console.print_summary(result)
     print(path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
 
 
-def console() -> None:
+def main() -> None:
     """Start from a shell: bad input is one sentence and exit code 2."""
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
-        print(USAGE + "\n" + describe_settings())
+        console.print_help()
         return
-    logger = logging.getLogger("neuart_jax")
-    logger.addHandler(logging.StreamHandler())
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    console.show_own_log_lines()
     try:
         app.run(run, flags_parser=flags.FLAGS)
     except (InputError, flags.Error) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        sys.exit(f"The run failed; if it ran out of memory, a smaller --size helps ({error}).")
 
 
 if __name__ == "__main__":
-    console()
+    main()

@@ -1,6 +1,5 @@
 """A run's folder: the picture, its record, its metrics, a plot of the losses, frames."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import numpy.typing as npt
 
 from neuart_jax.config import LossConfig
 from neuart_jax.errors import InputError
-from neuart_jax.files import write_atomically
+from neuart_jax.files import dump_json, write_atomically
 from neuart_jax.images import check_output_name, save_image
 from neuart_jax.loop import Progress, Result
 from neuart_jax.record import METADATA_KEY, Record
 
+_PLOT_NAME = "losses.png"
 _SECONDS_BETWEEN_WRITES = 2.0
 
 
@@ -38,6 +38,12 @@ class RunFolder:
                 f"--image_name={image_name!r} is not a plain file name",
                 expected="a name such as result.png",
                 remedy="put the folder into --output",
+            )
+        if image_name == _PLOT_NAME:
+            raise InputError(
+                f"--image_name={image_name} is the name of the plot of the losses",
+                expected="another name, such as result.png",
+                remedy="change it",
             )
         check_output_name(image_name)
         self.image_path = path / image_name
@@ -74,7 +80,7 @@ class RunFolder:
             self._write_metrics()
 
     def _write_metrics(self) -> None:
-        lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
+        lines = "".join(dump_json(line) + "\n" for line in self._metrics)
         _write_text(self.path / "metrics.jsonl", lines)
         self._last_write = time.monotonic()
 
@@ -102,7 +108,7 @@ class RunFolder:
         save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
         _write_text(self.path / "config.json", text + "\n")
         self._write_metrics()
-        save_loss_plot(self.path / "losses.png", result, record.config.losses)
+        save_loss_plot(self.path / _PLOT_NAME, result, record.config.losses)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import jax
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
+from neuart_jax.files import dump_json
 from neuart_jax.images import load_metadata
 from neuart_jax.loop import Result
 
@@ -71,7 +72,7 @@ class Record(NamedTuple):
                 "seconds_per_evaluation": round(result.seconds_per_evaluation, 4),
             },
         }
-        return json.dumps(document, indent=2)
+        return dump_json(document, indent=2)
 
     def differences(self, other: Self) -> list[str]:
         """Name what differs between two runs, besides settings, so that pixels may differ."""

@@ -26,7 +26,7 @@ def run() -> None:
         "--overwrite",
         *sys.argv[1:],
     ]
-    main.console()
+    main.main()
 
 
 if __name__ == "__main__":

@@ -106,7 +106,11 @@ def test_bad_layer_weights(value, sentence):
         ("tv_weight", math.nan, "tv_weight=nan; expected a finite number of at least 0"),
         ("style_weight", -2.0, "style_weight=-2.0; expected a finite number of at least 0"),
         ("learning_rate", -0.1, "learning_rate=-0.1; expected a finite number of at least 0"),
-        ("noise_ratio", 1.5, "noise_ratio=1.5; expected a finite number of at least 0 and at most 1"),
+        (
+            "noise_ratio",
+            1.5,
+            "noise_ratio=1.5; expected a finite number of at least 0 and at most 1",
+        ),
         ("seed", 2**40, "seed=1099511627776; expected a whole number of at least 0 and at most"),
         ("enlarge", "yes", "enlarge='yes'; expected true or false"),
         ("content", 5, "content=5; expected a text"),

@@ -1,12 +1,13 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
 import stat
 
 import pytest
 
 from neuart_jax.errors import InputError
-from neuart_jax.files import write_atomically
+from neuart_jax.files import dump_json, write_atomically
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError])
@@ -64,3 +65,8 @@ def test_unwritable_name_is_refused(tmp_path):
         write_atomically(tmp_path / "nowhere" / "a"),
     ):
         raise AssertionError("the block runs only with an open file")
+
+
+def test_json_has_no_numbers_that_json_lacks():
+    text = dump_json({"a": [1.5, float("nan")], "b": (float("inf"), "x", True, None, 3)})
+    assert json.loads(text) == {"a": [1.5, None], "b": [None, "x", True, None, 3]}

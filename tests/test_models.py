@@ -184,7 +184,6 @@ def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
         features["conv1_pad"] = features["conv1_pad"][..., ::-1]
     errors = errors_per_layer(keras_case, size, features)
     worst = max(errors, key=errors.get)
-    print(f"PARITY {keras_case.model} {size} {worst} {errors[worst]:.2e}")
     assert errors[worst] <= bar, f"{worst}: {errors[worst]:.2e}"
 
 
@@ -201,7 +200,6 @@ def test_with_keras_order_of_the_colors_the_features_are_keras_own(keras, keras_
     )
     errors = errors_per_layer(keras_case, size, features)
     worst = max(errors, key=errors.get)
-    print(f"PARITY same order {keras_case.model} {size} {worst} {errors[worst]:.2e}")
     assert errors[worst] <= 1e-6, f"{worst}: {errors[worst]:.2e}"
 
 

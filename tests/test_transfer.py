@@ -233,6 +233,7 @@ BAD_FLAGS = [
     ({"weights": "text.png"}, "ends in .png"),
     ({"weights": "imagenet"}, "--weights=imagenet found no ImageNet weights"),
     ({"image_name": "result.bmp"}, "result.bmp"),
+    ({"image_name": "losses.png"}, "is the name of the plot"),
     ({"image_name": "../result.png"}, "not a plain file name"),
     ({"config": "nowhere.json"}, "nowhere.json can't be read"),
     ({"config": "text.png"}, "text.png"),
@@ -271,7 +272,7 @@ def test_bad_flags_are_one_sentence_and_exit_code_2(
     for name in absl_flags.FLAGS:
         absl_flags.FLAGS[name].unparse()
     with pytest.raises(SystemExit) as stopped:
-        main.console()
+        main.main()
     said = capsys.readouterr()
     assert stopped.value.code == 2
     assert sentence in said.err

@@ -32,7 +32,8 @@ class FitRecipe(NamedTuple):
     """The numbers of the fit.
 
     Attributes:
-      longest_side: both pictures are fitted at about this size, in pixels.
+      longest_side: both pictures are fitted at about this size, in pixels; at 256, small
+        parts of the content (a tower) were lost in the result.
       num_patches: patches sampled per layer, from both pictures together.
       whitening: added to the eigenvalues, as a share of the largest. Smaller sharpens the filters
         until flat regions show lines; 0.1 leaves a ghost of the photograph.

@@ -1,7 +1,9 @@
 """Find, check and load the weights that a run asks for, or fit them."""
 
+import contextlib
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -92,7 +94,7 @@ def load_network(
         return _fit(config, architecture, layers, content_image, style_image, seed)
     if config.weights == "fitted":
         return _fit(config, architecture, layers, content_image, style_image, seed)
-    return _load_file(config, architecture, layers, Path(config.weights).expanduser())
+    return _load_file(config, architecture, layers, Path(os.path.expanduser(config.weights)))
 
 
 def _published(model: str) -> list[PublishedFile]:
@@ -101,14 +103,14 @@ def _published(model: str) -> list[PublishedFile]:
 
 def _weights_folders(config: NetworkConfig) -> list[Path]:
     """Where --weights_dir may be: below the working folder, and in the source tree."""
-    given = Path(config.weights_dir).expanduser()
+    given = Path(os.path.expanduser(config.weights_dir))
     return list(dict.fromkeys([given.resolve(), (_PACKAGE_PARENT / given).resolve()]))
 
 
 def _find_published(config: NetworkConfig) -> tuple[PublishedFile, Path] | None:
     for file in _published(config.model):
         for folder in _weights_folders(config):
-            if (folder / file.name).is_file():
+            if os.path.isfile(folder / file.name):
                 return file, folder / file.name
     return None
 
@@ -197,7 +199,8 @@ def _load_published(
 def _load_file(
     config: NetworkConfig, architecture: Architecture, layers: tuple[str, ...], path: Path
 ) -> Network:
-    if not path.is_file():
+    # Unlike Path.is_file, this is also false for a name too long or a folder that is closed.
+    if not os.path.isfile(path):
         raise InputError(
             f"--weights={config.weights} is not a file",
             expected="auto, imagenet, fitted, or the path of a .safetensors or Keras .h5 file",
@@ -270,7 +273,7 @@ def _fit_cache_folder() -> Path:
 def _read_cached_fit(
     path: Path, config: NetworkConfig, architecture: Architecture, layers: tuple[str, ...]
 ) -> Weights | None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         weights = read_safetensors(path, model=config.model)
@@ -278,7 +281,8 @@ def _read_cached_fit(
     except InputError as error:
         logger.warning("Fitting anew, since a cached fit is damaged: %s", error)
         return None
-    path.touch()
+    with contextlib.suppress(OSError):
+        path.touch()
     return weights
 
 

@@ -1,0 +1,495 @@
+"""Which weights a run gets, what it says about them, and the cache of fitted ones."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from neuart_jax.config import NetworkConfig
+from neuart_jax.errors import InputError
+from neuart_jax.models import resnet50, vgg19
+from neuart_jax.params import store
+from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
+from neuart_jax.params.convert import Weights, flatten, write_safetensors
+from neuart_jax.params.fitted import VERSION, FitRecipe
+from neuart_jax.params.store import load_network
+
+FIRST_LAYER = {"vgg19": "relu1_1", "resnet50": "conv1_conv"}
+FIRST_CONVOLUTION = {"vgg19": "block1_conv1", "resnet50": "conv1_conv"}
+PATH = {"vgg19": "params/conv1_1", "resnet50": "params/conv1_conv"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name: str(folder / name))
+    return folder / "neuart_jax" / "fitted"
+
+
+@pytest.fixture(autouse=True)
+def quick_recipe(monkeypatch):
+    recipe = FitRecipe(num_patches=2000, max_channel_components=16, num_rounds=2)
+    monkeypatch.setattr(store, "FitRecipe", lambda: recipe)
+
+
+@pytest.fixture
+def weights_dir(tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def load(weights_dir, content_image, style_image):
+    def load(weights, *, layers=(), model="vgg19", seed=0, images=None, **options):
+        options = {"weights_dir": str(weights_dir)} | options
+        content, style = images or (content_image[:16, :20], style_image[:20, :16])
+        return load_network(
+            NetworkConfig(model=model, weights=str(weights), **options),
+            layers=layers or (FIRST_LAYER[model],),
+            content_image=content,
+            style_image=style,
+            seed=seed,
+        )
+
+    return load
+
+
+@pytest.fixture
+def no_more_fits(monkeypatch):
+    def refuse():
+        def fit_variables(*_, **__):
+            raise AssertionError("fitted again")
+
+        monkeypatch.setattr(store, "fit_variables", fit_variables)
+
+    return refuse
+
+
+def first_convolution(model, *, seed=0):
+    rng = np.random.default_rng(seed)
+    size = {"vgg19": 3, "resnet50": 7}[model]
+    kernel = rng.standard_normal((size, size, 3, 64), np.float32)
+    return kernel, rng.standard_normal(64, np.float32)
+
+
+def write_keras(path, model, *, seed=0, **more_layers):
+    with h5py.File(path, "w") as file:
+        layers = {FIRST_CONVOLUTION[model]: first_convolution(model, seed=seed)} | more_layers
+        file.attrs["layer_names"] = np.array(list(layers), "S")
+        for layer, arrays in layers.items():
+            names = [f"{layer}_{kind}_1:0" for kind in ("W", "b")]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array(names, "S")
+            for name, array in zip(names, arrays, strict=True):
+                group[name] = array
+    return path
+
+
+def write_converted(path, model, *, stride_on="", normalization=CAFFE):
+    kernel, bias = first_convolution(model)
+    variables = {f"{PATH[model]}/kernel": kernel[:, :, ::-1], f"{PATH[model]}/bias": bias}
+    write_safetensors(path, Weights(variables, normalization, stride_on), model=model)
+    return path
+
+
+def digest(path, algorithm="sha256"):
+    return hashlib.new(algorithm, path.read_bytes()).hexdigest()
+
+
+def publish(monkeypatch, path):
+    """Let the catalog state the md5 sum of a file that stands in for a published one."""
+    replaced = [
+        file._replace(md5=digest(path, "md5")) if file.name == path.name else file
+        for file in PUBLISHED
+    ]
+    assert tuple(replaced) != PUBLISHED
+    monkeypatch.setattr(store, "PUBLISHED", tuple(replaced))
+
+
+def published_file(model, index=0):
+    return [file for file in PUBLISHED if file.model == model][index]
+
+
+def assert_is_the_first_convolution(network, model):
+    kernel, bias = first_convolution(model)
+    variables = flatten(network.params.variables)
+    np.testing.assert_array_equal(variables[f"{PATH[model]}/kernel"], kernel[:, :, ::-1])
+    np.testing.assert_array_equal(variables[f"{PATH[model]}/bias"], bias)
+    assert all(isinstance(array, jax.Array) for array in variables.values())
+
+
+def assert_equal_bits(network, other):
+    ours, others = flatten(network.params.variables), flatten(other.params.variables)
+    assert sorted(ours) == sorted(others)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, others[name])
+    np.testing.assert_array_equal(network.params.mean, other.params.mean)
+    np.testing.assert_array_equal(network.params.std, other.params.std)
+
+
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+def test_auto_without_files_fits_and_says_how_to_get_better(load, model):
+    network = load("auto", model=model)
+    assert network.message.startswith("Weights: fitted to the two pictures in ")
+    name = published_file(model).name
+    assert network.message.endswith(f"; for ImageNet weights put {name} into weights/.")
+    assert network.identity["name"] == f"fitted, version {VERSION}"
+    assert network.identity["file"] == ""
+    assert len(network.identity["sha256"]) == 64
+    np.testing.assert_array_equal(network.params.mean, np.float32(FITTED[0]))
+    np.testing.assert_array_equal(network.params.std, np.float32(FITTED[1]))
+
+
+def test_fitted_is_fitted_though_files_are_there(load, weights_dir, monkeypatch):
+    publish(monkeypatch, write_keras(weights_dir / published_file("vgg19").name, "vgg19"))
+    network = load("fitted")
+    assert network.identity["name"] == f"fitted, version {VERSION}"
+    assert "ImageNet" not in network.message
+
+
+@pytest.mark.parametrize("weights", ["auto", "imagenet"])
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+def test_a_published_file_is_used(load, weights_dir, monkeypatch, model, weights, cache):
+    file = published_file(model)
+    path = write_keras(weights_dir / file.name, model)
+    publish(monkeypatch, path)
+    network = load(weights, model=model)
+    assert_is_the_first_convolution(network, model)
+    assert network.identity == {"name": "imagenet", "file": file.name, "sha256": digest(path)}
+    assert network.message == f"Weights: ImageNet {model} from {path} ({file.licence})."
+    np.testing.assert_array_equal(network.params.mean, np.float32(CAFFE[0]))
+    np.testing.assert_array_equal(network.params.std, np.float32(CAFFE[1]))
+    assert not cache.exists()
+
+
+def test_a_published_file_with_its_classifier_does_as_well(load, weights_dir, monkeypatch):
+    file = published_file("vgg19", index=1)
+    top = {"predictions": (np.ones((4, 3), np.float32), np.ones(3, np.float32))}
+    path = write_keras(weights_dir / file.name, "vgg19", **top)
+    publish(monkeypatch, path)
+    network = load("imagenet")
+    assert_is_the_first_convolution(network, "vgg19")
+    assert network.identity["file"] == file.name
+
+
+def test_the_file_without_a_classifier_is_looked_for_first(load, weights_dir, monkeypatch):
+    for index in (1, 0):
+        path = write_keras(weights_dir / published_file("vgg19", index).name, "vgg19")
+    publish(monkeypatch, path)
+    assert load("auto").identity["file"] == published_file("vgg19").name
+
+
+def test_weights_are_looked_for_below_the_working_folder(load, weights_dir, monkeypatch):
+    path = write_keras(weights_dir / published_file("vgg19").name, "vgg19")
+    publish(monkeypatch, path)
+    monkeypatch.chdir(weights_dir.parent)
+    assert str(path) in load("imagenet", weights_dir="weights").message
+
+
+def test_weights_are_looked_for_in_the_source_tree(load, weights_dir, monkeypatch, tmp_path):
+    path = write_keras(weights_dir / published_file("vgg19").name, "vgg19")
+    publish(monkeypatch, path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(store, "_PACKAGE_PARENT", weights_dir.parent)
+    assert str(path) in load("imagenet", weights_dir="weights").message
+
+
+def test_a_folder_that_is_not_there_holds_no_weights(load):
+    assert "fitted" in load("auto", weights_dir="~nobody-has-this/weights").message
+
+
+@pytest.mark.parametrize("weights", ["auto", "imagenet"])
+def test_another_md5_sum_is_refused_with_both(load, weights_dir, weights):
+    file = published_file("vgg19")
+    path = write_keras(weights_dir / file.name, "vgg19")
+    with pytest.raises(InputError) as caught:
+        load(weights)
+    assert str(caught.value) == (
+        f"{path} has the md5 sum {digest(path, 'md5')}; expected {file.md5}, the published one; "
+        f"delete it and get it again from {file.url}."
+    )
+
+
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+def test_imagenet_without_a_file_says_where_to_get_it(load, weights_dir, model):
+    file = published_file(model)
+    with pytest.raises(InputError) as caught:
+        load("imagenet", model=model)
+    assert str(caught.value) == (
+        f"--weights=imagenet found no ImageNet weights of {model} in {weights_dir}; expected the "
+        f"file {file.name}; get it from {file.url} and put it there, or use --weights=fitted."
+    )
+
+
+def test_imagenet_weights_of_one_model_are_not_those_of_another(load, weights_dir, monkeypatch):
+    publish(monkeypatch, write_keras(weights_dir / published_file("resnet50").name, "resnet50"))
+    with pytest.raises(InputError, match="no ImageNet weights of vgg19"):
+        load("imagenet")
+
+
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+@pytest.mark.parametrize("name", ["mine.h5", "mine.H5", "mine.hdf5", "mine.safetensors"])
+def test_a_file_of_the_users_own_is_used(load, tmp_path, model, name):
+    write = write_converted if name.endswith("safetensors") else write_keras
+    path = write(tmp_path / name, model)
+    network = load(path, model=model)
+    assert_is_the_first_convolution(network, model)
+    assert network.identity == {"name": "file", "file": name, "sha256": digest(path)}
+    assert network.message == f"Weights: {model} from {path} (sha256 {digest(path)[:12]}…)."
+
+
+def test_a_file_keeps_its_normalization(load, tmp_path):
+    path = write_converted(tmp_path / "mine.safetensors", "vgg19", normalization=FITTED)
+    np.testing.assert_array_equal(load(path).params.std, np.float32(FITTED[1]))
+
+
+def test_a_tilde_is_the_home_folder(load, tmp_path, monkeypatch):
+    write_converted(tmp_path / "mine.safetensors", "vgg19")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert load("~/mine.safetensors").identity["name"] == "file"
+
+
+@pytest.mark.parametrize("stride_on", ["", "1x1", "3x3"])
+def test_a_file_says_where_the_stride_is(load, tmp_path, stride_on):
+    path = write_converted(tmp_path / "mine.safetensors", "resnet50", stride_on=stride_on)
+    network = load(path, model="resnet50")
+    assert network.module == resnet50.ResNet50(stride_on=stride_on or "1x1")
+
+
+@pytest.mark.parametrize("pooling", ["average", "max"])
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+def test_the_module_has_the_options_of_the_configuration(load, tmp_path, pooling, padding):
+    path = write_converted(tmp_path / "mine.safetensors", "vgg19")
+    network = load(path, pooling=pooling, padding=padding)
+    assert network.module == vgg19.VGG19(pooling=pooling, padding=padding)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["none.h5", "folder", "folder.h5", "", "imagenet21k", "x" * 300, "~nobody-has-this/w.h5"],
+)
+def test_what_is_not_a_file_is_refused(load, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.h5").mkdir()
+    with pytest.raises(InputError) as caught:
+        load(name)
+    assert str(caught.value) == (
+        f"--weights={name} is not a file; expected auto, imagenet, fitted, or the path of a "
+        ".safetensors or Keras .h5 file; check the spelling."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"), [("w.pth", ".pth"), ("w", "nothing"), ("w.h5.z", ".z")]
+)
+def test_another_ending_is_refused(load, tmp_path, name, ending):
+    path = tmp_path / name
+    path.write_bytes(b"weights")
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"--weights={path} ends in {ending}; expected a file that ends in .safetensors or .h5; "
+        "convert the weights to one of these."
+    )
+
+
+def test_a_file_that_cannot_be_opened_is_refused(load, tmp_path, monkeypatch):
+    path = write_converted(tmp_path / "mine.safetensors", "vgg19")
+
+    def refuse(self, *_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"mine.safetensors can't be read \(Permission denied\)"):
+        load(path)
+
+
+def test_a_file_without_the_deeper_layers_is_refused_if_they_are_wanted(load, tmp_path):
+    path = write_keras(tmp_path / "mine.h5", "vgg19")
+    load(path, layers=("relu1_1",))
+    with pytest.raises(InputError) as caught:
+        load(path, layers=("relu1_1", "pool1"))
+    assert str(caught.value) == (
+        f"{path} doesn't fit the network (not in the file: params/conv1_2/bias, "
+        "params/conv1_2/kernel); expected 4 arrays of the network's shapes; check that --model "
+        "and --weights belong together."
+    )
+
+
+def test_a_file_of_another_model_is_refused(load, tmp_path):
+    with pytest.raises(InputError, match="doesn't fit the network .*only in the file: params/conv"):
+        load(write_keras(tmp_path / "mine.h5", "resnet50"))
+    with pytest.raises(InputError, match="holds weights of resnet50; .*add --model=resnet50"):
+        load(write_converted(tmp_path / "mine.safetensors", "resnet50"))
+
+
+def test_a_model_that_is_not_there_is_refused(load):
+    with pytest.raises(InputError, match="model 'vgg16' is not known"):
+        load("auto", model="vgg16", layers=("relu1_1",))
+
+
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+def test_a_fit_is_read_from_the_cache_the_second_time(load, cache, no_more_fits, model):
+    layers = {"vgg19": ("conv1_2",), "resnet50": ("conv1_relu",)}[model]
+    first = load("fitted", model=model, layers=layers)
+    assert first.message.startswith("Weights: fitted to the two pictures in ")
+    assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
+    no_more_fits()
+    second = load("fitted", model=model, layers=layers)
+    assert second.message == "Weights: fitted to the two pictures from the cache."
+    assert_equal_bits(first, second)
+    assert second.identity == first.identity
+
+
+def test_a_fit_serves_every_run_as_deep_as_it_is(load, no_more_fits):
+    first = load("fitted", layers=("conv1_1", "relu1_1"))
+    no_more_fits()
+    assert_equal_bits(first, load("auto", layers=("relu1_1",)))
+
+
+def another_seed(_):
+    return {"seed": 1}
+
+
+def another_depth(_):
+    return {"layers": ("pool1",)}
+
+
+def another_padding(_):
+    return {"padding": "zero"}
+
+
+def another_model(_):
+    return {"model": "resnet50"}
+
+
+def another_picture(image):
+    return {"images": (image[:16, :20], image[20:40, 20:36])}
+
+
+@pytest.mark.parametrize(
+    "change", [another_seed, another_depth, another_padding, another_model, another_picture]
+)
+def test_another_run_gets_another_fit(load, cache, content_image, change):
+    first = load("fitted")
+    other = load("fitted", **change(content_image))
+    assert "from the cache" not in other.message
+    assert other.identity["sha256"] != first.identity["sha256"]
+    assert len(list(cache.iterdir())) == 2
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def empty(_):
+    return b""
+
+
+def not_finite(content):
+    return content[:-4] + np.float32(np.nan).tobytes()
+
+
+@pytest.mark.parametrize("damage", [cut_short, empty, not_finite])
+def test_a_damaged_cache_is_told_and_fitted_again(load, cache, caplog, no_more_fits, damage):
+    first = load("fitted")
+    (path,) = cache.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        second = load("fitted")
+    assert "from the cache" not in second.message
+    assert_equal_bits(first, second)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"Fitting anew, since a cached fit is damaged: {path} ")
+    no_more_fits()
+    assert_equal_bits(first, load("fitted"))
+
+
+@pytest.mark.parametrize("blocked", ["fitted", "neuart_jax"])
+def test_a_cache_that_cannot_be_made_is_told_and_done_without(load, cache, caplog, blocked):
+    place = cache if blocked == "fitted" else cache.parent
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        networks = [load("fitted") for _ in range(2)]
+    assert_equal_bits(*networks)
+    assert networks[1].message.startswith("Weights: fitted to the two pictures in ")
+    assert len(caplog.records) == 2
+    assert caplog.records[0].getMessage().startswith("The fitted weights could not be cached: ")
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_and_done_without(
+    load, cache, caplog, monkeypatch
+):
+    def refuse(*_, **__):
+        raise InputError("the disk is full", expected="room", remedy="make some")
+
+    monkeypatch.setattr(store, "write_safetensors", refuse)
+    with caplog.at_level(logging.WARNING):
+        load("fitted")
+    assert "could not be cached: the disk is full" in caplog.text
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_can_only_be_read_still_serves(load, monkeypatch, no_more_fits):
+    first = load("fitted")
+    no_more_fits()
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert_equal_bits(first, load("fitted"))
+
+
+def test_a_cache_that_cannot_even_be_looked_into_is_done_without(load, cache, monkeypatch, caplog):
+    def refuse(path, *_, **__):
+        if str(cache) in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    original = os.stat
+    monkeypatch.setattr(os, "stat", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert "from the cache" not in load("fitted").message
+
+
+def fill(cache, count):
+    """Make fits of earlier days, the later ones with the higher numbers."""
+    cache.mkdir(parents=True)
+    for index in range(count):
+        path = cache / f"vgg19-{index:02}.safetensors"
+        path.write_bytes(b"an earlier fit")
+        os.utime(path, (1000 + index, 1000 + index))
+
+
+def test_only_the_newest_fits_are_kept(load, cache):
+    fill(cache, 20)
+    (cache / "notes.txt").write_text("not a fit")
+    load("fitted")
+    names = {path.name for path in cache.iterdir()}
+    kept = {name for name in names if name.startswith("vgg19-") and len(name) < 25}
+    assert kept == {f"vgg19-{index:02}.safetensors" for index in range(5, 20)}
+    assert len(names) == 17
+    assert "notes.txt" in names
+
+
+def test_a_fit_that_is_used_counts_as_new(load, cache, no_more_fits):
+    load("fitted")
+    (path,) = cache.iterdir()
+    os.utime(path, (1, 1))
+    fits = load("fitted", seed=1)
+    assert fits.message
+    assert path.stat().st_mtime == 1
+    no_more_fits()
+    load("fitted")
+    assert path.stat().st_mtime > 1_000_000_000
