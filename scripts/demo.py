@@ -16,9 +16,9 @@ FOLDER = ROOT / "output" / "demo"
 def run() -> None:
     """Write the photograph to a file and call the command line on it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    photograph = FOLDER / "astronaut.png"
-    # Eileen Collins, NASA, public domain.
-    save_image(photograph, skimage.data.astronaut().astype(np.float32) / 255)
+    photograph = FOLDER / "chelsea.png"
+    # Chelsea the cat, by Stefan van der Walt, CC0.
+    save_image(photograph, skimage.data.chelsea().astype(np.float32) / 255)
     sys.argv[1:] = [
         f"--content={photograph}",
         f"--style={ROOT / 'docs' / 'images' / 'brush_strokes.png'}",
