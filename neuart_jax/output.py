@@ -138,7 +138,8 @@ def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
         weight = getattr(losses, f"{name}_weight", 1.0)
         axes.plot(
             steps,
-            [weight * line[name] for line in result.history],
+            # Zero, the content's loss at a start from the content, has no place on a log axis.
+            [weight * line[name] or np.nan for line in result.history],
             marker=".",
             label=f"{name} × {weight:g}",
         )
