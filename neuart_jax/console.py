@@ -22,11 +22,19 @@ class ProgressBar:
     """Shows steps, time left and losses. Silent when stderr is not a terminal."""
 
     def __init__(self) -> None:
-        self._bar: Any = tqdm(unit="step", file=sys.stderr, disable=None, dynamic_ncols=True)
+        self._bar: Any = None
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the run is."""
-        self._bar.total = progress.total_steps
+        if self._bar is None:
+            # Not before: a line printed during the set-up would cut the bar in two.
+            self._bar = tqdm(
+                total=progress.total_steps,
+                unit="step",
+                file=sys.stderr,
+                disable=None,  # Where stderr is not a terminal.
+                dynamic_ncols=True,
+            )
         losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
         self._bar.set_postfix(losses, refresh=False)
         self._bar.update(progress.num_steps - self._bar.n)
@@ -34,7 +42,8 @@ class ProgressBar:
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class StopRequest:

@@ -64,7 +64,7 @@ def test_a_loss_of_ones_own(content_image, style_image, network):
         loss_fn=lambda image, features, target: jnp.square(jnp.mean(image) - target),
     )
     # Adam keeps pixels in [0, 1]; L-BFGS would reach the mean with negative ones.
-    config = SHALLOW.replace(optimizer="adam", learning_rate=0.05, steps=40)
+    config = SHALLOW.replace(optimizer="adam", learning_rate=0.05, steps=40, style_weight=0.1)
     result = stylize(content_image, style_image, config, network=network, extra_terms=[darkness])
     assert abs(result.image.mean() - 0.1) < 0.05
     assert result.losses["darkness"] == pytest.approx((result.image.mean() - 0.1) ** 2, rel=1e-2)
