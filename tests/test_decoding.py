@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from encoding import encode, over_white, random_array
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from neuart_jax import decoding
@@ -16,20 +17,6 @@ from neuart_jax.errors import InputError
 
 HEIGHT, WIDTH = 5, 7
 ORIENTATION = ExifTags.Base.Orientation
-
-
-def random_array(*shape, dtype=np.uint8, seed=0):
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
-
-
-def over_white(color, alpha):
-    return color * alpha[..., None] + 1 - alpha[..., None]
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def encode_tiff(samples, **options):

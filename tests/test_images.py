@@ -9,26 +9,13 @@ import struct
 import numpy as np
 import pytest
 import tifffile
+from encoding import encode, over_white, random_array
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
 from neuart_jax import images
 from neuart_jax.errors import InputError
 
 ORIENTATION, DESCRIPTION = ExifTags.Base.Orientation, ExifTags.Base.ImageDescription
-
-
-def random_array(*shape, dtype=np.uint8, seed=0):
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
-
-
-def over_white(color, alpha):
-    return color * alpha[..., None] + 1 - alpha[..., None]
-
-
-def encode(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.fixture
