@@ -68,13 +68,16 @@ class RunFolder:
                 remedy="give another --output",
             ) from error
         # Better now than after minutes of work.
-        with write_atomically(self.path / "metrics.jsonl"):
+        probe = self.path / ".probe"
+        with write_atomically(probe):
             pass
-        for frame in (self.path / "frames").glob("*.png"):
-            frame.unlink()
+        probe.unlink()
 
     def report(self, progress: Progress) -> None:
-        """Add a line to metrics.jsonl."""
+        """Add a line to metrics.jsonl; the first one clears away an earlier run's frames."""
+        if not self._metrics:
+            for frame in (self.path / "frames").glob("*.png"):
+                frame.unlink()
         self._metrics.append(progress.figures())
         if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
             self._write_metrics()

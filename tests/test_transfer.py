@@ -182,6 +182,17 @@ def test_an_earlier_result_is_not_replaced_unasked(pictures, tmp_path):
     assert transfer(config.replace(overwrite=True)).result.status == Status.COMPLETED
 
 
+def test_a_run_that_cannot_start_leaves_an_earlier_one_whole(pictures, tmp_path):
+    config = config_for(pictures, tmp_path / "a", steps=1, save_every=1, overwrite=True)
+    transfer(config)
+    before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    assert len(before) == 6
+    with pytest.raises(InputError, match="is not a file"):
+        transfer(config.replace(weights=str(tmp_path / "missing.h5")))
+    after = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    assert after == before
+
+
 def test_default_folders_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert default_folder("x/photo.png", "y/painting.jpg") == Path("output/photo_painting")
