@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from neuart_jax.errors import InputError
-from neuart_jax.settings import LayerWeights, Section, nearest, option
+from neuart_jax.settings import LayerWeights, Numbers, Section, Texts, nearest, option
 
 MODEL_LAYERS: dict[str, dict[str, str]] = {
     "vgg19": {
@@ -37,7 +37,9 @@ class ImagesConfig(Section):
     """The pictures that go in."""
 
     content: str = option("", "file with the picture that gives the content")
-    style: str = option("", "file with the picture that gives the style")
+    style: Texts = option(
+        (), "file with the picture that gives the style; repeat the flag for several styles"
+    )
     size: int = option(
         512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
     )
@@ -84,21 +86,57 @@ class LossConfig(Section):
     )
     content_loss: str = option(
         "relative",
-        "content formula for features F and P: gatys = 1/2 sum (F-P)^2; mean = mean (F-P)^2; "
+        "content formula for features F and P, M positions and N channels: gatys = 1/2 sum "
+        "(F-P)^2; sum = sum (F-P)^2; mean = mean (F-P)^2; quarter_mean = a quarter of that; "
         "relative = sum (F-P)^2 / sum P^2",
-        choices=("relative", "mean", "gatys"),
+        choices=("relative", "mean", "sum", "gatys", "quarter_mean"),
     )
     style_loss: str = option(
         "relative",
         "style formula for Gram matrices G and A over M positions and N channels: "
-        "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; "
-        "relative = sum (G/M-A/M)^2 / sum (A/M)^2",
-        choices=("relative", "mean", "gatys"),
+        "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; sum = sum (G/M-A/M)^2; "
+        "half_sum = 1/2 sum (G-A)^2; mean_elements = mean (G/NM-A/NM)^2; "
+        "relative = sum (G/M-A/M)^2 / sum (A/M)^2; wasserstein = squared Wasserstein-2 distance of "
+        "normal distributions over N, relative_wasserstein = over the style's energy",
+        choices=(
+            "relative",
+            "mean",
+            "sum",
+            "half_sum",
+            "gatys",
+            "mean_elements",
+            "wasserstein",
+            "relative_wasserstein",
+        ),
+    )
+    smoothing: str = option(
+        "none",
+        "what becomes of features before both formulas: none; softmax = softmax(F/T) over all "
+        "channels and positions, times their number (SWAG), with T = --temperature; "
+        "scaled_softmax = the same with T = --temperature times the target's standard deviation",
+        choices=("none", "softmax", "scaled_softmax"),
+    )
+    temperature: float = option(1.0, "temperature of --smoothing", at_least=1e-6)
+    style_mix: str = option(
+        "separate",
+        "several styles: separate = a loss for each; blended = one loss, whose target is the "
+        "weighted mean of the styles' statistics",
+        choices=("separate", "blended"),
+    )
+    style_blend: Numbers = option(
+        (), "several styles: their shares, such as 3,1; empty means equal shares"
     )
     content_weight: float = option(8.0, "coefficient of the content loss", at_least=0)
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
-    tv_weight: float = option(
-        100.0, "coefficient of total variation (mean squared step between neighbors)", at_least=0
+    tv_weight: float = option(100.0, "coefficient of total variation", at_least=0)
+    tv_loss: str = option(
+        "mean_squares",
+        "total variation's formula over steps between neighboring pixels: mean_squares, "
+        "half_sum_squares or sum_absolute",
+        choices=("mean_squares", "half_sum_squares", "sum_absolute"),
+    )
+    pixel_scale: float = option(
+        1.0, "what white is where pixels enter total variation: 1, 255 or 256", at_least=1e-6
     )
 
 
@@ -217,6 +255,8 @@ class Config:
             for name in fields:
                 if FIELDS[name].hint == LayerWeights:
                     fields[name] = dict(fields[name])
+                elif isinstance(fields[name], tuple):
+                    fields[name] = list(fields[name])
         return sections
 
     @classmethod

@@ -7,12 +7,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.config import LossConfig
+from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, Features
-from neuart_jax.losses import CONTENT_LOSSES, STYLE_LOSSES, gram_matrix, total_variation
+from neuart_jax.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES, smooth
 from neuart_jax.settings import LayerWeights
 
 LossTerms = dict[str, Array]
@@ -24,15 +26,15 @@ class Inputs(NamedTuple):
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_image: float32[style_height, style_width, 3], sRGB in [0, 1].
+      style_images: one float32[style_height, style_width, 3], sRGB in [0, 1], per style.
       content_features: layer to float32[height', width', channels].
-      style_features: the same of the style picture.
+      style_features: the same of every style picture.
     """
 
     content_image: Array
-    style_image: Array
+    style_images: tuple[Array, ...]
     content_features: Features
-    style_features: Features
+    style_features: tuple[Features, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,35 @@ def _weighted_sum(losses: dict[str, Array], weights: dict[str, Array]) -> Array:
     return total
 
 
-def content_term(*, weight: float, layer_weights: LayerWeights, formula: str) -> Term:
+class Smoothing(NamedTuple):
+    """What becomes of features before they are compared; see `losses.smooth`.
+
+    Attributes:
+      kind: "none", "softmax" or "scaled_softmax".
+      temperature: of the softmax.
+    """
+
+    kind: str = "none"
+    temperature: float = 1.0
+
+    def find_temperatures(self, features: Features, layers: Sequence[str]) -> dict[str, Array]:
+        """Return each layer's temperature, in the features' own unit: part of a target."""
+        units = {
+            "none": lambda values: jnp.ones(()),
+            "softmax": lambda values: jnp.ones(()),
+            # A flat picture's features have no spread to be measured in.
+            "scaled_softmax": lambda values: jnp.maximum(jnp.std(values), 1e-6),
+        }
+        return {name: self.temperature * units[self.kind](features[name]) for name in layers}
+
+    def __call__(self, features: Array, temperature: Array) -> Array:
+        """Smooth one layer's features."""
+        return features if self.kind == "none" else smooth(features, temperature)
+
+
+def content_term(
+    *, weight: float, layer_weights: LayerWeights, formula: str, smoothing: Smoothing = Smoothing()
+) -> Term:
     """Compare features position by position: sum over layers of w_l times a content formula.
 
     Source: Gatys et al. 2015, arXiv 1508.06576, equation (1).
@@ -98,12 +128,14 @@ def content_term(*, weight: float, layer_weights: LayerWeights, formula: str) ->
     layers = _names(layer_weights)
 
     def make_target(inputs: Inputs) -> Any:
-        features = {name: inputs.content_features[name] for name in layers}
-        return features, _weight_arrays(layer_weights)
+        temperatures = smoothing.find_temperatures(inputs.content_features, layers)
+        features = {n: smoothing(inputs.content_features[n], temperatures[n]) for n in layers}
+        return features, temperatures, _weight_arrays(layer_weights)
 
     def loss_fn(image: Array, features: Features, target: Any) -> Array:
-        values, weights = target
-        return _weighted_sum({n: loss(features[n], values[n]) for n in layers}, weights)
+        values, temperatures, weights = target
+        losses = {n: loss(smoothing(features[n], temperatures[n]), values[n]) for n in layers}
+        return _weighted_sum(losses, weights)
 
     return Term(
         name="content",
@@ -115,27 +147,62 @@ def content_term(*, weight: float, layer_weights: LayerWeights, formula: str) ->
     )
 
 
-def style_term(*, weight: float, layer_weights: LayerWeights, formula: str) -> Term:
-    """Compare Gram matrices: sum over layers of w_l times a style formula.
+def style_term(
+    *,
+    weight: float,
+    layer_weights: LayerWeights,
+    formula: str,
+    smoothing: Smoothing = Smoothing(),
+    shares: Sequence[float] = (1.0,),
+    name: str = "style",
+) -> Term:
+    """Compare what is left of features without their places: sum over layers of w_l times a loss.
 
-    Source: Gatys et al. 2015, arXiv 1508.06576, equations (3) to (5).
+    Source: Gatys et al. 2015, arXiv 1508.06576, equations (3) to (5); several styles in one
+    target: github.com/jcjohnson/neural-style.
+
+    Args:
+      weight: coefficient.
+      layer_weights: layers with their w_l.
+      formula: key of `losses.STYLE_LOSSES`.
+      smoothing: of the features.
+      shares: of each style's statistics in the target. A style with the share 0 has no part in
+        it, not even as an input.
+      name: of the term.
     """
-    loss = STYLE_LOSSES[formula]
+    statistic, compare = STYLE_LOSSES[formula]
     layers = _names(layer_weights)
+    used = [index for index, share in enumerate(shares) if share > 0]
 
     def make_target(inputs: Inputs) -> Any:
-        grams = {
-            name: gram_matrix(inputs.style_features[name], divisor="positions") for name in layers
-        }
-        return grams, _weight_arrays(layer_weights)
+        first = inputs.style_features[used[0]]
+        temperatures = smoothing.find_temperatures(first, layers)
+
+        def find_statistic(index: int, layer: str) -> Any:
+            features = inputs.style_features[index][layer]
+            return statistic(smoothing(features, temperatures[layer]))
+
+        def blend(layer: str) -> Any:
+            parts = [find_statistic(index, layer) for index in used]
+            weights = [jnp.float32(shares[index]) for index in used]
+            return jax.tree.map(
+                lambda *values: sum(w * v for w, v in zip(weights, values, strict=True)), *parts
+            )
+
+        statistics = {layer: blend(layer) for layer in layers}
+        return statistics, temperatures, _weight_arrays(layer_weights)
 
     def loss_fn(image: Array, features: Features, target: Any) -> Array:
-        grams, weights = target
-        losses = {n: loss(gram_matrix(features[n], divisor="positions"), grams[n]) for n in layers}
+        statistics, temperatures, weights = target
+        losses = {}
+        for layer in layers:
+            height, width, _ = features[layer].shape
+            found = statistic(smoothing(features[layer], temperatures[layer]))
+            losses[layer] = compare(found, statistics[layer], height * width)
         return _weighted_sum(losses, weights)
 
     return Term(
-        name="style",
+        name=name,
         weight=weight,
         make_target=make_target,
         loss_fn=loss_fn,
@@ -144,44 +211,84 @@ def style_term(*, weight: float, layer_weights: LayerWeights, formula: str) -> T
     )
 
 
-def total_variation_term(*, weight: float) -> Term:
-    """Penalize steps between neighboring pixels; see `losses.total_variation`."""
+def total_variation_term(
+    *, weight: float, formula: str = "mean_squares", pixel_scale: float = 1.0
+) -> Term:
+    """Penalize steps between neighboring pixels; see `losses.TV_LOSSES`."""
+    loss = TV_LOSSES[formula]
     return Term(
         name="tv",
         weight=weight,
         make_target=lambda inputs: (),
-        loss_fn=lambda image, features, target: total_variation(image),
+        loss_fn=lambda image, features, target: loss(image * pixel_scale),
     )
 
 
-def make_terms(config: LossConfig) -> tuple[Term, ...]:
-    """Return the content, style and total variation terms whose coefficient isn't zero."""
+def make_terms(config: LossConfig, *, num_styles: int = 1) -> tuple[Term, ...]:
+    """Return the content, style and total variation terms whose coefficient isn't zero.
+
+    Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
+    among them.
+
+    Raises:
+      InputError: the shares in `config.style_blend` don't fit the number of styles.
+    """
+    smoothing = Smoothing(config.smoothing, config.temperature)
+    shares = _style_shares(config.style_blend, num_styles)
+    style: dict[str, Any] = {
+        "layer_weights": config.style_layers,
+        "formula": config.style_loss,
+        "smoothing": smoothing,
+    }
+    if num_styles == 1 or config.style_mix == "blended":
+        style_terms = [style_term(weight=config.style_weight, shares=shares, **style)]
+    else:
+        style_terms = [
+            style_term(
+                weight=config.style_weight * share,
+                shares=[float(other == index) for other in range(num_styles)],
+                name=f"style{index + 1}",
+                **style,
+            )
+            for index, share in enumerate(shares)
+        ]
     terms = (
         content_term(
             weight=config.content_weight,
             layer_weights=config.content_layers,
             formula=config.content_loss,
+            smoothing=smoothing,
         ),
-        style_term(
-            weight=config.style_weight,
-            layer_weights=config.style_layers,
-            formula=config.style_loss,
+        *style_terms,
+        total_variation_term(
+            weight=config.tv_weight, formula=config.tv_loss, pixel_scale=config.pixel_scale
         ),
-        total_variation_term(weight=config.tv_weight),
     )
     return tuple(term for term in terms if term.weight > 0)
+
+
+def _style_shares(blend: Sequence[float], num_styles: int) -> list[float]:
+    if not blend:
+        return [1 / num_styles] * num_styles
+    if len(blend) != num_styles or sum(blend) <= 0:
+        raise InputError(
+            f"style_blend has {len(blend)} shares with the sum {sum(blend):g}",
+            expected=f"{num_styles} shares, one for each style, not all of them 0",
+            remedy="give one share for every style, or none at all",
+        )
+    return [share / sum(blend) for share in blend]
 
 
 def make_targets(
     terms: Sequence[Term],
     *,
     content_image: Array,
-    style_image: Array,
+    style_images: tuple[Array, ...],
     content_features: Features,
-    style_features: Features,
+    style_features: tuple[Features, ...],
 ) -> Targets:
     """Compute what every term compares with. Arguments as in `Inputs`."""
-    inputs = Inputs(content_image, style_image, content_features, style_features)
+    inputs = Inputs(content_image, style_images, content_features, style_features)
     return Targets(
         weights={term.name: jnp.float32(term.weight) for term in terms},
         values={term.name: term.make_target(inputs) for term in terms},

@@ -156,9 +156,10 @@ def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
         figure.savefig(file, format="png", dpi=110)
 
 
-def default_folder(content: str, style: str) -> Path:
-    """Return output/CONTENT_STYLE, with a number behind it if that folder is there already."""
-    name = f"{Path(content).stem}_{Path(style).stem}"
+def default_folder(content: str, *styles: str) -> Path:
+    """Return output/CONTENT_STYLE, or CONTENT_STYLE1_STYLE2 and so on, with a number behind it if that folder is there already."""
+    # A folder's name may have 255 bytes.
+    name = "_".join(Path(path).stem for path in (content, *styles))[:60]
     folder = Path("output") / name
     number = 2
     while folder.exists():

@@ -28,12 +28,12 @@ class Scale(NamedTuple):
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_image: float32[height', width', 3], reduced by the same factor.
+      style_images: one float32[height', width', 3] per style, reduced by the same factor.
       num_steps: updates at this size at the most.
     """
 
     content_image: Array
-    style_image: Array
+    style_images: tuple[Array, ...]
     num_steps: int
 
 
@@ -42,23 +42,28 @@ RunScale = Callable[[Scale, Array | None, Callback], Result]
 
 
 def make_scales(
-    content_image: Array, style_image: Array, *, count: int, num_steps: int, coarse_steps: int
+    content_image: Array,
+    style_images: tuple[Array, ...],
+    *,
+    count: int,
+    num_steps: int,
+    coarse_steps: int,
 ) -> list[Scale]:
-    """Halve both pictures again and again, coarsest first.
+    """Halve all pictures again and again, coarsest first.
 
     Args:
       content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_image: float32[height', width', 3], sRGB in [0, 1].
+      style_images: one float32[height', width', 3] per style, sRGB in [0, 1].
       count: how many sizes, at the most; those with a side below `SMALLEST_SIDE` are left out.
       num_steps: updates at full size.
       coarse_steps: updates at every other size.
     """
-    scales = [Scale(content_image, style_image, num_steps)]
+    scales = [Scale(content_image, style_images, num_steps)]
     for halvings in range(1, count):
-        content, style = (_reduce(i, 2**halvings) for i in (content_image, style_image))
-        if min(*content.shape[:2], *style.shape[:2]) < SMALLEST_SIDE:
+        content, *styles = (_reduce(i, 2**halvings) for i in (content_image, *style_images))
+        if min(side for i in (content, *styles) for side in i.shape[:2]) < SMALLEST_SIDE:
             break
-        scales.append(Scale(content, style, coarse_steps))
+        scales.append(Scale(content, tuple(styles), coarse_steps))
     return scales[::-1]
 
 

@@ -14,6 +14,13 @@ LayerWeights = tuple[tuple[str, float], ...]
 """Layers with a weight each, in the order given: ``(("relu1_1", 0.5), ("relu2_1", 0.5))``."""
 
 
+Texts = tuple[str, ...]
+"""Any number of texts: files, given by repeating the flag."""
+
+Numbers = tuple[float, ...]
+"""Any number of numbers, written ``3,1``."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Say which of the `known` names a wrong one probably meant, as "'a', 'b' or 'c'"."""
     known = list(known)
@@ -122,6 +129,10 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     name, rules = field.name, field.metadata
     if hint == LayerWeights:
         return parse_layer_weights(value)
+    if hint == Texts:
+        return _check_texts(name, value)
+    if hint == Numbers:
+        return _check_numbers(name, value)
     remedy = "see --help for what it does"
     if field.default not in ("", None):
         remedy = f"leave it out for the default, {field.default}"
@@ -153,3 +164,32 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if not good:
         raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)
     return hint(value)
+
+
+def _check_texts(name: str, value: Any) -> Texts:
+    # One text stands for itself: names of files may hold commas.
+    texts = ((value,) if value else ()) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) and t for t in texts):
+        raise InputError(
+            f"{name}={value!r}",
+            expected="a text, or a list of texts that aren't empty",
+            remedy=f"repeat the flag for several: --{name}=A --{name}=B",
+        )
+    return tuple(texts)
+
+
+def _check_numbers(name: str, value: Any) -> Numbers:
+    entries = [e for e in value.split(",") if e.strip()] if isinstance(value, str) else value
+    if isinstance(entries, numbers.Real) and not isinstance(entries, bool):
+        entries = [entries]
+    try:
+        parsed = tuple(float(entry) for entry in entries)
+    except (TypeError, ValueError):
+        parsed = (math.nan,)
+    if not all(math.isfinite(number) and number >= 0 for number in parsed):
+        raise InputError(
+            f"{name}={value!r}",
+            expected="finite numbers of at least 0 with commas between them",
+            remedy=f"write --{name}=3,1, say",
+        )
+    return parsed

@@ -39,7 +39,7 @@ class FeatureNetwork(NamedTuple):
 
 def stylize(
     content_image: npt.ArrayLike,
-    style_image: npt.ArrayLike,
+    style_images: npt.ArrayLike | Sequence[npt.ArrayLike],
     config: Config = Config(),
     *,
     network: Network | FeatureNetwork | None = None,
@@ -53,7 +53,8 @@ def stylize(
 
     Args:
       content_image: float[height, width, 3], sRGB in [0, 1].
-      style_image: float[height', width', 3], sRGB in [0, 1]; any size.
+      style_images: float[height', width', 3], sRGB in [0, 1], any size; or a list of several, each
+        of its own size.
       config: what to do; see `Config`.
       network: instead of loading the one that `config.network` names.
       extra_terms: losses of one's own, beside those of `config.losses`.
@@ -67,38 +68,39 @@ def stylize(
       InputError: an image, a setting or a weights file can't be used.
     """
     content = check_image(content_image, name="the content picture")
-    style = check_image(style_image, name="the style picture")
+    styles = check_style_images(style_images)
     config = resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
     if not isinstance(network, FeatureNetwork):
-        check_sizes(config, content, style)
+        check_sizes(config, content, styles)
     if network is None:
-        network = load_run_network(config, content, style)
+        network = load_run_network(config, content, styles)
     feature_source: Any = network.module if isinstance(network, Network) else network.feature_fn
     extra_terms = tuple(extra_terms)
-    terms = (*make_terms(config.losses), *extra_terms)
+    terms = (*make_terms(config.losses, num_styles=len(styles)), *extra_terms)
     _check_terms(terms)
 
     params = network.params
 
     def run_scale(scale: Scale, start: Array | None, report: Callback) -> Result:
-        content, style, num_steps = scale
+        content, styles, num_steps = scale
         content_features, style_features = _target_features(feature_source, terms)(
-            params, content, style
+            params, content, styles
         )
         _check_features(content_features, _layers_of(terms, "content_layers"))
-        _check_features(style_features, _layers_of(terms, "style_layers"))
+        _check_features(style_features[0], _layers_of(terms, "style_layers"))
         targets: Targets = make_targets(
             terms,
             content_image=content,
-            style_image=style,
+            style_images=styles,
             content_features=content_features,
             style_features=style_features,
         )
         if start is None:
-            start = make_start(config.run, content_image=content, style_image=style)
+            start = make_start(config.run, content_image=content, style_image=styles[0])
         run_fn = _make_run_fn(
             feature_source,
             _program_of(config.losses),
+            len(styles),
             extra_terms,
             config.optimizer,
             StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
@@ -108,7 +110,7 @@ def stylize(
 
     scales = make_scales(
         content,
-        style,
+        styles,
         count=config.run.scales,
         num_steps=config.run.steps,
         coarse_steps=config.run.coarse_steps,
@@ -145,6 +147,25 @@ def check_image(image: npt.ArrayLike, *, name: str) -> Array:
     return jnp.asarray(array, jnp.float32)
 
 
+def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, ...]:
+    """Return one style picture or several as float32[height, width, 3] each.
+
+    Raises:
+      InputError: there is none, or one of them is no image; see `check_image`.
+    """
+    several = isinstance(images, list | tuple) and (not images or np.ndim(images[0]) > 2)
+    pictures: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
+    if not pictures:
+        raise InputError(
+            "there is no style picture", expected="at least one", remedy="give one or more"
+        )
+    numbers = [f" {index}" if len(pictures) > 1 else "" for index in range(1, len(pictures) + 1)]
+    return tuple(
+        check_image(picture, name=f"the style picture{number}")
+        for picture, number in zip(pictures, numbers, strict=True)
+    )
+
+
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     """Fill in the model's own layers and replace aliases, so that the record is explicit.
 
@@ -175,14 +196,17 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     return config.replace(**resolved)
 
 
-def check_sizes(config: Config, content_image: npt.ArrayLike, style_image: npt.ArrayLike) -> None:
-    """Check that both images reach the deepest layer of a resolved configuration.
+def check_sizes(
+    config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
+) -> None:
+    """Check that all images reach the deepest layer of a resolved configuration.
 
     Raises:
       InputError: one of them is too small.
     """
     terms = make_terms(config.losses)
-    for image, name in ((content_image, "the content picture"), (style_image, "the style picture")):
+    names = ["the content picture", *["the style picture"] * len(style_images)]
+    for image, name in zip((content_image, *style_images), names, strict=True):
         height, width = np.shape(image)[:2]
         check_image_size(
             config.network.model,
@@ -195,14 +219,14 @@ def check_sizes(config: Config, content_image: npt.ArrayLike, style_image: npt.A
 
 
 def load_run_network(
-    config: Config, content_image: npt.ArrayLike, style_image: npt.ArrayLike
+    config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
 ) -> Network:
     """Load or fit the network of a resolved configuration; see `params.store.load_network`."""
     return load_network(
         config.network,
         layers=_all_layers(make_terms(config.losses)),
         content_image=np.asarray(content_image),
-        style_image=np.asarray(style_image),
+        style_image=np.asarray(style_images[0]),
         seed=config.run.seed,
     )
 
@@ -243,10 +267,10 @@ def _bind(source: Any, layers: tuple[str, ...]) -> FeatureFn:
 
 @functools.lru_cache(maxsize=16)
 def _target_features_fn(source: Any, content: tuple[str, ...], style: tuple[str, ...]) -> Any:
-    def target_features(params: Any, content_image: Array, style_image: Array) -> Any:
-        return _bind(source, content)(params, content_image), _bind(source, style)(
-            params, style_image
-        )
+    def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
+        style_fn = _bind(source, style)
+        styles = tuple(style_fn(params, image) for image in style_images)
+        return _bind(source, content)(params, content_image), styles
 
     return jax.jit(target_features)
 
@@ -270,6 +294,8 @@ def _program_of(losses: LossConfig) -> LossConfig:
         content_weight=float(losses.content_weight > 0),
         style_weight=float(losses.style_weight > 0),
         tv_weight=float(losses.tv_weight > 0),
+        style_blend=tuple(float(share > 0) for share in losses.style_blend),
+        temperature=1.0,
     )
 
 
@@ -277,12 +303,13 @@ def _program_of(losses: LossConfig) -> LossConfig:
 def _make_run_fn(
     source: Any,
     losses: LossConfig,
+    num_styles: int,
     extra_terms: tuple[Term, ...],
     optimizer: OptimizerConfig,
     stop: StopRule,
     chunk_steps: int,
 ) -> RunFn:
-    terms = (*make_terms(losses), *extra_terms)
+    terms = (*make_terms(losses, num_styles=num_styles), *extra_terms)
     objective = make_objective(_bind(source, _layers_of(terms, "layers")), terms)
     return make_run_fn(
         objective,

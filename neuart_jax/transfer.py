@@ -8,6 +8,7 @@ from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import load_image
 from neuart_jax.loop import Callback, Progress, Result
+from neuart_jax.objective import make_terms
 from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.record import Record
@@ -59,19 +60,21 @@ def transfer(
     images = config.images
     size = images.size or None
     content = load_image(images.content, size=size, enlarge=images.enlarge)
-    style = load_image(images.style, size=size, enlarge=images.enlarge)
-    check_sizes(config, content.image, style.image)
+    styles = [load_image(path, size=size, enlarge=images.enlarge) for path in images.style]
+    style_images = [style.image for style in styles]
+    check_sizes(config, content.image, style_images)
+    make_terms(config.losses, num_styles=len(styles))  # Complains about shares that don't fit.
     check_start(config.run.init)
 
     output = config.output
-    path = Path(output.output) if output.output else default_folder(images.content, images.style)
+    path = Path(output.output) if output.output else default_folder(images.content, *images.style)
     folder = RunFolder(path, image_name=output.image_name, overwrite=output.overwrite)
-    network = load_run_network(config, content.image, style.image)
+    network = load_run_network(config, content.image, style_images)
     logger.info(network.message)
     record = Record.of_this_run(
         config,
         weights=network.identity,
-        inputs={"content": content.sha256, "style": style.sha256},
+        inputs={"content": content.sha256, **_name_styles([style.sha256 for style in styles])},
     )
     if repeated is not None and (differences := record.differences(repeated)):
         logger.warning(
@@ -84,17 +87,24 @@ def transfer(
             folder.save_frame(progress)
         return callback(progress) if callback else None
 
-    result = stylize(content.image, style.image, config, network=network, callback=report)
+    result = stylize(content.image, style_images, config, network=network, callback=report)
     folder.save(result, record, alpha=content.alpha)
     return Transfer(result, folder.image_path)
 
 
 def _with_absolute_paths(config: Config) -> Config:
     """Name every file so that the record still means it when a run is repeated from elsewhere."""
-    paths = {"content": config.images.content, "style": config.images.style}
+    paths = {"content": config.images.content}
     if config.run.init not in STARTS:
         paths["init"] = config.run.init
     if config.network.weights not in NAMED_WEIGHTS:
         paths["weights"] = config.network.weights
     absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
-    return config.replace(**absolute)
+    styles = [str(Path(path).expanduser().resolve()) for path in config.images.style]
+    return config.replace(style=styles, **absolute)
+
+
+def _name_styles(digests: list[str]) -> dict[str, str]:
+    if len(digests) == 1:
+        return {"style": digests[0]}
+    return {f"style{number}": digest for number, digest in enumerate(digests, 1)}

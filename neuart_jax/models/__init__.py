@@ -42,7 +42,7 @@ MODELS = {
     ),
     "resnet50": Architecture(
         make_module=resnet50.ResNet50,
-        options=("stride_on",),
+        options=("stride_on", "pooling", "padding"),
         layer_names=resnet50.layer_names(),
         aliases={"stem": "conv1_relu"},
         layer_stride=resnet50.layer_stride,

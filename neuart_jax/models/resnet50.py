@@ -12,6 +12,7 @@ from neuart_jax.models.layers import (
     FitConvolution,
     NamedLayers,
     collect_layers,
+    pool,
 )
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
@@ -61,10 +62,18 @@ class ResNet50(nn.Module):
     Attributes:
       stride_on: convolution of a stage's first bottleneck that halves the resolution: "1x1" as
         in the paper and in Keras, "3x3" as in torchvision ("V1.5").
+      pooling: "max" as trained, or "average": the resolution is halved by the mean of 2x2
+        positions everywhere after the stem, instead of by a maximum or by leaving out positions.
+        No position is overlooked then, and the gradient has no grid. An odd last row or column
+        is dropped. The idea is Gatys et al.'s for VGG, and ResNet-D's of He et al. 2018,
+        arXiv 1812.01187, figure 2c.
+      padding: "zero" as trained, or "reflect", which leaves no dark borders in the picture.
       fit: see `Convolution`.
     """
 
     stride_on: str = "1x1"
+    pooling: str = "max"
+    padding: str = "zero"
     fit: FitConvolution | None = None
 
     @nn.compact
@@ -80,10 +89,21 @@ class ResNet50(nn.Module):
         """
 
         def convolution(features: Array, channels: int, size: int, stride: int, name: str) -> Array:
-            padding = "zero" if size == 3 else "valid"
-            return Convolution(
-                channels, size, stride=stride, padding=padding, fit=self.fit, name=name
-            )(features)
+            module = Convolution(
+                channels,
+                size,
+                # The stem's own stride stays: its 7x7 windows overlap.
+                stride=1 if self.pooling == "average" and size < 7 else stride,
+                padding=self.padding if size == 3 else "valid",
+                fit=self.fit,
+                name=name,
+            )
+            if module.stride == stride:
+                return module(features)
+            # The mean and a 1x1 convolution commute; this order has less to compute.
+            if size == 1:
+                return module(pool(features, kind="average"))
+            return pool(module(features), kind="average")
 
         def batch_norm(features: Array, name: str) -> Array:
             return nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPSILON, name=name)(
@@ -115,7 +135,7 @@ class ResNet50(nn.Module):
             yield f"{name}_out", jax.nn.relu(features)
 
         def walk(features: Array) -> NamedLayers:
-            features = _zero_pad(features, 3)
+            features = _pad(features, 3, self.padding)
             yield "conv1_pad", features
             features = convolution(features, STAGES[0][0], 7, 2, "conv1_conv")
             yield "conv1_conv", features
@@ -123,9 +143,13 @@ class ResNet50(nn.Module):
             yield "conv1_bn", features
             features = jax.nn.relu(features)
             yield "conv1_relu", features
-            features = _zero_pad(features, 1)
-            yield "pool1_pad", features
-            features = nn.max_pool(features, (3, 3), strides=(2, 2), padding="VALID")
+            if self.pooling == "average":
+                features = pool(features, kind="average")
+            else:
+                # Zeros are no maximum after a ReLU, except where all is zero.
+                features = _pad(features, 1, "zero")
+                yield "pool1_pad", features
+                features = nn.max_pool(features, (3, 3), strides=(2, 2), padding="VALID")
             yield "pool1_pool", features
             for stage, (width, num_blocks) in enumerate(STAGES, 2):
                 for block in range(1, num_blocks + 1):
@@ -139,6 +163,7 @@ class ResNet50(nn.Module):
         return collect_layers(walk(image if batched else image[None]), layers, batched=batched)
 
 
-def _zero_pad(features: Array, margin: int) -> Array:
+def _pad(features: Array, margin: int, padding: str) -> Array:
     # Explicit: "SAME" at stride 2 pads (0, 1) on even sizes, where the paper's network pads evenly.
-    return jnp.pad(features, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    mode = "reflect" if padding == "reflect" else "constant"
+    return jnp.pad(features, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode=mode)
