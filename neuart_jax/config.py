@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from neuart_jax.errors import InputError
-from neuart_jax.settings import LayerWeights, Numbers, Section, Texts, nearest, option
+from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, nearest, option
 
 MODEL_LAYERS: dict[str, dict[str, str]] = {
     "vgg19": {
@@ -113,8 +113,9 @@ class LossConfig(Section):
         "none",
         "what becomes of features before both formulas: none; softmax = softmax(F/T) over all "
         "channels and positions, times their number (SWAG), with T = --temperature; "
-        "scaled_softmax = the same with T = --temperature times the target's standard deviation",
-        choices=("none", "softmax", "scaled_softmax"),
+        "centered_softmax = the same less its mean 1, with T = --temperature times the target's "
+        "standard deviation",
+        choices=("none", "softmax", "centered_softmax"),
     )
     temperature: float = option(1.0, "temperature of --smoothing", at_least=1e-6)
     style_mix: str = option(
@@ -160,6 +161,13 @@ class OptimizerConfig(Section):
         "cosine or constant: learning rate over the run, for Adam",
         choices=("cosine", "constant"),
     )
+    beta1: float = option(0.9, "Adam's decay of the mean gradient", at_least=0, at_most=0.9999)
+    beta2: float = option(
+        0.999, "Adam's decay of the mean squared gradient", at_least=0, at_most=0.99999
+    )
+    epsilon: float = option(
+        1e-8, "Adam's epsilon; larger keeps pixels with small gradients still", at_least=0
+    )
     history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
 
 
@@ -187,8 +195,17 @@ class RunConfig(Section):
     noise_ratio: float = option(
         0.6, "share of noise in --init=blend, the rest is content", at_least=0, at_most=1
     )
-    noise_scale: float = option(
-        0.25, "standard deviation of the noise around mid-gray, where white is 1", at_least=0
+    noise: str = option(
+        "gaussian",
+        "distribution of the start's noise: gaussian, with the standard deviation --noise_scale, "
+        "or uniform, between plus and minus --noise_scale",
+        choices=("gaussian", "uniform"),
+    )
+    noise_scale: float = option(0.25, "size of the noise, where white is 1", at_least=0)
+    noise_center: str = option(
+        "gray",
+        "what the noise lies around: gray (0.5) or imagenet (the mean pixel of ImageNet)",
+        choices=("gray", "imagenet"),
     )
     seed: int = option(0, "seed of all randomness", at_least=0, at_most=2**31 - 1)
     stop_patience: int = option(
@@ -213,6 +230,8 @@ class OutputConfig(Section):
         "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
     )
     save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
+    save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
+    print_losses: bool = option(False, "print a line with the losses at every report")
     overwrite: bool = option(False, "replace an earlier result in --output")
 
 
@@ -309,12 +328,14 @@ FIELDS: dict[str, Field] = {
 }
 
 
-def parse_setting(name: str, text: str) -> Any:
-    """Read a setting as it is written on a command line.
+def parse_setting(name: str, text: Any) -> Any:
+    """Read a setting as it is written on a command line; what isn't text is returned as it is.
 
     Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
     """
     hint = FIELDS[name].hint
+    if not isinstance(text, str):
+        return text
     try:
         number = float(text) if hint in (int, float) else text
     except ValueError:

@@ -9,20 +9,28 @@ from tqdm import tqdm
 
 from neuart_jax.config import describe_settings
 from neuart_jax.loop import Progress, Result
+from neuart_jax.presets import describe_presets
 
 _USAGE = """Paint one picture in the manner of another.
 
   python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
 
   --config
-      config.json or picture of an earlier run: its settings, under those given here"""
+      config.json or picture of an earlier run: its settings, under those given here
+  --preset
+      recipe of a paper or of another project: its settings, under those given here"""
 
 
 class ProgressBar:
-    """Shows steps, time left and losses. Silent when stderr is not a terminal."""
+    """Shows steps, time left and losses. Silent when stderr is not a terminal.
 
-    def __init__(self) -> None:
+    Args:
+      print_losses: leave a line with the losses of every report behind, terminal or not.
+    """
+
+    def __init__(self, *, print_losses: bool = False) -> None:
         self._bar: Any = None
+        self._print_losses = print_losses
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the run is."""
@@ -39,6 +47,9 @@ class ProgressBar:
         self._bar.set_postfix(losses, refresh=False)
         self._bar.update(progress.num_steps - self._bar.n)
         self._bar.refresh()
+        if self._print_losses:
+            numbers = ", ".join(f"{name} {value:.6g}" for name, value in progress.losses.items())
+            tqdm.write(f"Step {progress.num_steps}: {numbers}", file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
@@ -66,7 +77,7 @@ def print_help() -> None:
     # `... --help | head` closes the pipe early, which is no error.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    print(_USAGE + "\n" + describe_settings())
+    print(_USAGE + "\n" + describe_presets() + "\n" + describe_settings())
 
 
 def show_own_log_lines() -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,29 @@ class Result:
     seconds_per_evaluation: float
 
 
+NextStop = Callable[[int], int]
+"""Steps made -> the next number of steps after which something is to be seen."""
+
+
+def make_next_stop(*, every: int, at: Sequence[int] = (), first_step: int = 0) -> NextStop:
+    """Make a rule for where chunks have to end.
+
+    Args:
+      every: stop at its multiples; 0 does not.
+      at: stop after these numbers of steps, too.
+      first_step: steps made before this run; `every` and `at` count them, the rule doesn't.
+    """
+
+    def next_stop(done: int) -> int:
+        made = done + first_step
+        stops = [step for step in at if step > made]
+        if every:
+            stops.append((made // every + 1) * every)
+        return min(stops, default=sys.maxsize) - first_step
+
+    return next_stop
+
+
 RunFn = Callable[..., Result]
 
 
@@ -111,8 +135,9 @@ def make_run_fn(
       chunk_steps: steps per compiled call; nothing comes back to the host in between.
 
     Returns:
-      ``run(image, params, targets, *, boundary=0, callback=None) -> Result``, where `image` is the
-      start, float32[height, width, 3], and a chunk ends at every multiple of `boundary` steps.
+      ``run(image, params, targets, *, next_stop=None, callback=None) -> Result``, where `image` is
+      the start, float32[height, width, 3], and a chunk ends at `next_stop(steps made)` at the
+      latest; see `make_next_stop`.
     """
     step = make_step_fn(objective, optimizer, stop)
     init = jax.jit(make_init_fn(objective, optimizer))
@@ -137,7 +162,7 @@ def make_run_fn(
         params: Any,
         targets: Targets,
         *,
-        boundary: int = 0,
+        next_stop: NextStop | None = None,
         callback: Callback | None = None,
     ) -> Result:
         began = time.perf_counter()
@@ -169,8 +194,8 @@ def make_run_fn(
             if status != Status.RUNNING:
                 break
             until = done + chunk_steps
-            if boundary:
-                until = min(until, (done // boundary + 1) * boundary)
+            if next_stop is not None:
+                until = min(until, next_stop(done))
             chunk_began = time.perf_counter()
             state, losses = run_chunk(state, params, targets, jnp.int32(until))
             now = int(state.num_steps)  # Waits for the device.

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import absl.logging
 import jax
@@ -12,15 +13,18 @@ from neuart_jax import console
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.loop import Progress
+from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
+from neuart_jax.settings import Texts
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
 
+# Numbers are read by the configuration, which words its complaints better.
+_DEFINE: dict[Any, Any] = {bool: flags.DEFINE_bool, Texts: flags.DEFINE_multi_string}
 for _name, _field in FIELDS.items():
-    # Numbers are read by the configuration, which words its complaints better.
-    _define = flags.DEFINE_bool if _field.hint is bool else flags.DEFINE_string
-    _define(_name, None, _field.metadata["help"])
+    _DEFINE.get(_field.hint, flags.DEFINE_string)(_name, None, _field.metadata["help"])
 flags.DEFINE_string("config", None, "config.json or picture of an earlier run")
+flags.DEFINE_string("preset", None, "recipe of a paper or of another project")
 
 
 def read_flags() -> tuple[Config, Record | None]:
@@ -31,10 +35,10 @@ def read_flags() -> tuple[Config, Record | None]:
         record = read_record(Path(values.config).expanduser())
         # The earlier result's folder belongs to that result.
         config = record.config.replace(output="", overwrite=False)
-    given = {name: values[name].value for name in FIELDS if values[name].present}
-    return config.replace(
-        **{n: parse_setting(n, v) if isinstance(v, str) else v for n, v in given.items()}
-    ), record
+    if values.preset is not None:
+        config = apply_preset(values.preset, config)
+    given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}
+    return config.replace(**given), record
 
 
 def run(argv: list[str]) -> int:
@@ -45,7 +49,8 @@ def run(argv: list[str]) -> int:
         raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
     config, repeated = read_flags()
     jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("neuart_jax/jit"))
-    request, bar = console.StopRequest(), console.ProgressBar()
+    request = console.StopRequest()
+    bar = console.ProgressBar(print_losses=config.output.print_losses)
 
     def report(progress: Progress) -> bool:
         bar(progress)

@@ -95,8 +95,11 @@ class Smoothing(NamedTuple):
     """What becomes of features before they are compared; see `losses.smooth`.
 
     Attributes:
-      kind: "none", "softmax" or "scaled_softmax".
-      temperature: of the softmax.
+      kind: "none"; "softmax"; or "centered_softmax", less its mean. Gram matrices of features
+        with the mean 1 are nearly all ones at high temperatures, and a relative error sees little
+        else.
+      temperature: of the softmax: of "softmax" in the features' unit, of "centered_softmax" in
+        standard deviations of the target's features.
     """
 
     kind: str = "none"
@@ -108,17 +111,23 @@ class Smoothing(NamedTuple):
             "none": lambda values: jnp.ones(()),
             "softmax": lambda values: jnp.ones(()),
             # A flat picture's features have no spread to be measured in.
-            "scaled_softmax": lambda values: jnp.maximum(jnp.std(values), 1e-6),
+            "centered_softmax": lambda values: jnp.maximum(jnp.std(values), 1e-6),
         }
         return {name: self.temperature * units[self.kind](features[name]) for name in layers}
 
     def __call__(self, features: Array, temperature: Array) -> Array:
         """Smooth one layer's features."""
-        return features if self.kind == "none" else smooth(features, temperature)
+        if self.kind == "none":
+            return features
+        smoothed = smooth(features, temperature)
+        return smoothed - 1 if self.kind == "centered_softmax" else smoothed
+
+
+NO_SMOOTHING = Smoothing()
 
 
 def content_term(
-    *, weight: float, layer_weights: LayerWeights, formula: str, smoothing: Smoothing = Smoothing()
+    *, weight: float, layer_weights: LayerWeights, formula: str, smoothing: Smoothing = NO_SMOOTHING
 ) -> Term:
     """Compare features position by position: sum over layers of w_l times a content formula.
 
@@ -152,7 +161,7 @@ def style_term(
     weight: float,
     layer_weights: LayerWeights,
     formula: str,
-    smoothing: Smoothing = Smoothing(),
+    smoothing: Smoothing = NO_SMOOTHING,
     shares: Sequence[float] = (1.0,),
     name: str = "style",
 ) -> Term:

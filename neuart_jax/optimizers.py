@@ -56,17 +56,26 @@ class Optimizer(NamedTuple):
     update: Callable[[Array, Evaluation, Any, LossFn], Proposal]
 
 
-def make_adam(learning_rate: optax.ScalarOrSchedule) -> Optimizer:
+def make_adam(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> Optimizer:
     """Adam, with pixels kept in [0, 1] by projection after every update.
 
-    Source: Kingma & Ba 2014, arXiv 1412.6980, Algorithm 1, beta1 0.9, beta2 0.999, epsilon 1e-8.
+    Source: Kingma & Ba 2014, arXiv 1412.6980, Algorithm 1, whose own constants are the defaults.
     Differs from source: the projection. Without it pixels wander off to where the file's range
     cuts them, and the picture that is written isn't the one that was optimized.
 
     Args:
       learning_rate: step in pixel units (white is 1), or a schedule over the step's number.
+      beta1: decay of the mean gradient.
+      beta2: decay of the mean squared gradient.
+      epsilon: added to the root of that, in units of the gradient.
     """
-    transform = optax.adam(learning_rate)
+    transform = optax.adam(learning_rate, beta1, beta2, epsilon)
 
     def update(image: Array, now: Evaluation, opt_state: Any, loss_fn: LossFn) -> Proposal:
         step, opt_state = transform.update(now.gradient, opt_state, image)
@@ -132,4 +141,4 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
         # Loshchilov & Hutter 2016, arXiv 1608.03983, equation (5), without restarts.
         "cosine": optax.cosine_decay_schedule(learning_rate, num_steps),
     }[config.schedule]
-    return make_adam(schedule)
+    return make_adam(schedule, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)

@@ -157,7 +157,7 @@ def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
 
 
 def default_folder(content: str, *styles: str) -> Path:
-    """Return output/CONTENT_STYLE, or CONTENT_STYLE1_STYLE2 and so on, with a number behind it if that folder is there already."""
+    """Return output/CONTENT_STYLE1_STYLE2, with a number behind it if that folder is there."""
     # A folder's name may have 255 bytes.
     name = "_".join(Path(path).stem for path in (content, *styles))[:60]
     folder = Path("output") / name

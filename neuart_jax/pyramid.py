@@ -37,8 +37,9 @@ class Scale(NamedTuple):
     num_steps: int
 
 
-RunScale = Callable[[Scale, Array | None, Callback], Result]
-"""(scale, the coarser scale's image at this size or None, callback) -> its result."""
+RunScale = Callable[[Scale, Array | None, int, Callback], Result]
+"""(scale, the coarser scale's image at this size or None, steps made before it, callback) ->
+its result."""
 
 
 def make_scales(
@@ -124,7 +125,8 @@ def run_scales(scales: list[Scale], run_scale: RunScale, *, callback: Callback |
         if results:
             shape = scale.content_image.shape[:2]
             start = jnp.asarray(resize_image(results[-1].image, *shape))
-        results.append(run_scale(scale, start, report))
+        first_step = sum(r.num_steps for r in results)
+        results.append(run_scale(scale, start, first_step, report))
         if results[-1].status in (Status.STOPPED, Status.NON_FINITE):
             break
     last = results[-1]

@@ -20,6 +20,9 @@ Texts = tuple[str, ...]
 Numbers = tuple[float, ...]
 """Any number of numbers, written ``3,1``."""
 
+Steps = tuple[int, ...]
+"""Any number of steps, written ``200,400``."""
+
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Say which of the `known` names a wrong one probably meant, as "'a', 'b' or 'c'"."""
@@ -131,8 +134,8 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         return parse_layer_weights(value)
     if hint == Texts:
         return _check_texts(name, value)
-    if hint == Numbers:
-        return _check_numbers(name, value)
+    if hint in (Numbers, Steps):
+        return _check_numbers(name, value, whole=hint == Steps)
     remedy = "see --help for what it does"
     if field.default not in ("", None):
         remedy = f"leave it out for the default, {field.default}"
@@ -178,7 +181,7 @@ def _check_texts(name: str, value: Any) -> Texts:
     return tuple(texts)
 
 
-def _check_numbers(name: str, value: Any) -> Numbers:
+def _check_numbers(name: str, value: Any, *, whole: bool) -> tuple[Any, ...]:
     entries = [e for e in value.split(",") if e.strip()] if isinstance(value, str) else value
     if isinstance(entries, numbers.Real) and not isinstance(entries, bool):
         entries = [entries]
@@ -186,10 +189,12 @@ def _check_numbers(name: str, value: Any) -> Numbers:
         parsed = tuple(float(entry) for entry in entries)
     except (TypeError, ValueError):
         parsed = (math.nan,)
-    if not all(math.isfinite(number) and number >= 0 for number in parsed):
+    good = all(math.isfinite(number) and number >= 0 for number in parsed)
+    if not good or (whole and not all(number.is_integer() for number in parsed)):
+        kind = "whole" if whole else "finite"
         raise InputError(
             f"{name}={value!r}",
-            expected="finite numbers of at least 0 with commas between them",
+            expected=f"{kind} numbers of at least 0 with commas between them",
             remedy=f"write --{name}=3,1, say",
         )
-    return parsed
+    return tuple(int(number) for number in parsed) if whole else parsed

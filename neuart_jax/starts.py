@@ -9,21 +9,39 @@ from jax import Array
 from neuart_jax.config import RunConfig
 from neuart_jax.errors import InputError
 from neuart_jax.images import fill_resize, load_image
+from neuart_jax.params.catalog import CAFFE
 from neuart_jax.settings import nearest
 
 STARTS = ("content", "style", "noise", "blend", "gray")
 """What `init` may be, besides the name of an image file."""
 
 
-def make_noise(key: Array, shape: tuple[int, ...], *, scale: float) -> Array:
-    """Draw Gaussian noise around mid-gray: float32[shape], clipped to [0, 1].
+_CENTERS = {"gray": (0.5, 0.5, 0.5), "imagenet": CAFFE[0]}
+
+
+def make_noise(
+    key: Array,
+    shape: tuple[int, ...],
+    *,
+    scale: float,
+    kind: str = "gaussian",
+    center: str = "gray",
+) -> Array:
+    """Draw noise: float32[shape], clipped to [0, 1].
 
     Args:
       key: random key.
       shape: of the image.
-      scale: standard deviation before clipping, where white is 1.
+      scale: standard deviation or half the width before clipping, where white is 1.
+      kind: "gaussian" or "uniform".
+      center: "gray" or "imagenet", the mean pixel of ImageNet.
     """
-    return jnp.clip(0.5 + scale * jax.random.normal(key, shape), 0, 1)
+    draws = {
+        "gaussian": lambda: jax.random.normal(key, shape),
+        "uniform": lambda: jax.random.uniform(key, shape, minval=-1, maxval=1),
+    }
+    middle = jnp.asarray(_CENTERS[center], jnp.float32).reshape(1, 1, 3)
+    return jnp.clip(middle + scale * draws[kind](), 0, 1)
 
 
 def check_start(init: str) -> None:
@@ -65,7 +83,13 @@ def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -
     if config.init == "gray":
         return jnp.full(shape, 0.5, jnp.float32)
     if config.init in ("noise", "blend"):
-        noise = make_noise(jax.random.key(config.seed), shape, scale=config.noise_scale)
+        noise = make_noise(
+            jax.random.key(config.seed),
+            shape,
+            scale=config.noise_scale,
+            kind=config.noise,
+            center=config.noise_center,
+        )
         ratio = config.noise_ratio if config.init == "blend" else 1.0
         return ratio * noise + (1 - ratio) * content_image
     check_start(config.init)

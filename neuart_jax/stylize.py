@@ -14,7 +14,7 @@ from jax import Array
 from neuart_jax.config import MODEL_LAYERS, Config, LossConfig, OptimizerConfig
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, make_feature_fn
-from neuart_jax.loop import Callback, Result, RunFn, make_run_fn
+from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
@@ -81,7 +81,7 @@ def stylize(
 
     params = network.params
 
-    def run_scale(scale: Scale, start: Array | None, report: Callback) -> Result:
+    def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
         content, styles, num_steps = scale
         content_features, style_features = _target_features(feature_source, terms)(
             params, content, styles
@@ -106,7 +106,11 @@ def stylize(
             StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
             config.run.report_every,
         )
-        return run_fn(start, params, targets, boundary=config.output.save_every, callback=report)
+        frames = config.output
+        next_stop = make_next_stop(
+            every=frames.save_every, at=frames.save_at, first_step=first_step
+        )
+        return run_fn(start, params, targets, next_stop=next_stop, callback=report)
 
     scales = make_scales(
         content,

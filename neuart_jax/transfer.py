@@ -83,7 +83,9 @@ def transfer(
 
     def report(progress: Progress) -> bool | None:
         folder.report(progress)
-        if output.save_every and progress.num_steps % output.save_every == 0:
+        steps = progress.num_steps
+        is_multiple = output.save_every and steps % output.save_every == 0
+        if is_multiple or steps in output.save_at:
             folder.save_frame(progress)
         return callback(progress) if callback else None
 

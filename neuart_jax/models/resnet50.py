@@ -63,7 +63,7 @@ class ResNet50(nn.Module):
       stride_on: convolution of a stage's first bottleneck that halves the resolution: "1x1" as
         in the paper and in Keras, "3x3" as in torchvision ("V1.5").
       pooling: "max" as trained, or "average": the resolution is halved by the mean of 2x2
-        positions everywhere after the stem, instead of by a maximum or by leaving out positions.
+        positions everywhere, instead of by a maximum or by leaving out positions.
         No position is overlooked then, and the gradient has no grid. An odd last row or column
         is dropped. The idea is Gatys et al.'s for VGG, and ResNet-D's of He et al. 2018,
         arXiv 1812.01187, figure 2c.
@@ -92,8 +92,7 @@ class ResNet50(nn.Module):
             module = Convolution(
                 channels,
                 size,
-                # The stem's own stride stays: its 7x7 windows overlap.
-                stride=1 if self.pooling == "average" and size < 7 else stride,
+                stride=1 if self.pooling == "average" else stride,
                 padding=self.padding if size == 3 else "valid",
                 fit=self.fit,
                 name=name,
