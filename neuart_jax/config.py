@@ -14,19 +14,28 @@ from typing import Any, Self
 from neuart_jax.errors import InputError
 from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, nearest, option
 
-MODEL_LAYERS: dict[str, dict[str, str]] = {
+MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     "vgg19": {
         # Gatys et al. 2016, "Image style transfer using convolutional neural networks", section 4.
         "content_layers": "relu4_2",
         "style_layers": "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
+        "content_weight": 8.0,
+        "smoothing": "none",
+        "temperature": 1.0,
     },
     "resnet50": {
-        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the last outputs of the stages.
-        "content_layers": "conv4_block6_out",
-        "style_layers": "conv2_block3_out,conv3_block4_out,conv4_block6_out,conv5_block3_out",
+        # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
+        "content_layers": "conv2_block3_out,conv3_block4_out",
+        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, which is too
+        # coarse to matter at 512 pixels.
+        "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
+        "content_weight": 6.0,
+        # Their softmax, much softer: at its own temperature of 1 it sees a few peaks only.
+        "smoothing": "centered_softmax",
+        "temperature": 16.0,
     },
 }
-"""What empty layer settings mean, by model."""
+"""What settings mean that are empty, by model."""
 
 LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 """What a learning rate of 0 means, by optimizer; lbfgs doesn't use it."""
@@ -76,13 +85,14 @@ class LossConfig(Section):
     content_layers: LayerWeights = option(
         (),
         "content layers with a weight each, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
-        "empty means the model's own, relu4_2 or conv4_block6_out. relu4_2 is after the ReLU (the "
-        "papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
+        "empty means the model's own: relu4_2, or the last outputs of ResNet50's first two stages. "
+        "relu4_2 is after the ReLU (the papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
     )
     style_layers: LayerWeights = option(
         (),
         "style layers with a weight each, written like --content_layers; empty means the model's "
-        "own, relu1_1 ... relu5_1, or the last layer of each of ResNet50's stages",
+        "own: relu1_1 ... relu5_1, or ResNet50's stem and the last outputs of its first three "
+        "stages",
     )
     content_loss: str = option(
         "relative",
@@ -110,14 +120,18 @@ class LossConfig(Section):
         ),
     )
     smoothing: str = option(
-        "none",
+        "",
         "what becomes of features before both formulas: none; softmax = softmax(F/T) over all "
         "channels and positions, times their number (SWAG), with T = --temperature; "
         "centered_softmax = the same less its mean 1, with T = --temperature times the target's "
-        "standard deviation",
+        "standard deviation; empty means the model's own: none, or ResNet50's centered_softmax",
         choices=("none", "softmax", "centered_softmax"),
     )
-    temperature: float = option(1.0, "temperature of --smoothing", at_least=1e-6)
+    temperature: float | None = option(
+        None,
+        "temperature of --smoothing; empty means the model's own: 1, or ResNet50's 16",
+        at_least=1e-6,
+    )
     style_mix: str = option(
         "separate",
         "several styles: separate = a loss for each; blended = one loss, whose target is the "
@@ -127,7 +141,11 @@ class LossConfig(Section):
     style_blend: Numbers = option(
         (), "several styles: their shares, such as 3,1; empty means equal shares"
     )
-    content_weight: float = option(8.0, "coefficient of the content loss", at_least=0)
+    content_weight: float | None = option(
+        None,
+        "coefficient of the content loss; empty means the model's own: 8, or ResNet50's 6",
+        at_least=0,
+    )
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
     tv_weight: float = option(100.0, "coefficient of total variation", at_least=0)
     tv_loss: str = option(
@@ -337,7 +355,7 @@ def parse_setting(name: str, text: Any) -> Any:
     if not isinstance(text, str):
         return text
     try:
-        number = float(text) if hint in (int, float) else text
+        number = float(text) if hint in (int, float, float | None) and text else text
     except ValueError:
         return text
     return int(number) if hint is int and float(number).is_integer() else number
@@ -350,7 +368,7 @@ def describe_settings() -> str:
         lines += ["", f"{section}: {(cls.__doc__ or '').splitlines()[0]}"]
         for name, field in FIELDS.items():
             if field.section == section:
-                default = "" if field.default in ("", ()) else f" [{field.default}]"
+                default = "" if field.default in ("", (), None) else f" [{field.default}]"
                 flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
                 text = field.metadata["help"] + default
                 lines.append(f"  {flag}")

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -28,7 +29,7 @@ class ProgressBar:
       print_losses: leave a line with the losses of every report behind, terminal or not.
     """
 
-    def __init__(self, *, print_losses: bool = False) -> None:
+    def __init__(self, print_losses: bool = False) -> None:
         self._bar: Any = None
         self._print_losses = print_losses
 
@@ -88,8 +89,9 @@ def show_own_log_lines() -> None:
     logger.propagate = False
 
 
-def print_summary(result: Result) -> None:
-    """Say on stderr how a run ended and what it reached."""
+def print_summary(result: Result, image_path: Path) -> None:
+    """Say on stderr how a run ended and what it reached, and on stdout where the picture is."""
     print(result.status.message, file=sys.stderr)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
+    print(image_path)

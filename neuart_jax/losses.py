@@ -161,13 +161,14 @@ def _matmul(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, precision=lax.Precision.HIGHEST)
 
 
-def _square_roots(matrix: Array, *, rounds: int = 16) -> tuple[Array, Array]:
+def _square_roots(matrix: Array, *, rounds: int = 24) -> tuple[Array, Array]:
     """Compute the square root of a positive definite matrix, and its inverse.
 
     Source: the coupled Newton-Schulz iteration, Higham 2008, "Functions of Matrices", (6.35).
     """
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    scale = jnp.sqrt(jnp.sum(jnp.square(matrix)))
+    # A bound of the largest eigenvalue; squares of small entries would be zero in float32.
+    scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
 
     def improve(pair: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         root, inverse = pair
@@ -213,6 +214,19 @@ STYLE_LOSSES: dict[str, StyleLoss] = {
     # sum (G/M - A/M)^2 / sum (A/M)^2
     "relative": _gram_loss(lambda gram, target, m: relative_error(gram, target)),
     # 1/N^2 sum (G/M - A/M)^2: github.com/leongatys/PytorchNeuralStyleTransfer. The same as
+    # sum (G/NM - A/NM)^2: github.com/gordicaleksa/pytorch-neural-style-transfer
+    "mean": _gram_loss(lambda gram, target, m: mean_squared_error(gram, target)),
+    # sum (G/M - A/M)^2
+    "sum": _gram_loss(lambda gram, target, m: sum_squared_error(gram, target)),
+    # 1/2 sum (G - A)^2, both times the image's M where the pictures' sizes differ.
+    "half_sum": _gram_loss(lambda gram, target, m: 0.5 * m**2 * sum_squared_error(gram, target)),
+    # sum (G - A)^2 / (4 N^2 M^2): Gatys et al. 2015, arXiv 1508.06576, equation (4). It doesn't
+    # say which M it means where the pictures' sizes differ; here each Gram has its own.
+    "gatys": _gram_loss(lambda gram, target, m: 0.25 * mean_squared_error(gram, target)),
+    # 1/N^2 sum (G/NM - A/NM)^2: github.com/jcjohnson/neural-style
+    "mean_elements": _gram_loss(
+        lambda gram, target, m: mean_squared_error(gram, target) / gram.shape[0] ** 2
+    ),
     # (|m-m'|^2 + tr(...)) / N, see `gaussian_wasserstein`
     "wasserstein": StyleLoss(gaussian_statistic, _compare_gaussians),
     # (|m-m'|^2 + tr(...)) / (|m'|^2 + tr S')

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import absl.logging
 import jax
@@ -20,23 +19,21 @@ from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
 
 # Numbers are read by the configuration, which words its complaints better.
-_DEFINE: dict[Any, Any] = {bool: flags.DEFINE_bool, Texts: flags.DEFINE_multi_string}
+_KINDS = {bool: "bool", Texts: "multi_string"}
 for _name, _field in FIELDS.items():
-    _DEFINE.get(_field.hint, flags.DEFINE_string)(_name, None, _field.metadata["help"])
+    _kind = _KINDS.get(_field.hint, "string")
+    getattr(flags, f"DEFINE_{_kind}")(_name, None, _field.metadata["help"])
 flags.DEFINE_string("config", None, "config.json or picture of an earlier run")
 flags.DEFINE_string("preset", None, "recipe of a paper or of another project")
 
 
 def read_flags() -> tuple[Config, Record | None]:
     """Return the configuration that the flags describe, and the record it starts from."""
-    values, config = flags.FLAGS, Config()
-    record: Record | None = None
-    if values.config:
-        record = read_record(Path(values.config).expanduser())
-        # The earlier result's folder belongs to that result.
-        config = record.config.replace(output="", overwrite=False)
-    if values.preset is not None:
-        config = apply_preset(values.preset, config)
+    values = flags.FLAGS
+    record = read_record(Path(values.config).expanduser()) if values.config else None
+    # The earlier result's folder belongs to that result.
+    config = record.config.replace(output="", overwrite=False) if record else Config()
+    config = config if values.preset is None else apply_preset(values.preset, config)
     given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}
     return config.replace(**given), record
 
@@ -49,8 +46,7 @@ def run(argv: list[str]) -> int:
         raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
     config, repeated = read_flags()
     jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("neuart_jax/jit"))
-    request = console.StopRequest()
-    bar = console.ProgressBar(print_losses=config.output.print_losses)
+    request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
 
     def report(progress: Progress) -> bool:
         bar(progress)
@@ -60,8 +56,7 @@ def run(argv: list[str]) -> int:
         result, path = transfer(config, callback=report, repeated=repeated)
     finally:
         bar.close()
-    console.print_summary(result)
-    print(path)
+    console.print_summary(result, path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
 
 

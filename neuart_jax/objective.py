@@ -242,7 +242,7 @@ def make_terms(config: LossConfig, *, num_styles: int = 1) -> tuple[Term, ...]:
     Raises:
       InputError: the shares in `config.style_blend` don't fit the number of styles.
     """
-    smoothing = Smoothing(config.smoothing, config.temperature)
+    smoothing = Smoothing(config.smoothing or "none", config.temperature or 1.0)
     shares = _style_shares(config.style_blend, num_styles)
     style: dict[str, Any] = {
         "layer_weights": config.style_layers,
@@ -263,7 +263,7 @@ def make_terms(config: LossConfig, *, num_styles: int = 1) -> tuple[Term, ...]:
         ]
     terms = (
         content_term(
-            weight=config.content_weight,
+            weight=config.content_weight or 0.0,
             layer_weights=config.content_layers,
             formula=config.content_loss,
             smoothing=smoothing,

@@ -136,6 +136,8 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         return _check_texts(name, value)
     if hint in (Numbers, Steps):
         return _check_numbers(name, value, whole=hint == Steps)
+    if field.default in ("", None) and value in ("", None):
+        return field.default
     remedy = "see --help for what it does"
     if field.default not in ("", None):
         remedy = f"leave it out for the default, {field.default}"
@@ -161,12 +163,12 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     whole = isinstance(value, numbers.Integral)
     # A whole number from JSON may be too large for a float, or for an array.
     good = good and (abs(value) < 2**63 if whole else math.isfinite(value))
-    good = good and (hint is float or whole or float(value).is_integer())
+    good = good and (hint is not int or whole or float(value).is_integer())
     good = good and (rules["at_least"] is None or value >= rules["at_least"])
     good = good and (rules["at_most"] is None or value <= rules["at_most"])
     if not good:
         raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)
-    return hint(value)
+    return int(value) if hint is int else float(value)
 
 
 def _check_texts(name: str, value: Any) -> Texts:

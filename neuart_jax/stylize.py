@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
-from neuart_jax.config import MODEL_LAYERS, Config, LossConfig, OptimizerConfig
+from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfig
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, make_feature_fn
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
@@ -171,7 +171,7 @@ def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple
 
 
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
-    """Fill in the model's own layers and replace aliases, so that the record is explicit.
+    """Fill in the model's own settings and replace aliases, so that the record is explicit.
 
     Args:
       config: as given.
@@ -187,12 +187,16 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             expected="something to paint",
             remedy="make one of them positive",
         )
+    if check_names:
+        find_architecture(config.network.model)
+    own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
+    empty = {name for name in own if getattr(losses, name) in ("", (), None)}
+    config = config.replace(**{name: own[name] for name in empty})
     if not check_names:
         return config
-    find_architecture(config.network.model)
     resolved: dict[str, LayerWeights] = {}
-    for setting, default in MODEL_LAYERS[config.network.model].items():
-        given = getattr(losses, setting) or parse_layer_weights(default)
+    for setting in ("content_layers", "style_layers"):
+        given = getattr(config.losses, setting)
         names = resolve_layers(config.network.model, [name for name, _ in given])
         pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
         # Checked again: two names may have been aliases of one layer.
@@ -295,7 +299,7 @@ def _program_of(losses: LossConfig) -> LossConfig:
         losses,
         content_layers=ones(losses.content_layers),
         style_layers=ones(losses.style_layers),
-        content_weight=float(losses.content_weight > 0),
+        content_weight=float((losses.content_weight or 0) > 0),
         style_weight=float(losses.style_weight > 0),
         tv_weight=float(losses.tv_weight > 0),
         style_blend=tuple(float(share > 0) for share in losses.style_blend),

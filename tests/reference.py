@@ -41,22 +41,67 @@ def style_gradient(features: np.ndarray, target_gram: np.ndarray) -> np.ndarray:
     return np.where(features > 0, product.reshape(features.shape), 0)
 
 
-def total_variation(image: np.ndarray) -> float:
-    """Mean squared step down plus mean squared step to the right."""
+def _steps(image: np.ndarray) -> tuple[list[float], list[float]]:
+    """Every difference to the pixel above, and to the pixel on the left."""
     height, width, channels = image.shape
     down = [
-        (image[y + 1, x, c] - image[y, x, c]) ** 2
+        image[y + 1, x, c] - image[y, x, c]
         for y in range(height - 1)
         for x in range(width)
         for c in range(channels)
     ]
     right = [
-        (image[y, x + 1, c] - image[y, x, c]) ** 2
+        image[y, x + 1, c] - image[y, x, c]
         for y in range(height)
         for x in range(width - 1)
         for c in range(channels)
     ]
-    return float(np.mean(down) + np.mean(right))
+    return down, right
+
+
+def _mean_squares(image: np.ndarray) -> float:
+    down, right = _steps(image)
+    return float(np.mean(np.square(down)) + np.mean(np.square(right)))
+
+
+TV_LOSSES = {
+    "mean_squares": _mean_squares,
+    # jcjohnson/neural-style
+    "half_sum_squares": lambda image: 0.5 * sum(step**2 for part in _steps(image) for step in part),
+    # ProGamerGov/neural-style-pt, gordicaleksa
+    "sum_absolute": lambda image: sum(abs(step) for part in _steps(image) for step in part),
+}
+
+CONTENT_LOSSES = {
+    "relative": lambda f, p: np.sum((f - p) ** 2) / np.sum(p**2),
+    # jcjohnson/neural-style, gordicaleksa: torch's MSELoss
+    "mean": lambda f, p: np.mean((f - p) ** 2),
+    # NeuArt
+    "sum": lambda f, p: np.sum((f - p) ** 2),
+    # Gatys et al. 2015, the capstone report, the slides
+    "gatys": content_loss,
+    # Premamayudu et al.: 1 / (4 nH nW nC)
+    "quarter_mean": lambda f, p: np.sum((f - p) ** 2) / (4 * f.shape[0] * f.shape[1] * f.shape[2]),
+}
+
+STYLE_LOSSES = {
+    "relative": lambda f, a: np.sum((gram(f) - a) ** 2) / np.sum(a**2),
+    # leongatys/PytorchNeuralStyleTransfer: MSELoss of G / M
+    "mean": lambda f, a: np.mean(((gram(f) - a) / _positions(f)) ** 2),
+    # The capstone report's code: sums over G / M
+    "sum": lambda f, a: np.sum(((gram(f) - a) / _positions(f)) ** 2),
+    # The slides: 1/2 sum (G - A)^2
+    "half_sum": lambda f, a: 0.5 * np.sum((gram(f) - a) ** 2),
+    # NeuArt, Gatys et al. 2015, Premamayudu et al.
+    "gatys": style_loss,
+    # jcjohnson/neural-style: MSELoss of G / (C N)
+    "mean_elements": lambda f, a: np.mean(((gram(f) - a) / f.size) ** 2),
+}
+"""(features, undivided Gram matrix of a style of the same size) -> loss of one layer."""
+
+
+def _positions(features: np.ndarray) -> int:
+    return features.shape[0] * features.shape[1]
 
 
 def adam(image: np.ndarray, gradient_fn: object, learning_rates: list[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.loop import make_run_fn
+from neuart_jax.loop import make_next_stop, make_run_fn
 from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed
 from neuart_jax.step import Status, StopRule, make_init_fn, make_step_fn
 
@@ -68,7 +68,13 @@ def test_reported_terms_are_those_of_the_reported_image(name):
 def test_chunks_end_at_multiples_of_the_boundary_and_at_the_end():
     seen = []
     run = make_run_fn(objective, make_adam(0.05), StopRule(11), chunk_steps=4)
-    run(START, None, TARGET, boundary=3, callback=lambda p: seen.append(p.num_steps))
+    run(
+        START,
+        None,
+        TARGET,
+        next_stop=make_next_stop(every=3),
+        callback=lambda p: seen.append(p.num_steps),
+    )
     assert seen == [0, 3, 6, 9, 11]
 
 
@@ -82,7 +88,7 @@ def test_one_compilation_serves_all_pairs_of_a_shape():
     run = make_run_fn(counted, make_adam(0.05), StopRule(10), chunk_steps=4)
     run(START, None, TARGET)
     first = len(traces)
-    run(START + 0.1, None, TARGET * 0.5, boundary=3)
+    run(START + 0.1, None, TARGET * 0.5, next_stop=make_next_stop(every=3))
     assert len(traces) == first
     run(START[:2], None, TARGET[:2])
     assert len(traces) == 2 * first
@@ -101,7 +107,7 @@ def test_the_best_image_is_kept_when_later_ones_are_worse():
         START,
         None,
         TARGET,
-        boundary=1,
+        next_stop=make_next_stop(every=1),
         callback=lambda p: seen.append((p.losses["total"], p.image())),
     )
     best_loss, best_image = min(seen, key=lambda pair: pair[0])
@@ -180,7 +186,9 @@ def test_the_same_run_twice_gives_the_same_bits():
     once, again = (run(START, None, TARGET) for _ in range(2))
     assert_array_equal(once.image, again.image)
     # The host's chunks don't change what is computed either.
-    assert_array_equal(run(START, None, TARGET, boundary=2).image, once.image)
+    assert_array_equal(
+        run(START, None, TARGET, next_stop=make_next_stop(every=2)).image, once.image
+    )
 
 
 @pytest.mark.parametrize("status", Status)

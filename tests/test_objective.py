@@ -40,9 +40,9 @@ def parts(config, content, style, dtype=jnp.float32):
     targets = make_targets(
         terms,
         content_image=content,
-        style_image=style,
+        style_images=(style,),
         content_features=feature_fn(params, content),
-        style_features=feature_fn(params, style),
+        style_features=(feature_fn(params, style),),
     )
     return make_objective(feature_fn, terms), params, targets, feature_fn
 
@@ -74,7 +74,7 @@ def test_objective_is_the_weighted_sum_of_literal_formulas(images):
         target = np.einsum("yxi,yxj->ij", of_style[name], of_style[name])
         difference = own_gram - target / of_style[name][..., 0].size
         expected_style += weight * np.sum(difference**2) / (4 * channels**2)
-    expected_tv = reference.total_variation(image)
+    expected_tv = reference.TV_LOSSES["mean_squares"](image)
     assert_allclose(terms["content"], expected_content, rtol=1e-5)
     assert_allclose(terms["style"], expected_style, rtol=1e-5)
     assert_allclose(terms["tv"], expected_tv, rtol=1e-5)
@@ -140,16 +140,16 @@ def test_a_term_of_ones_own_joins_the_sum(images):
     brightness = Term(
         name="brightness",
         weight=4.0,
-        make_target=lambda inputs: jnp.mean(inputs.style_image),
+        make_target=lambda inputs: jnp.mean(inputs.style_images[0]),
         loss_fn=lambda image, features, target: jnp.square(jnp.mean(image) - target),
     )
     objective = make_objective(lambda params, image: {}, [brightness])
     targets = make_targets(
         [brightness],
         content_image=content,
-        style_image=jnp.asarray(style),
+        style_images=(jnp.asarray(style),),
         content_features={},
-        style_features={},
+        style_features=({},),
     )
     total, terms = objective(jnp.asarray(image), None, targets)
     expected = (image.mean() - style.mean()) ** 2

@@ -10,7 +10,7 @@ import scipy.optimize
 from numpy.testing import assert_allclose
 
 from neuart_jax.config import OptimizerConfig
-from neuart_jax.loop import make_run_fn
+from neuart_jax.loop import make_next_stop, make_run_fn
 from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed, make_optimizer
 from neuart_jax.step import Status, StopRule
 
@@ -43,7 +43,7 @@ def test_adam_is_the_papers_algorithm_with_projection(target):
         jnp.full((2, 2, 3), 0.5),
         None,
         jnp.asarray(target),
-        boundary=1,
+        next_stop=make_next_stop(every=1),
         callback=lambda progress: images.append(progress.image()),
     )
     rates = [float(schedule(step)) for step in range(8)]
@@ -107,7 +107,7 @@ def test_the_cosine_schedule_ends_at_zero(target):
         jnp.full((2, 2, 3), 0.5),
         None,
         jnp.asarray(target),
-        boundary=1,
+        next_stop=make_next_stop(every=1),
         callback=lambda progress: images.append(progress.image()),
     )
     moved = [np.max(np.abs(b - a)) for a, b in zip(images, images[1:], strict=False)]

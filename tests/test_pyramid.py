@@ -35,8 +35,8 @@ def pictures():
 
 def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
     content, style = (jnp.asarray(picture) for picture in pictures)
-    scales = make_scales(content, style, count=5, num_steps=4, coarse_steps=6)
-    shapes = [(s.content_image.shape, s.style_image.shape, s.num_steps) for s in scales]
+    scales = make_scales(content, (style,), count=5, num_steps=4, coarse_steps=6)
+    shapes = [(s.content_image.shape, s.style_images[0].shape, s.num_steps) for s in scales]
     assert shapes == [
         ((100, 150, 3), (130, 110, 3), 6),
         ((200, 300, 3), (260, 220, 3), 4),

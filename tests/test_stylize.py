@@ -20,7 +20,7 @@ SHALLOW = Config().replace(
 
 @pytest.fixture(scope="module")
 def network(content_image, style_image):
-    return load_run_network(resolve_config(SHALLOW), content_image, style_image)
+    return load_run_network(resolve_config(SHALLOW), content_image, [style_image])
 
 
 def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, network):
