@@ -4,14 +4,11 @@ Filters are [height, width, in, out]. The transposition of height and width foun
 mirrors every filter; it is not done here.
 """
 
-import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import scipy.io
 
 from neuart_jax.errors import InputError
 from neuart_jax.params.canonical import Weights, reading
@@ -22,6 +19,7 @@ from neuart_jax.params.conventions import (
     canonicalize,
     find_preprocessing,
 )
+from neuart_jax.params.mat_files import read_mat
 
 _USUAL = Preprocessing(CAFFE, "rgb")
 _CONVENTION = Convention(
@@ -33,11 +31,6 @@ _CONVENTION = Convention(
     has_biases=True,
 )
 _TOP_LAYERS = ("fc6", "fc7", "fc8")
-_HEADER_BYTES = 128
-_COMPRESSED = 15
-_PIECE = 2**20
-# The whole network with its classifier has 575 MB.
-_MOST_BYTES = 2**30
 
 
 def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weights:
@@ -65,11 +58,7 @@ def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weigh
         expected=f"a MatConvNet .mat file of {model}",
         remedy="get the file again, or give another --weights",
     ):
-        with path.open("rb") as file:
-            _check_elements(file)
-        document = scipy.io.loadmat(
-            path, variable_names=("layers", "meta", "normalization"), simplify_cells=True
-        )
+        document = read_mat(path, ("layers", "meta", "normalization"))
         if not preprocessing:
             chosen = chosen._replace(normalization=_find_normalization(document))
         arrays: dict[str, np.ndarray] = {}
@@ -86,7 +75,7 @@ def _kernel_and_bias(layer: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         kernel, bias = layer["weights"]
     else:
         kernel, bias = layer["filters"], layer["biases"]
-    return np.asarray(kernel), np.asarray(bias)
+    return kernel, np.squeeze(bias)  # MATLAB has no vectors, only rows and columns.
 
 
 def _find_normalization(document: Mapping[str, Any]) -> Normalization:
@@ -95,51 +84,11 @@ def _find_normalization(document: Mapping[str, Any]) -> Normalization:
     if "normalization" not in normalization:
         raise ValueError("it states no mean pixel; with --preprocessing=caffe the usual one is it")
     pixels = np.asarray(normalization["normalization"]["averageImage"], np.float64)
-    pixels = pixels.reshape(-1, 3)
+    # The colors are the last axis, or the only one that is longer than 1.
+    pixels = pixels.reshape(-1, 3) if pixels.shape[-1] == 3 else pixels.reshape(1, 3)
     if np.max(np.ptp(pixels, axis=0)) > 0.01 or not np.all((pixels >= 0) & (pixels <= 255)):
         raise ValueError("its averageImage is not one color from 0 to 255")
     red, green, blue = (float(value) / 255 for value in pixels[0])
     if np.allclose((red, green, blue), CAFFE[0], rtol=0, atol=1e-6):
         return CAFFE  # But for float32.
     return (red, green, blue), CAFFE[1]
-
-
-def _check_elements(file: BinaryIO) -> None:
-    """Check what scipy does not: compressed elements' sums, and that nothing is longer than it is.
-
-    Source: MAT-File Format, "Level 5 MAT-File Format": after the header come elements of
-    (type uint32, bytes uint32, content).
-    """
-    header = file.read(_HEADER_BYTES)
-    order = {b"IM": "<", b"MI": ">"}.get(header[126:128], "")
-    if not order:
-        raise ValueError("its header is damaged")
-    end = file.seek(0, 2)
-    position = file.seek(_HEADER_BYTES)
-    total = 0
-    while position < end:
-        kind, length = struct.unpack(f"{order}II", file.read(8))
-        position += 8 + length
-        if position > end:
-            raise ValueError("it is cut short")
-        if kind == _COMPRESSED:
-            total += _inflated_bytes(file, length, _MOST_BYTES - total)
-        file.seek(position)
-
-
-def _inflated_bytes(file: BinaryIO, length: int, most: int) -> int:
-    """Inflate and forget `length` bytes, which also compares their checksum."""
-    inflater = zlib.decompressobj()
-    total = 0
-    data = b""
-    while not inflater.eof:
-        data = inflater.unconsumed_tail
-        if not data:
-            data = file.read(min(_PIECE, length))
-            length -= len(data)
-        if not data:
-            raise ValueError("it is cut short")
-        total += len(inflater.decompress(data, _PIECE))
-        if total > most:
-            raise ValueError(f"it would be more than {_MOST_BYTES:,} bytes")
-    return total
