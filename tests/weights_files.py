@@ -80,6 +80,17 @@ def canonical_variables(layers):
     return variables
 
 
+def expected_variables(model, **options):
+    return canonical_variables(random_layers(model, **options))
+
+
+def assert_same_bits(variables, expected):
+    assert sorted(variables) == sorted(expected)
+    for name, array in variables.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
 def array_names(model, layer, num_arrays, spelling):
     if spelling == "published" and model == "vgg19":
         return [f"{layer}_{kind}_1:0" for kind in ("W", "b")][:num_arrays]

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause, write_atomically
@@ -174,8 +173,8 @@ def read_safetensors(path: Path, *, model: str) -> Weights:
             metadata = file.metadata() or {}
             variables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         mean, std = (_three_numbers(name, metadata[name]) for name in ("mean", "std"))
-        if 0 in std:
-            raise ValueError("std has a zero")
+        if min(std) <= 0:
+            raise ValueError(f"std {metadata['std']!r} is not positive")
         stored_model, stride_on = metadata["model"], metadata["stride_on"]
         if stride_on not in ("", "1x1", "3x3"):
             raise ValueError(f"stride_on is {stride_on!r}")
@@ -196,10 +195,11 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
 
     The metadata hold model, mean, std, stride_on and the provenance as plain words, a version, and
     "sha256": a JSON object of array's name to the hash of its bytes, and "metadata" to that of the
-    other entries.
+    other entries. The same weights always give the same bytes.
 
     Raises:
       InputError: the file can't be written.
+      ValueError: the provenance has an entry of the format's own.
     """
     clashes = set(weights.provenance) & set(_OWN_ENTRIES)
     if clashes:
@@ -213,12 +213,21 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
         "stride_on": weights.stride_on,
         "format_version": str(FORMAT_VERSION),
     }
-    # It writes an array's memory as it lies there, whatever the axes' order is.
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.variables.items()}
+    arrays = {name: to_float32(array) for name, array in sorted(weights.variables.items())}
     metadata["sha256"] = json.dumps(_hashes(metadata, arrays))
-    content = safetensors.numpy.save(arrays, metadata=metadata)
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (start, end)}
+    # By hand, since safetensors shuffles the metadata: the same weights are always the same bytes.
+    # Spaces at the end leave the numbers at a multiple of eight bytes, as it does.
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with write_atomically(path) as file:
-        file.write(content)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(array.data)
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
@@ -249,7 +258,7 @@ def _hashes(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> di
         _METADATA_HASH: hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest(),
         **{
             name: hashlib.sha256(np.ravel(array).view(np.uint8).data).hexdigest()
-            for name, array in sorted(arrays.items())
+            for name, array in arrays.items()
         },
     }
 

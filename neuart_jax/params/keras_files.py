@@ -4,7 +4,9 @@ Whatever a file's spelling, its layers have the names that `keras.applications` 
 within a layer the arrays' order is what counts, not their names.
 """
 
+import contextlib
 import io
+import mmap
 import re
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from neuart_jax.params.conventions import (
     canonicalize,
     find_preprocessing,
 )
+from neuart_jax.params.hdf5_names import read_names
 
 ARCHIVE_MEMBER = "model.weights.h5"
 """Where a .keras archive has its weights."""
@@ -65,53 +68,57 @@ def read_keras_file(path: Path, *, model: str, preprocessing: str = "") -> Weigh
         expected=f"a Keras .h5 weights file of {model}",
         remedy="get the file again, or give another --weights",
     ):
-        content, size = _open(path)
-        with h5py.File(content, "r") as file:
+        with _open(path) as (opened, content), h5py.File(opened, "r") as file:
             if "layers" in file:
                 convention = convention._replace(layout="Keras 3 .weights.h5")
-                layers = dict(_layers_of_keras_3(file["layers"], size, model))
+                layers = dict(_layers_of_keras_3(_follow(file, "layers"), content, model))
             else:
-                layers = dict(_layers_of_legacy(file, size))
+                layers = dict(_layers_of_legacy(file, content))
         return canonicalize(_name_arrays(layers), convention, model=model)
 
 
-def _open(path: Path) -> tuple[Any, int]:
-    """Return what h5py opens, and how many bytes it has."""
-    size = path.stat().st_size
-    if not zipfile.is_zipfile(path):
-        return path, size
-    with zipfile.ZipFile(path) as archive:
-        member = archive.getinfo(ARCHIVE_MEMBER)
-        if member.file_size > _MOST_EXPANSION * size:
-            raise ValueError(f"{ARCHIVE_MEMBER} would be {member.file_size:,} bytes")
-        return io.BytesIO(archive.read(member)), member.file_size
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, memoryview]]:
+    """Yield what h5py opens, and the same file's bytes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(ARCHIVE_MEMBER)
+            if member.file_size > _MOST_EXPANSION * path.stat().st_size:
+                raise ValueError(f"{ARCHIVE_MEMBER} would be {member.file_size:,} bytes")
+            content = archive.read(member)
+        yield io.BytesIO(content), memoryview(content)
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with memoryview(mapped) as view:
+            yield path, view
 
 
-def _layers_of_legacy(file: h5py.File, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _layers_of_legacy(
+    file: h5py.File, content: memoryview
+) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Yield the layers of a legacy file: published or current spelling, weights or whole model."""
     root = _follow(file, "model_weights") if "model_weights" in file else file
-    for layer in _names(root, "layer_names"):
+    for layer in _names(root, "layer_names", content):
         if layer not in _TOP_LAYERS:
             group = _follow(root, layer)
-            names = _names(group, "weight_names")
-            yield layer, [_read_array(_follow(group, name), size) for name in names]
+            names = _names(group, "weight_names", content)
+            yield layer, [_read_array(_follow(group, name), content) for name in names]
 
 
-def _names(group: h5py.Group, name: str) -> list[str]:
+def _names(group: h5py.Group, name: str, content: memoryview) -> list[str]:
     """Read an attribute of names, which Keras splits into name0, name1, ... when it is long."""
-    if name in group.attrs:
-        parts = [group.attrs[name]]
-    else:
-        parts = []
-        while f"{name}{len(parts)}" in group.attrs:
-            parts.append(group.attrs[f"{name}{len(parts)}"])
-        if not parts:
-            raise KeyError(name)
-    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in part]
+    if name in group.attrs or f"{name}0" not in group.attrs:
+        return read_names(group, name, content)
+    names: list[str] = []
+    number = 0
+    while f"{name}{number}" in group.attrs:
+        names += read_names(group, f"{name}{number}", content)
+        number += 1
+    return names
 
 
 def _layers_of_keras_3(
-    root: h5py.Group, size: int, model: str
+    root: h5py.Group, content: memoryview, model: str
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Yield the layers of `layers/<class>[_n]/vars/<i>`.
 
@@ -123,14 +130,16 @@ def _layers_of_keras_3(
         group = _follow(root, key)
         if "vars" in group and len(_follow(group, "vars")):
             variables = _follow(group, "vars")
-            found[key] = str(variables.attrs.get("name", "")), variables
+            names = read_names(variables, "name", content) if "name" in variables.attrs else [""]
+            found[key] = names[0], variables
     known = _names_in_model_order(model)
-    is_named = any(name in names for name, _ in found.values() for names in known.values())
+    expected = {name for names in known.values() for name in names}
+    is_named = any(name in expected for name, _ in found.values())
     for key, (name, variables) in found.items():
         layer = name if is_named and name else _name_by_number(key, known)
         if layer not in _TOP_LAYERS and not re.fullmatch(r"dense(_\d+)?", key):
             arrays = (_follow(variables, str(index)) for index in range(len(variables)))
-            yield layer, [_read_array(array, size) for array in arrays]
+            yield layer, [_read_array(array, content) for array in arrays]
 
 
 def _names_in_model_order(model: str) -> dict[str, list[str]]:
@@ -166,11 +175,13 @@ def _follow(group: h5py.Group, path: str) -> Any:
     return group
 
 
-def _read_array(dataset: h5py.Dataset, size: int) -> np.ndarray:
-    """Read an array whose shape says no more than a file of `size` bytes can hold."""
+def _read_array(dataset: h5py.Dataset, content: memoryview) -> np.ndarray:
+    """Read an array of floating-point numbers that is no larger than the file says it is."""
+    if dataset.dtype.kind != "f":
+        raise ValueError(f"numbers of the format {dataset.dtype} are no weights")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{dataset.name} is in another file")
-    if dataset.nbytes > size:
+    if dataset.nbytes > len(content):
         raise ValueError(f"{dataset.name} would be {dataset.nbytes:,} bytes")
     return np.asarray(dataset[()])
 

@@ -21,6 +21,11 @@ _MATRIX, _COMPRESSED = 14, 15
 # Data types of the format, by their numbers; the last three are text in UTF-8, -16 and -32.
 _FORMATS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
 _FORMATS |= {13: "u8", 16: "u1", 17: "u2", 18: "u4"}
+_ENCODINGS = {
+    16: {"<": "utf-8", ">": "utf-8"},
+    17: {"<": "utf-16-le", ">": "utf-16-be"},
+    18: {"<": "utf-32-le", ">": "utf-32-be"},
+}
 _CELL, _STRUCT, _TEXT = 1, 2, 4
 # What an array is to MATLAB, which stores it as the smallest format that holds its numbers.
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
@@ -148,7 +153,7 @@ def _read_matrix(content: memoryview, order: str, *, depth: int) -> Any:
     if kind == _STRUCT:
         return _read_struct(rest, order, count, depth)
     if kind == _TEXT:
-        return "".join(map(chr, _numbers(rest[0], order))) if rest else ""
+        return _read_text(rest[0], order) if rest else ""
     if kind not in _CLASSES or flags & _COMPLEX:
         return None
     (numbers,) = (_numbers(part, order) for part in _exactly(1, rest))
@@ -180,6 +185,12 @@ def _read_struct(parts: list[_Element], order: str, count: int, depth: int) -> A
         {name: _read_part(next(values), order, depth) for name in names} for _ in range(count)
     ]
     return structs[0] if count == 1 else structs
+
+
+def _read_text(part: _Element, order: str) -> str:
+    if part.kind in _ENCODINGS:
+        return bytes(part.content).decode(_ENCODINGS[part.kind][order])
+    return "".join(map(chr, _numbers(part, order)))
 
 
 def _exactly(count: int, parts: list[_Element]) -> list[_Element]:

@@ -86,7 +86,7 @@ def _find_normalization(document: Mapping[str, Any]) -> Normalization:
     pixels = np.asarray(normalization["normalization"]["averageImage"], np.float64)
     # The colors are the last axis, or the only one that is longer than 1.
     pixels = pixels.reshape(-1, 3) if pixels.shape[-1] == 3 else pixels.reshape(1, 3)
-    if np.max(np.ptp(pixels, axis=0)) > 0.01 or not np.all((pixels >= 0) & (pixels <= 255)):
+    if not np.all((pixels >= 0) & (pixels <= 255)) or np.max(np.ptp(pixels, axis=0)) > 0.01:
         raise ValueError("its averageImage is not one color from 0 to 255")
     red, green, blue = (float(value) / 255 for value in pixels[0])
     if np.allclose((red, green, blue), CAFFE[0], rtol=0, atol=1e-6):
