@@ -1,513 +1,274 @@
-"""Weights files of others, in every spelling and in every state of damage."""
+"""Every layout by its content, and the command that converts files."""
 
-import json
-import struct
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import safetensors.numpy
-
-from neuart_jax.errors import InputError
-from neuart_jax.params.catalog import CAFFE, FITTED
-from neuart_jax.params.convert import (
-    Weights,
-    check_variables,
-    flatten,
-    nest,
-    read_keras_h5,
-    read_safetensors,
-    write_safetensors,
+from weights_files import (
+    assert_same_bits,
+    canonical_variables,
+    expected_variables,
+    random_layers,
+    torch_state,
+    write_keras,
+    write_keras_3,
+    write_matconvnet,
+    write_torch_safetensors,
 )
 
-EPSILON_EXCESS = 1e-8
-BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000")
+from neuart_jax.errors import InputError
+from neuart_jax.params import convert
+from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
+from neuart_jax.params.catalog import CAFFE, PUBLISHED
+from neuart_jax.params.conventions import TORCH
+from neuart_jax.params.convert import convert_file, file_digests, read_weights
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def random_layers(model):
-    """Keras' layers in its order, with few channels: name to arrays in the order of the file."""
-    rng = np.random.default_rng(4)
-
-    def convolution(size, in_channels, out_channels):
-        kernel = rng.standard_normal((size, size, in_channels, out_channels), np.float32)
-        return [kernel, rng.standard_normal(out_channels, np.float32)]
-
-    def batch_norm(channels):
-        return list(rng.random((4, channels), np.float32) + np.float32(0.5))
-
-    if model == "vgg19":
-        return {
-            "input_1": [],
-            "block1_conv1": convolution(3, 3, 5),
-            "block1_conv2": convolution(3, 5, 4),
-            "block1_pool": [],
-            "block2_conv1": convolution(3, 4, 6),
-        }
-    return {
-        "input_1": [],
-        "conv1_pad": [],
-        "conv1_conv": convolution(7, 3, 5),
-        "conv1_bn": batch_norm(5),
-        "conv1_relu": [],
-        "conv2_block1_0_conv": convolution(1, 5, 8),
-        "conv2_block1_0_bn": batch_norm(8),
-        "conv2_block1_2_conv": convolution(3, 5, 5),
-        "conv2_block1_2_bn": batch_norm(5),
-        "conv2_block1_add": [],
-    }
-
-
-def expected_variables(model):
-    variables = {}
-    for layer, arrays in random_layers(model).items():
-        name = layer.replace("block", "conv").replace("_conv", "_") if model == "vgg19" else layer
-        if len(arrays) == 2:
-            kernel, bias = arrays
-            first = kernel.shape[2] == 3
-            variables[f"params/{name}/kernel"] = kernel[:, :, ::-1] if first else kernel
-            variables[f"params/{name}/bias"] = bias
-        elif arrays:
-            scale, bias, mean, var = arrays
-            variables[f"params/{name}/scale"] = scale
-            variables[f"params/{name}/bias"] = bias
-            variables[f"batch_stats/{name}/mean"] = mean
-            variables[f"batch_stats/{name}/var"] = var + np.float32(EPSILON_EXCESS)
-    return variables
-
-
-def array_names(model, layer, num_arrays, spelling):
-    if spelling == "published" and model == "vgg19":
-        return [f"{layer}_{kind}_1:0" for kind in ("W", "b")][:num_arrays]
-    kinds = BATCH_NORM if num_arrays == 4 else ("kernel", "bias")[:num_arrays]
-    return [f"{layer}/{kind}{':0' if spelling == 'published' else ''}" for kind in kinds]
-
-
-def set_names(group, name, values, *, as_bytes, num_parts=1):
-    if not values:
-        group.attrs[name] = np.zeros(0)
-        return
-    values = np.array(values, "S") if as_bytes else np.array(values, object)
-    if num_parts == 1:
-        group.attrs[name] = values
-        return
-    for index, part in enumerate(np.array_split(values, num_parts)):
-        group.attrs[f"{name}{index}"] = part
-
-
-def write_keras(
-    path,
-    model,
-    *,
-    layers=None,
-    spelling="published",
-    as_bytes=True,
-    num_parts=1,
-    header=False,
-    nested=False,
-    top=False,
-    dtype=np.float32,
-):
-    layers = dict(random_layers(model) if layers is None else layers)
-    if top:
-        layers |= {name: [np.ones((2, 3)), np.ones(3)] for name in TOP_LAYERS}
-    with h5py.File(path, "w") as file:
-        root = file.create_group("model_weights") if nested else file
-        if nested:
-            file.attrs["model_config"] = json.dumps({"class_name": "Functional"})
-            root.create_group("top_level_model_weights").attrs["weight_names"] = np.zeros(0)
-        if header:
-            root.attrs["keras_version"], root.attrs["backend"] = "2.1.0", b"tensorflow"
-        set_names(root, "layer_names", list(layers), as_bytes=as_bytes, num_parts=num_parts)
-        for layer, arrays in layers.items():
-            group = root.create_group(layer)
-            names = array_names(model, layer, len(arrays), spelling)
-            set_names(group, "weight_names", names, as_bytes=as_bytes)
-            # Written last to first: what counts is the order of the names.
-            for name, array in reversed(list(zip(names, arrays, strict=True))):
-                group.create_dataset(name, data=np.asarray(array, dtype))
+def write_ours(path, variables, model):
+    stride_on = "1x1" if model == "resnet50" else ""
+    write_safetensors(path, Weights(variables, CAFFE, stride_on), model=model)
     return path
 
 
-SPELLINGS = {
-    "published": {},
-    "names as text": {"as_bytes": False},
-    "layer names in two parts": {"num_parts": 2},
-    "layer names in five parts": {"num_parts": 5, "as_bytes": False},
-    "with a header": {"header": True},
-    "current": {"spelling": "current", "as_bytes": False, "header": True},
-    "whole model": {"nested": True, "header": True},
-    "whole model with its top": {"nested": True, "top": True, "spelling": "current"},
-    "published with its top": {"top": True},
-    "in double precision": {"dtype": np.float64},
-}
+def write_pth(path, state, *, container):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.tensor(array) for name, array in state.items()}
+    torch.save(state, path, _use_new_zipfile_serialization=container == "zip")
+    return path
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
-def test_every_spelling_gives_the_same_bits(tmp_path, model, spelling):
-    path = write_keras(tmp_path / "weights.h5", model, **SPELLINGS[spelling])
-    weights = read_keras_h5(path, model=model)
-    expected = expected_variables(model)
-    assert sorted(weights.variables) == sorted(expected)
-    for name, array in weights.variables.items():
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
-    assert weights.normalization == CAFFE
-    assert weights.stride_on == ("1x1" if model == "resnet50" else "")
+def write_layout(layout, folder, model, **options):
+    """Write the same numbers in one of the layouts, under a name that tells nothing."""
+    layers = random_layers(model, biases=model == "vgg19", **options)
+    variables = canonical_variables(layers)
+    path = folder / ("weights.keras" if layout == "keras" else "weights")
+    return {
+        "legacy h5": lambda: write_keras(path, model, layers=layers),
+        "weights.h5": lambda: write_keras_3(path, model, layers=layers),
+        "weights.h5 without names": lambda: write_keras_3(path, model, layers=layers, names=False),
+        "keras": lambda: write_keras_3(path, model, layers=layers),
+        "torch safetensors": lambda: write_torch_safetensors(path, torch_state(variables, model)),
+        "pth stream": lambda: write_pth(path, torch_state(variables, model), container="stream"),
+        "pth zip": lambda: write_pth(path, torch_state(variables, model), container="zip"),
+        "mat": lambda: write_matconvnet(path, variables),
+        "packed mat": lambda: write_matconvnet(path, variables, compress=True),
+        "ours": lambda: write_ours(path, variables, model),
+    }[layout]()
 
 
-def test_the_published_names_are_the_published_ones(tmp_path):
-    with h5py.File(write_keras(tmp_path / "vgg19.h5", "vgg19")) as file:
-        assert file["/block1_conv1/block1_conv1_W_1:0"].shape == (3, 3, 3, 5)
-        assert isinstance(file.attrs["layer_names"][0], bytes)
-        assert "keras_version" not in file.attrs
-    with h5py.File(write_keras(tmp_path / "resnet50.h5", "resnet50")) as file:
-        assert file["/conv1_conv/conv1_conv/kernel:0"].shape == (7, 7, 3, 5)
-        assert file["/conv1_bn/conv1_bn/moving_variance:0"].shape == (5,)
+KERAS = ("legacy h5", "weights.h5", "weights.h5 without names", "keras")
+TORCHS = ("torch safetensors", "pth stream", "pth zip")
+MATLAB = ("mat", "packed mat")
+CASES = [
+    *((layout, model) for layout in (*KERAS, *TORCHS, "ours") for model in ("vgg19", "resnet50")),
+    *((layout, "vgg19") for layout in MATLAB),
+]
 
 
-def make_weights(*, stride_on="", normalization=FITTED):
-    rng = np.random.default_rng(8)
-    variables = {
-        "params/conv1_1/kernel": rng.standard_normal((3, 3, 3, 4), np.float32),
-        "params/conv1_1/bias": rng.standard_normal(4, np.float32),
-        "batch_stats/conv1_bn/var": rng.random(4, np.float32),
-    }
-    return Weights(variables, normalization, stride_on)
+@pytest.mark.parametrize(("layout", "model"), CASES)
+def test_every_layout_gives_the_same_bits_for_the_same_numbers(tmp_path, layout, model):
+    weights = read_weights(write_layout(layout, tmp_path, model), model=model)
+    assert_same_bits(weights.variables, expected_variables(model, biases=model == "vgg19"))
+    assert weights.normalization == (TORCH if layout in TORCHS else CAFFE)
+    stride_on = "3x3" if layout in TORCHS else "1x1"
+    assert weights.stride_on == (stride_on if model == "resnet50" else "")
 
 
-@pytest.mark.parametrize("stride_on", ["", "1x1", "3x3"])
-@pytest.mark.parametrize("normalization", [FITTED, CAFFE], ids=["fitted", "caffe"])
-def test_safetensors_come_back_bit_for_bit(tmp_path, stride_on, normalization):
-    weights = make_weights(stride_on=stride_on, normalization=normalization)
-    # A view with its axes turned around is what a converter may hold.
-    kernel = weights.variables["params/conv1_1/kernel"]
-    weights.variables["params/conv1_1/kernel"] = kernel[:, :, ::-1].transpose(1, 0, 2, 3)
-    path = tmp_path / "weights.safetensors"
-    write_safetensors(path, weights, model="vgg19")
-    read = read_safetensors(path, model="vgg19")
-    assert sorted(read.variables) == sorted(weights.variables)
-    for name, array in weights.variables.items():
-        assert read.variables[name].dtype == np.float32
-        np.testing.assert_array_equal(read.variables[name], array)
-    assert (read.normalization, read.stride_on) == (normalization, stride_on)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["weights.safetensors"]
+@pytest.mark.parametrize("name", ["a.h5", "a.pth", "a.mat", "a.safetensors", "a"])
+@pytest.mark.parametrize("layout", ["legacy h5", "torch safetensors", "mat", "ours"])
+def test_the_files_name_is_of_no_account(tmp_path, layout, name):
+    path = write_layout(layout, tmp_path, "vgg19").rename(tmp_path / name)
+    assert_same_bits(read_weights(path, model="vgg19").variables, expected_variables("vgg19"))
 
 
-def test_half_precision_is_widened(tmp_path):
-    path = tmp_path / "half.safetensors"
-    write_safetensors(path, make_weights(), model="vgg19")
-    content = {name: array.astype(np.float16) for name, array in make_weights().variables.items()}
-    path.write_bytes(safetensors.numpy.save(content, metadata=METADATA))
-    for name, array in read_safetensors(path, model="vgg19").variables.items():
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, content[name])
+@pytest.mark.parametrize("preprocessing", ["caffe", "torch"])
+@pytest.mark.parametrize("layout", [*KERAS, *TORCHS, *MATLAB])
+def test_a_given_preprocessing_overrides_the_usual_one(tmp_path, layout, preprocessing):
+    path = write_layout(layout, tmp_path, "vgg19")
+    weights = read_weights(path, model="vgg19", preprocessing=preprocessing)
+    assert weights.normalization == {"caffe": CAFFE, "torch": TORCH}[preprocessing]
+    expected = expected_variables("vgg19")
+    # Caffe's networks read blue, green and red; MatConvNet's version of them doesn't.
+    usual = "torch" if layout in TORCHS else "caffe"
+    if preprocessing != usual and layout not in MATLAB:
+        expected["params/conv1_1/kernel"] = expected["params/conv1_1/kernel"][:, :, ::-1]
+    assert_same_bits(weights.variables, expected)
 
 
-def test_a_keras_file_survives_the_conversion(tmp_path):
-    weights = read_keras_h5(write_keras(tmp_path / "in.h5", "resnet50"), model="resnet50")
-    write_safetensors(tmp_path / "out.safetensors", weights, model="resnet50")
-    read = read_safetensors(tmp_path / "out.safetensors", model="resnet50")
-    assert sorted(read.variables) == sorted(weights.variables)
-    for name, array in weights.variables.items():
-        np.testing.assert_array_equal(read.variables[name], array)
-    assert read[1:] == weights[1:]
-
-
-def test_nesting_and_flattening_undo_each_other():
-    flat = {"params/a/kernel": 1, "params/a/bias": 2, "batch_stats/a/mean": 3}
-    tree = {"params": {"a": {"kernel": 1, "bias": 2}}, "batch_stats": {"a": {"mean": 3}}}
-    assert nest(flat) == tree
-    assert flatten(tree) == flat
-
-
-def test_weights_for_a_folder_that_is_not_there_are_refused(tmp_path):
-    with pytest.raises(InputError, match="can't be written"):
-        write_safetensors(tmp_path / "none" / "w.safetensors", make_weights(), model="vgg19")
-
-
-def keras_error(path, model="vgg19"):
+def refused(path, **options):
     with pytest.raises(InputError) as caught:
-        read_keras_h5(path, model=model)
-    message = str(caught.value)
-    assert message.startswith(f"{path} can't be read as Keras weights (")
-    assert f"expected a Keras .h5 weights file of {model}; get the file again, or" in message
-    return message
+        read_weights(path, **({"model": "vgg19"} | options))
+    return str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no such thing", b"\x89HDF\r\n\x1a\n", bytes(4096)])
-def test_what_is_not_hdf5_is_refused(tmp_path, content):
-    path = tmp_path / "weights.h5"
-    path.write_bytes(content)
-    keras_error(path)
+@pytest.mark.parametrize("layout", ["legacy h5", "torch safetensors", "mat"])
+def test_an_unknown_preprocessing_is_refused(tmp_path, layout):
+    message = refused(write_layout(layout, tmp_path, "vgg19"), preprocessing="tf")
+    assert message.startswith("preprocessing 'tf' is not known; expected one of caffe, torch;")
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    keras_error(tmp_path / "none.h5")
-    keras_error(tmp_path)
+def test_our_files_state_their_own_preprocessing(tmp_path):
+    path = write_layout("ours", tmp_path, "vgg19")
+    assert "which states its own" in refused(path, preprocessing="torch")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_keras_file_is_refused(tmp_path, share):
-    path = write_keras(tmp_path / "weights.h5", "resnet50")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    keras_error(path, "resnet50")
-
-
-def write_keras_3(file):
-    file.create_dataset("layers/conv2d/vars/0", data=np.ones((3, 3, 3, 4)))
-
-
-def write_missing_layer(file):
-    file.attrs["layer_names"] = [b"block1_conv1"]
-
-
-def write_missing_array(file):
-    file.attrs["layer_names"] = [b"block1_conv1"]
-    file.create_group("block1_conv1").attrs["weight_names"] = [b"kernel"]
-
-
-def write_missing_names(file):
-    file.attrs["layer_names"] = [b"block1_conv1"]
-    file.create_dataset("block1_conv1/kernel", data=np.ones((3, 3, 3, 4)))
-
-
-def write_group_for_array(file):
-    write_missing_array(file)
-    file["block1_conv1/kernel/kernel"] = np.ones((3, 3, 3, 4))
-
-
-def write_text_for_array(file):
-    write_missing_array(file)
-    file["block1_conv1/kernel"] = "three"
-
-
-def write_number_for_names(file):
-    file.attrs["layer_names"] = 3
-
-
-def write_array_for_model(file):
-    file["model_weights"] = np.ones(3)
+def test_an_unknown_model_is_refused(tmp_path):
+    assert "model 'vgg99' is not known" in refused(tmp_path / "none", model="vgg99")
 
 
 @pytest.mark.parametrize(
-    ("write", "cause"),
+    "content",
     [
-        (write_keras_3, "'layer_names'"),
-        (write_missing_layer, "block1_conv1"),
-        (write_missing_array, "kernel"),
-        (write_missing_names, "'weight_names'"),
-        (write_group_for_array, ""),
-        (write_text_for_array, ""),
-        (write_number_for_names, "not iterable"),
-        (write_array_for_model, "'layer_names'"),
+        b"",
+        b"PK",
+        b"weights",
+        bytes(1000),
+        b"\x80\x04\x95(a pickle of another kind)",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"\xff" * 8 + b"{}",
     ],
-    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_another_layout_is_refused(tmp_path, write, cause):
-    path = tmp_path / "weights.h5"
-    with h5py.File(path, "w") as file:
-        write(file)
-    assert cause in keras_error(path)
-
-
-def check(variables, *, model="vgg19", needed=None, known=None, source="the file"):
-    expected = expected_variables(model)
-    check_variables(variables, needed=needed or expected, known=known or expected, source=source)
-
-
-def test_the_right_variables_pass():
-    check(expected_variables("vgg19"))
-    shallow = dict(list(expected_variables("vgg19").items())[:2])
-    check(expected_variables("vgg19"), needed=shallow)
-    check(shallow, needed=shallow)
-
-
-def test_weights_of_another_model_are_refused_with_both_sides(tmp_path):
-    path = write_keras(tmp_path / "weights.h5", "resnet50")
-    weights = read_keras_h5(path, model="vgg19")
-    with pytest.raises(InputError) as caught:
-        check(weights.variables, source=str(path))
-    assert str(caught.value) == (
-        f"{path} doesn't fit the network (not in the file: params/conv1_1/bias, "
-        "params/conv1_1/kernel, params/conv1_2/bias, params/conv1_2/kernel and 2 more; only in "
-        "the file: batch_stats/conv1_bn/mean, batch_stats/conv1_bn/var, "
-        "batch_stats/conv2_block1_0_bn/mean, batch_stats/conv2_block1_0_bn/var and 14 more); "
-        "expected 6 arrays of the network's shapes; check that --model and --weights belong "
-        "together."
+def test_what_is_of_no_known_layout_is_refused(tmp_path, content):
+    path = tmp_path / "w.h5"
+    path.write_bytes(content)
+    assert refused(path) == (
+        f"{path} is of no known layout; expected a .safetensors file of this project, torchvision "
+        "or timm, a Keras .h5 or .keras file, a torchvision .pth file, or a MatConvNet .mat file; "
+        "check the name, get the file again, or convert it to one of these."
     )
 
 
-def test_missing_unknown_and_misshapen_arrays_are_all_told_at_once():
-    variables = expected_variables("vgg19")
-    del variables["params/conv1_2/bias"]
-    variables["params/extra/kernel"] = np.ones(3, np.float32)
-    variables["params/conv1_1/bias"] = np.ones(7, np.float32)
-    with pytest.raises(InputError) as caught:
-        check(variables)
-    assert (
-        "the file doesn't fit the network (not in the file: params/conv1_2/bias; only in the file: "
-        "params/extra/kernel; of another shape: params/conv1_1/bias is (7,) and should be (5,)); "
-    ) in str(caught.value)
+def test_other_zip_archives_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.ones(3))
+    assert "w.npz is a zip archive without weights" in refused(tmp_path / "w.npz")
+    (tmp_path / "w").write_bytes(b"PK\x03\x04" + bytes(100))
+    assert "w can't be read (" in refused(tmp_path / "w")
 
 
-@pytest.mark.parametrize("arrays", [1, 3, 5])
-def test_a_layer_with_another_number_of_arrays_is_told(tmp_path, arrays):
-    layers = random_layers("vgg19")
-    path = tmp_path / "weights.h5"
-    with h5py.File(write_keras(path, "vgg19", layers=layers), "a") as file:
-        names = [f"w{index}" for index in range(arrays)]
-        file["block2_conv1"].attrs["weight_names"] = names
-        for name in names:
-            file["block2_conv1"][name] = np.ones(3)
-    with pytest.raises(InputError, match=f"only in the file: params/conv2_1/{arrays} arrays"):
-        check(read_keras_h5(path, model="vgg19").variables)
-
-
-def test_a_first_kernel_of_another_rank_is_told_as_it_is(tmp_path):
-    layers = random_layers("vgg19")
-    layers["block1_conv1"][0] = np.ones((3, 4), np.float32)
-    path = write_keras(tmp_path / "weights.h5", "vgg19", layers=layers)
-    with pytest.raises(InputError, match=r"conv1_1/kernel is \(3, 4\) and should be \(3, 3, 3, 5"):
-        check(read_keras_h5(path, model="vgg19").variables)
-
-
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_refused(tmp_path, number):
-    layers = random_layers("resnet50")
-    layers["conv1_bn"][3][1] = number
-    path = write_keras(tmp_path / "weights.h5", "resnet50", layers=layers)
-    with pytest.raises(InputError) as caught:
-        check(read_keras_h5(path, model="resnet50").variables, model="resnet50")
-    assert str(caught.value) == (
-        "the file has numbers that are not finite in batch_stats/conv1_bn/var; expected finite "
-        "weights; get the file again."
+def test_matlabs_newer_files_are_refused(tmp_path):
+    path = tmp_path / "w.mat"
+    path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    assert refused(path) == (
+        f"{path} is a MATLAB file of version 7.3; expected a file of an older version, as "
+        "MatConvNet's are; save it in MATLAB again with -v7."
     )
 
 
-METADATA = {"model": "vgg19", "mean": "0.5 0.5 0.5", "std": "1 1 1", "stride_on": ""}
+def test_missing_files_and_folders_are_refused(tmp_path):
+    assert "none can't be read (No such file or directory)" in refused(tmp_path / "none")
+    assert "can't be read (Is a directory)" in refused(tmp_path)
+    assert "can't be read (" in refused(Path("a\0b"))
 
 
-def safetensors_error(path, model="vgg19"):
-    with pytest.raises(InputError) as caught:
-        read_safetensors(path, model=model)
-    message = str(caught.value)
-    assert message.startswith(f"{path} can't be read as weights of this project (")
-    assert "expected a .safetensors file with the metadata model, mean, std and str" in message
-    assert message.endswith("give a file that this project converted, or a Keras .h5.")
-    return message
+def test_our_files_without_their_metadata_are_told_so(tmp_path):
+    """And are not taken for torchvision's."""
+    path = tmp_path / "w"
+    path.write_bytes(safetensors.numpy.save(expected_variables("vgg19")))
+    assert "can't be read as weights of this project ('mean')" in refused(path)
 
 
-def test_safetensors_with_all_metadata_are_read(tmp_path):
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(safetensors.numpy.save({"a": np.ones(3)}, metadata=METADATA))
-    weights = read_safetensors(path, model="vgg19")
-    assert weights.normalization == ((0.5, 0.5, 0.5), (1, 1, 1))
+@pytest.fixture(scope="module")
+def whole_vgg19(tmp_path_factory):
+    return write_layout("legacy h5", tmp_path_factory.mktemp("whole"), "vgg19", shrink=1)
+
+
+def test_a_converted_file_says_where_it_comes_from(whole_vgg19, tmp_path):
+    output = tmp_path / "w.safetensors"
+    written = convert_file(whole_vgg19, output, model="vgg19", provenance={"licence": "mine"})
+    read = read_safetensors(output, model="vgg19")
+    assert_same_bits(read.variables, written.variables)
+    assert dict(read.provenance) == {
+        "layout": "Keras .h5",
+        "source": "weights",
+        "source_sha256": hashlib.sha256(whole_vgg19.read_bytes()).hexdigest(),
+        "licence": "mine",
+    }
+    assert read.normalization == CAFFE
+    # Once more, it is the same weights of the same source: the same file.
+    convert_file(output, tmp_path / "again.safetensors", model="vgg19")
+    assert (tmp_path / "again.safetensors").read_bytes() == output.read_bytes()
+
+
+def test_a_published_file_brings_its_licence(whole_vgg19, tmp_path, monkeypatch):
+    md5 = hashlib.md5(whole_vgg19.read_bytes()).hexdigest()
+    monkeypatch.setattr(convert, "PUBLISHED", [PUBLISHED[1], PUBLISHED[0]._replace(md5=md5)])
+    weights = convert_file(whole_vgg19, tmp_path / "w.safetensors", model="vgg19")
+    assert weights.provenance["licence"] == PUBLISHED[0].licence
+
+
+def test_a_converted_file_replaces_neither_its_source_nor_anything_when_it_fails(tmp_path):
+    source = write_layout("legacy h5", tmp_path, "vgg19")
+    content = source.read_bytes()
+    output = tmp_path / "w.safetensors"
+    output.write_bytes(b"old")
+    with pytest.raises(InputError, match="doesn't fit the network .*of another shape"):
+        convert_file(source, output, model="vgg19")
+    assert output.read_bytes() == b"old"
+    assert source.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_is_never_converted_onto_itself(tmp_path):
+    source = write_ours(tmp_path / "w", expected_variables("vgg19", shrink=1), "vgg19")
+    (tmp_path / "link").symlink_to(source)
+    with pytest.raises(InputError, match="is the file to convert"):
+        convert_file(source, tmp_path / "link", model="vgg19")
+
+
+def run_script(*flags):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "convert_weights.py", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "JAX_PLATFORMS": "cpu"},
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_script_says_what_it_read_and_wrote(whole_vgg19, tmp_path):
+    output = tmp_path / "w.safetensors"
+    done = run_script(f"--source={whole_vgg19}", f"--output={output}", "--preprocessing=torch")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"Read {whole_vgg19}: Keras .h5, sha256 {file_digests(whole_vgg19).sha256}",
+        f"Wrote {output}: sha256 {file_digests(output).sha256}",
+        "vgg19: 20,024,384 numbers in 32 arrays",
+        "Pictures from 0 to 1 are normalized with mean 0.485, 0.456, 0.406 and standard deviation "
+        "0.229, 0.224, 0.225",
+        "Licence and attribution: not among the published files known here; see where the file "
+        "came from",
+    ]
+    assert read_safetensors(output, model="vgg19").normalization == TORCH
 
 
 @pytest.mark.parametrize(
-    ("change", "cause"),
+    ("flags", "message"),
     [
-        *(({name: None}, name) for name in METADATA),
-        (dict.fromkeys(METADATA), "mean"),
-        ({"mean": "0.5 0.5"}, "three numbers"),
-        ({"mean": ""}, "three numbers"),
-        ({"std": "1 1 1 1"}, "three numbers"),
-        ({"std": "1 0 1"}, "three numbers"),
-        ({"std": "1 nan 1"}, "three numbers"),
-        ({"mean": "0 inf 0"}, "three numbers"),
-        ({"mean": "a b c"}, "could not convert"),
-        ({"stride_on": "2x2"}, "stride_on is '2x2'"),
+        ([], "--source or --output is missing"),
+        (["--source={old}", "--output={folder}/w.h5"], "w.h5 ends in .h5; expected a name that"),
+        (["--source={old}", "--output={old}"], "is there already; expected a new name; choose"),
+        (["--source={old}", "--output={old}", "--overwrite"], "old.safetensors is of no known"),
+        (["--preprocessing=tf"], "flag --preprocessing=tf: value should be one of"),
+        (["weights.h5"], "'weights.h5' is not a flag"),
     ],
     ids=str,
 )
-def test_missing_and_broken_metadata_are_refused(tmp_path, change, cause):
-    metadata = {name: value for name, value in (METADATA | change).items() if value is not None}
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(safetensors.numpy.save({"a": np.ones(3)}, metadata=metadata or None))
-    assert cause in safetensors_error(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"no such thing", bytes(64), b"\x89HDF\r\n\x1a\n" * 9])
-def test_what_is_not_safetensors_is_refused(tmp_path, content):
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(content)
-    safetensors_error(path)
-
-
-def test_a_missing_safetensors_file_and_a_folder_are_refused(tmp_path):
-    safetensors_error(tmp_path / "none.safetensors")
-    safetensors_error(tmp_path)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_safetensors_are_refused(tmp_path, share):
-    path = tmp_path / "weights.safetensors"
-    write_safetensors(path, make_weights(), model="vgg19")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    safetensors_error(path)
-
-
-def test_a_number_format_without_a_name_in_numpy_is_refused(tmp_path):
-    header = {
-        "__metadata__": METADATA,
-        "a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]},
-    }
-    text = json.dumps(header).encode()
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-    safetensors_error(path)
-
-
-def test_safetensors_of_another_model_are_refused(tmp_path):
-    path = tmp_path / "weights.safetensors"
-    write_safetensors(path, make_weights(), model="vgg19")
-    with pytest.raises(InputError) as caught:
-        read_safetensors(path, model="resnet50")
-    assert str(caught.value) == (
-        f"{path} holds weights of vgg19; expected weights of resnet50; add --model=vgg19 or give "
-        "another --weights."
-    )
-
-
-def damage(content, rng):
-    """Cut a file short, or change up to four of its bytes."""
-    if rng.random() < 0.3:
-        return content[: rng.integers(len(content))]
-    damaged = bytearray(content)
-    for _ in range(rng.integers(1, 5)):
-        damaged[rng.integers(len(damaged))] ^= int(rng.integers(1, 256))
-    return bytes(damaged)
-
-
-@pytest.mark.parametrize("kind", ["h5", "safetensors"])
-@pytest.mark.parametrize("seed", range(5))
-def test_damaged_files_are_refused_or_give_finite_numbers(tmp_path, kind, seed):
-    path = tmp_path / f"weights.{kind}"
-    if kind == "h5":
-        layers = {"block1_conv1": random_layers("vgg19")["block1_conv1"]}
-        write_keras(path, "vgg19", layers=layers)
-        read = read_keras_h5
-    else:
-        write_safetensors(path, make_weights(), model="vgg19")
-        read = read_safetensors
-    content = path.read_bytes()
-    needed = read(path, model="vgg19").variables
-    rng = np.random.default_rng(seed)
-    num_refused = 0
-    for _ in range(15):
-        path.write_bytes(damage(content, rng))
-        try:
-            weights = read(path, model="vgg19")
-            check_variables(weights.variables, needed=needed, known=needed, source=str(path))
-        except InputError:
-            num_refused += 1
-            continue
-        for name, array in weights.variables.items():
-            assert array.shape == needed[name].shape
-            assert np.all(np.isfinite(array))
-        assert np.all(np.isfinite(weights.normalization))
-    assert num_refused > 0
+def test_the_script_answers_bad_input_with_one_sentence(tmp_path, flags, message):
+    old = tmp_path / "old.safetensors"
+    old.write_bytes(b"old")
+    done = run_script(*(flag.format(old=old, folder=tmp_path) for flag in flags))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.safetensors"]
+    assert old.read_bytes() == b"old"

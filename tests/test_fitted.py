@@ -8,8 +8,8 @@ import pytest
 
 from neuart_jax.models import MODELS
 from neuart_jax.params import fitted
+from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import FITTED
-from neuart_jax.params.convert import flatten
 from neuart_jax.params.fitted import FitRecipe, fit_variables, make_fit_batch
 
 OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}

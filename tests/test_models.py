@@ -2,10 +2,13 @@
 
 import functools
 import os
+import shutil
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +27,9 @@ from neuart_jax.models import (
     vgg19,
 )
 from neuart_jax.models.layers import collect_layers, pool
+from neuart_jax.params.canonical import flatten, nest
 from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.convert import flatten, nest, read_keras_h5
+from neuart_jax.params.convert import read_weights
 
 SIZES = ((64, 64), (67, 93))
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -140,6 +144,8 @@ def keras_case(request, keras, tmp_path_factory):
         model = build[request.param](weights=None, include_top=False, input_shape=(None, None, 3))
         randomize(model, seed=3)
         model.save(path)
+        model.save(path.with_suffix(".keras"))
+        model.save_weights(path.with_suffix(".weights.h5"))
         layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
         every = keras.Model(model.inputs, [layer.output for layer in layers])
         trainable = [variable.value for variable in every.trainable_variables]
@@ -169,13 +175,29 @@ def errors_per_layer(case, size, features):
     return errors
 
 
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras", ".weights.h5 before Keras 3.6"])
+def test_keras_own_newer_files_hold_the_same_bits(keras_case, kind, tmp_path):
+    legacy = read_weights(keras_case.path, model=keras_case.model)
+    path = keras_case.path.with_suffix(kind.split()[0])
+    if kind.endswith("3.6"):
+        path = shutil.copy(path, tmp_path / "weights.h5")
+        with h5py.File(path, "a") as file:
+            for group in file["layers"].values():
+                del group["vars"].attrs["name"]
+    newer = read_weights(Path(path), model=keras_case.model)
+    assert sorted(newer.variables) == sorted(legacy.variables)
+    for name, array in newer.variables.items():
+        np.testing.assert_array_equal(array, legacy.variables[name], err_msg=name)
+    assert newer[1:3] == legacy[1:3]
+
+
 # VGG19 reads its colors in the other order than Keras, and sums them in that order: float32
 # rounding alone makes 1.2e-6 of that. In Keras' order, below, the numbers are Keras' own.
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
     bar = {"vgg19": 2e-6, "resnet50": 1e-5}[keras_case.model]
     names = resolve_layers(keras_case.model, keras_case.layer_names)
-    weights = read_keras_h5(keras_case.path, model=keras_case.model)
+    weights = read_weights(keras_case.path, model=keras_case.model)
     module = MODELS[keras_case.model].make_module()
     feature_fn = jax.jit(make_feature_fn(module, names))
     params = make_params(weights.variables, weights.normalization)
@@ -191,7 +213,7 @@ def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_with_keras_order_of_the_colors_the_features_are_keras_own(keras, keras_case, size):
     names = resolve_layers("vgg19", keras_case.layer_names)
-    variables = read_keras_h5(keras_case.path, model="vgg19").variables
+    variables = read_weights(keras_case.path, model="vgg19").variables
     variables["params/conv1_1/kernel"] = variables["params/conv1_1/kernel"][:, :, ::-1]
     module = MODELS["vgg19"].make_module()
     inputs = keras_inputs(keras, "vgg19", random_image(*size))[0]

@@ -1,244 +1,211 @@
-"""Weights files of others -> one canonical form, with a report of any mismatch.
+"""Any common weights file -> the canonical form, whatever the file is called."""
 
-Canonical: linen variables named as in `models`, kernels [height, width, in, out] for
-red-green-blue input, a bias on every convolution, batch normalization with epsilon 1e-5.
-"""
-
-from collections.abc import Mapping
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import h5py
-import numpy as np
 import safetensors
-import safetensors.numpy
 
 from neuart_jax.errors import InputError
-from neuart_jax.files import write_atomically
-from neuart_jax.models import MODELS
-from neuart_jax.params.catalog import CAFFE, Normalization
+from neuart_jax.files import brief_cause
+from neuart_jax.models import find_architecture
+from neuart_jax.params.canonical import (
+    Weights,
+    check_variables,
+    read_safetensors,
+    variable_shapes,
+    write_safetensors,
+)
+from neuart_jax.params.catalog import PUBLISHED
+from neuart_jax.params.keras_files import ARCHIVE_MEMBER, read_keras_file
+from neuart_jax.params.matconvnet import read_matconvnet
+from neuart_jax.params.torch_files import read_pth, read_torch_safetensors
 
-FlatVariables = dict[str, np.ndarray]
-"""Linen variables with their path as one name: "params/conv1_1/kernel"."""
+READABLE = (
+    "a .safetensors file of this project, torchvision or timm, a Keras .h5 or .keras file, a "
+    "torchvision .pth file, or a MatConvNet .mat file"
+)
+"""What `read_weights` reads, in words."""
 
-_KERAS_TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000")
-_KERAS_EPSILON_EXCESS = 1.001e-5 - 1e-5
-_FIRST_CONVOLUTIONS = ("params/conv1_1/kernel", "params/conv1_conv/kernel")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_ZIP = b"PK\x03\x04"
+_MATLAB_5 = b"MATLAB 5.0 MAT-file"
+_MATLAB_7_3 = b"MATLAB 7.3 MAT-file"
+# A pickle, protocol 2, of the number 0x1950a86a20f9469cfc6c: torch.serialization.MAGIC_NUMBER.
+_TORCH_STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_MAX_HEADER_BYTES = 100_000_000  # Of safetensors, which refuses longer ones, too.
+_OUR_ROOTS = ("params/", "batch_stats/")
 
-
-class Weights(NamedTuple):
-    """A network's numbers and what they need to be used right.
-
-    Attributes:
-      variables: path to float32 array.
-      normalization: mean and standard deviation of the input, for sRGB in [0, 1].
-      stride_on: for ResNet50, see `models.resnet50.ResNet50`; else empty.
-    """
-
-    variables: FlatVariables
-    normalization: Normalization
-    stride_on: str
-
-
-def nest(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn {"params/conv1_1/kernel": x} into {"params": {"conv1_1": {"kernel": x}}}."""
-    tree: dict[str, Any] = {}
-    for path, array in variables.items():
-        *folders, leaf = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = array
-    return tree
+Reader = Callable[..., Weights]
 
 
-def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Undo `nest`."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = f"{prefix}{name}"
-        flat.update(
-            flatten(value, prefix=f"{path}/") if isinstance(value, Mapping) else {path: value}
-        )
-    return flat
+class Digests(NamedTuple):
+    """A file's hashes, in hexadecimal."""
+
+    sha256: str
+    md5: str
 
 
-def check_variables(
-    given: Mapping[str, Any],
-    *,
-    needed: Mapping[str, Any],
-    known: Mapping[str, Any],
-    source: str,
-) -> None:
-    """Check names, shapes and finiteness.
+def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+    """Read weights of any layout, told by what is in the file and not by its name.
+
+    Shapes, completeness and finiteness are for `canonical.check_variables` to check.
 
     Args:
-      given: path to array, as read.
-      needed: path to anything with a shape: what the layers in use want.
-      known: the same for the whole network; more than that in a file is a mistake.
-      source: the file's name, for the message.
+      path: the file.
+      model: row of `models.MODELS`.
+      preprocessing: "caffe" or "torch" for a file whose weights want another one than its layout
+        usually means, as Keras files with torchvision's weights do; empty for the usual.
+
+    Returns:
+      Weights in canonical form, with the layout in their provenance.
 
     Raises:
-      InputError: with both sides' differences.
+      InputError: no such file, model or preprocessing, the file is damaged, or of no known layout.
     """
-    missing = sorted(set(needed) - set(given))
-    unknown = sorted(set(given) - set(known))
-    shapes = [
-        f"{name} is {tuple(given[name].shape)} and should be {tuple(known[name].shape)}"
-        for name in sorted(set(given) & set(known))
-        if tuple(given[name].shape) != tuple(known[name].shape)
-    ]
-    differences = [
-        f"{words}: {_shorten(names)}"
-        for words, names in (
-            ("not in the file", missing),
-            ("only in the file", unknown),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if differences:
+    find_architecture(model)
+    reader = _find_reader(path)
+    if reader is not read_safetensors:
+        return reader(path, model=model, preprocessing=preprocessing)
+    if preprocessing:
         raise InputError(
-            f"{source} doesn't fit the network ({'; '.join(differences)})",
-            expected=f"{len(needed)} arrays of the network's shapes",
-            remedy="check that --model and --weights belong together",
+            f"preprocessing {preprocessing!r} was given for {path}, which states its own",
+            expected="a preprocessing for files of others only",
+            remedy="leave it out",
         )
-    broken = [name for name in sorted(given) if not np.all(np.isfinite(given[name]))]
-    if broken:
-        raise InputError(
-            f"{source} has numbers that are not finite in {_shorten(broken)}",
-            expected="finite weights",
-            remedy="get the file again",
-        )
+    return reader(path, model=model)
 
 
-def _shorten(names: list[str], *, most: int = 4) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def convert_file(
+    source: Path,
+    destination: Path,
+    *,
+    model: str,
+    preprocessing: str = "",
+    provenance: Mapping[str, str] | None = None,
+) -> Weights:
+    """Read weights of any layout, check them against the whole network, and write them as ours.
 
+    Args:
+      source: file of any layout that `read_weights` reads.
+      destination: .safetensors file to make or to replace.
+      model: row of `models.MODELS`.
+      preprocessing: see `read_weights`.
+      provenance: what the caller knows of the source; "layout", "source", "source_sha256" and, for
+        published files, "licence" are found out here unless given.
 
-def _keras_group(file: h5py.File) -> h5py.Group:
-    return file["model_weights"] if "model_weights" in file else file
-
-
-def _attribute(group: h5py.Group, name: str) -> list[str]:
-    """Read a list of names, which Keras splits into name0, name1, ... when it is long."""
-    if name in group.attrs:
-        parts = [group.attrs[name]]
-    else:
-        parts = []
-        while f"{name}{len(parts)}" in group.attrs:
-            parts.append(group.attrs[f"{name}{len(parts)}"])
-        if not parts:
-            raise KeyError(name)
-    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in part]
-
-
-def read_keras_h5(path: Path, *, model: str) -> Weights:
-    """Read a Keras "legacy" .h5 file: published or current spelling, weights or whole model.
-
-    Within a layer the arrays' order is what counts, not their names: kernel and bias of a
-    convolution; gamma, beta, mean and variance of a batch normalization.
+    Returns:
+      What was written.
 
     Raises:
-      InputError: the file is damaged, or not such a file.
+      InputError: the source can't be read or doesn't fit the whole network, or the destination
+        can't be written or is the source.
     """
+    digests = file_digests(source)
+    weights = read_weights(source, model=model, preprocessing=preprocessing)
+    shapes = variable_shapes(find_architecture(model))
+    check_variables(weights.variables, needed=shapes, known=shapes, source=str(source))
+    if os.path.exists(destination) and os.path.samefile(source, destination):
+        raise InputError(
+            f"{destination} is the file to convert",
+            expected="another file to write",
+            remedy="choose another name",
+        )
+    found = {"source": source.name, "source_sha256": digests.sha256, **_published_facts(digests)}
+    # A file of ours that is converted once more keeps the facts of its first source.
+    known = {**found, **weights.provenance, **(provenance or {})}
+    weights = weights._replace(provenance=known)
+    write_safetensors(destination, weights, model=model)
+    return weights
+
+
+def file_digests(path: Path) -> Digests:
+    """Hash a file.
+
+    Raises:
+      InputError: it can't be read.
+    """
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     try:
-        with h5py.File(path, "r") as file:
-            group = _keras_group(file)
-            layers = {
-                layer: [
-                    np.asarray(group[layer][name], np.float32)
-                    for name in _attribute(group[layer], "weight_names")
-                ]
-                for layer in _attribute(group, "layer_names")
-                if layer not in _KERAS_TOP_LAYERS
-            }
-    # h5py answers a damaged file with nearly any of these.
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(
-            f"{path} can't be read as Keras weights ({error})",
-            expected="a Keras .h5 weights file of " + model,
-            remedy="get the file again, or give another --weights",
-        ) from error
-    aliases = MODELS[model].aliases
-    variables: FlatVariables = {}
-    for layer, arrays in layers.items():
-        # Keras' VGG19 layer block4_conv2 holds what feeds both our conv4_2 and relu4_2.
-        name = aliases.get(layer, layer).replace("relu", "conv")
-        if len(arrays) == 2:
-            variables |= {
-                f"params/{name}/kernel": arrays[0],
-                f"params/{name}/bias": arrays[1],
-            }
-        elif len(arrays) == 4:
-            variables |= {
-                f"params/{name}/scale": arrays[0],
-                f"params/{name}/bias": arrays[1],
-                f"batch_stats/{name}/mean": arrays[2],
-                f"batch_stats/{name}/var": arrays[3] + np.float32(_KERAS_EPSILON_EXCESS),
-            }
-        elif arrays:
-            variables[f"params/{name}/{len(arrays)} arrays"] = arrays[0]
-    for first in _FIRST_CONVOLUTIONS:
-        if first in variables and variables[first].ndim == 4:
-            variables[first] = np.ascontiguousarray(variables[first][:, :, ::-1])
-    return Weights(variables, CAFFE, "1x1" if model == "resnet50" else "")
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                sha256.update(piece)
+                md5.update(piece)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return Digests(sha256.hexdigest(), md5.hexdigest())
 
 
-def read_safetensors(path: Path, *, model: str) -> Weights:
-    """Read what `write_safetensors` wrote.
+def _published_facts(digests: Digests) -> dict[str, str]:
+    for file in PUBLISHED:
+        if digests.sha256 == file.sha256 or digests.md5 == file.md5:
+            return {"licence": file.licence}
+    return {}
 
-    Raises:
-      InputError: the file is damaged, or not such a file, or of another model.
-    """
+
+def _find_reader(path: Path) -> Reader:
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            variables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        mean, std = (tuple(float(x) for x in metadata[k].split()) for k in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not np.all(np.isfinite(mean + std)) or 0 in std:
-            raise ValueError(f"mean {mean} and std {std} are not three numbers each")
-        stored_model, stride_on = metadata["model"], metadata["stride_on"]
-        if stride_on not in ("", "1x1", "3x3"):
-            raise ValueError(f"stride_on is {stride_on!r}")
-    # TypeError, AttributeError: a number format that numpy has no name for.
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        safetensors.SafetensorError,
-    ) as error:
+        with path.open("rb") as file:
+            start = file.read(128)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if start.startswith(_HDF5):
+        return read_keras_file
+    if start.startswith(_ZIP):
+        return _find_reader_of_zip(path)
+    if start.startswith(_TORCH_STREAM):
+        return read_pth
+    if start.startswith(_MATLAB_5):
+        return read_matconvnet
+    if start.startswith(_MATLAB_7_3):
         raise InputError(
-            f"{path} can't be read as weights of this project ({error or type(error).__name__})",
-            expected="a .safetensors file with the metadata model, mean, std and stride_on",
-            remedy="give a file that this project converted, or a Keras .h5",
-        ) from error
-    if stored_model != model:
-        raise InputError(
-            f"{path} holds weights of {stored_model}",
-            expected=f"weights of {model}",
-            remedy=f"add --model={stored_model} or give another --weights",
+            f"{path} is a MATLAB file of version 7.3",
+            expected="a file of an older version, as MatConvNet's are",
+            remedy="save it in MATLAB again with -v7",
         )
-    return Weights(
-        {name: np.asarray(array, np.float32) for name, array in variables.items()},
-        (mean, std),
-        stride_on,
+    # A header in JSON after its length, which a file that is cut short may not have whole.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _MAX_HEADER_BYTES:
+        return _find_reader_of_safetensors(path)
+    raise InputError(
+        f"{path} is of no known layout",
+        expected=READABLE,
+        remedy="check the name, get the file again, or convert it to one of these",
     )
 
 
-def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
-    """Write weights in canonical form, atomically.
+def _find_reader_of_zip(path: Path) -> Reader:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # As in `canonical.reading`.
+        raise _unreadable(path, error) from error
+    if ARCHIVE_MEMBER in names:
+        return read_keras_file
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return read_pth
+    raise InputError(
+        f"{path} is a zip archive without weights",
+        expected=READABLE,
+        remedy="unpack it if the weights are inside, or give another --weights",
+    )
 
-    Raises:
-      InputError: the file can't be written.
-    """
-    mean, std = (" ".join(repr(float(x)) for x in numbers) for numbers in weights.normalization)
-    metadata = {"model": model, "mean": mean, "std": std, "stride_on": weights.stride_on}
-    # It writes an array's memory as it lies there, whatever the axes' order is.
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.variables.items()}
-    content = safetensors.numpy.save(arrays, metadata=metadata)
-    with write_atomically(path) as file:
-        file.write(content)
+
+def _find_reader_of_safetensors(path: Path) -> Reader:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            ours = "model" in (file.metadata() or {})
+            ours = ours or any(name.startswith(_OUR_ROOTS) for name in file.keys())  # noqa: SIM118
+    except Exception as error:  # As in `canonical.reading`.
+        raise _unreadable(path, error) from error
+    return read_safetensors if ours else read_torch_safetensors
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} can't be read ({brief_cause(error)})",
+        expected=READABLE,
+        remedy="check the name and the permissions, get the file again, or give another --weights",
+    )

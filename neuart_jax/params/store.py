@@ -18,16 +18,17 @@ import platformdirs
 from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.models import Architecture, NetworkParams, find_architecture
-from neuart_jax.params.catalog import FITTED, PUBLISHED, PublishedFile
-from neuart_jax.params.convert import (
+from neuart_jax.params.canonical import (
     Weights,
     check_variables,
     flatten,
     nest,
-    read_keras_h5,
     read_safetensors,
+    variable_shapes,
     write_safetensors,
 )
+from neuart_jax.params.catalog import FITTED, PUBLISHED, PublishedFile
+from neuart_jax.params.convert import READABLE, read_weights
 from neuart_jax.params.fitted import VERSION, FitRecipe, fit_variables, make_fit_batch
 
 logger = logging.getLogger(__name__)
@@ -151,22 +152,13 @@ def _module_factory(
     return lambda **more: architecture.make_module(**chosen, **more)
 
 
-def _variable_shapes(architecture: Architecture, layers: Iterable[str] | None) -> dict[str, Any]:
-    module = architecture.make_module()
-    # The image only has to be large enough for the deepest layer; kernels don't depend on it.
-    image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    shapes = jax.eval_shape(lambda k, x: module.init(k, x, layers=layers), key, image)
-    return flatten(shapes)
-
-
 def _checked(
     weights: Weights, architecture: Architecture, layers: tuple[str, ...], source: str
 ) -> Weights:
     check_variables(
         weights.variables,
-        needed=_variable_shapes(architecture, layers),
-        known=_variable_shapes(architecture, None),
+        needed=variable_shapes(architecture, layers),
+        known=variable_shapes(architecture),
         source=source,
     )
     return weights
@@ -186,7 +178,7 @@ def _load_published(
             expected=f"{file.md5}, the published one",
             remedy=f"delete it and get it again from {file.url}",
         )
-    weights = _checked(read_keras_h5(path, model=config.model), architecture, layers, str(path))
+    weights = _checked(read_weights(path, model=config.model), architecture, layers, str(path))
     return _make_network(
         config,
         architecture,
@@ -203,18 +195,11 @@ def _load_file(
     if not os.path.isfile(path):
         raise InputError(
             f"--weights={config.weights} is not a file",
-            expected="auto, imagenet, fitted, or the path of a .safetensors or Keras .h5 file",
+            expected=f"auto, imagenet, fitted, or the path of {READABLE}",
             remedy="check the spelling",
         )
-    readers = {".safetensors": read_safetensors, ".h5": read_keras_h5, ".hdf5": read_keras_h5}
-    if path.suffix.lower() not in readers:
-        raise InputError(
-            f"--weights={config.weights} ends in {path.suffix or 'nothing'}",
-            expected="a file that ends in .safetensors or .h5",
-            remedy="convert the weights to one of these",
-        )
     digest = _digest(path, "sha256")
-    weights = readers[path.suffix.lower()](path, model=config.model)
+    weights = read_weights(path, model=config.model)
     return _make_network(
         config,
         architecture,

@@ -1,0 +1,78 @@
+"""Convert a network's weights of any common layout into a .safetensors file of this project.
+
+The layout is told by what is in the file: Keras' .h5, .weights.h5 and .keras, torchvision's and
+timm's .safetensors, torchvision's .pth (with torch installed), MatConvNet's .mat.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from neuart_jax.errors import InputError
+from neuart_jax.models import MODELS
+from neuart_jax.params.conventions import PREPROCESSING
+from neuart_jax.params.convert import convert_file, file_digests
+
+_SOURCE = flags.DEFINE_string("source", None, "File to convert.")
+_OUTPUT = flags.DEFINE_string("output", None, ".safetensors file to write.")
+_MODEL = flags.DEFINE_enum("model", "vgg19", list(MODELS), "Network that the weights are of.")
+_PREPROCESSING = flags.DEFINE_enum(
+    "preprocessing",
+    "",
+    ["", *PREPROCESSING],
+    "What the weights want done to a picture, if not what the file's layout usually means.",
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an output that is there.")
+
+
+def _paths() -> tuple[Path, Path]:
+    """Return the source and the output that the flags name."""
+    if not _SOURCE.value or not _OUTPUT.value:
+        raise InputError(
+            "--source or --output is missing",
+            expected="both",
+            remedy="give --source=FILE --output=FILE.safetensors",
+        )
+    source, output = (Path(os.path.expanduser(flag.value)) for flag in (_SOURCE, _OUTPUT))
+    if output.suffix != ".safetensors":
+        raise InputError(
+            f"--output={output} ends in {output.suffix or 'nothing'}",
+            expected="a name that ends in .safetensors",
+            remedy="choose another name",
+        )
+    if os.path.lexists(output) and not _OVERWRITE.value:
+        raise InputError(
+            f"--output={output} is there already",
+            expected="a new name",
+            remedy="choose another one, or add --overwrite",
+        )
+    return source, output
+
+
+def main(argv: list[str]) -> None:
+    """Convert the file that the flags name, and say what it was and what was written."""
+    if argv[1:]:
+        raise InputError(f"{argv[1]!r} is not a flag", expected="only flags", remedy="see --help")
+    source, output = _paths()
+    weights = convert_file(source, output, model=_MODEL.value, preprocessing=_PREPROCESSING.value)
+    num_numbers = sum(array.size for array in weights.variables.values())
+    mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in weights.normalization)
+    facts = weights.provenance
+    stride = f"; stride on the {weights.stride_on}" if weights.stride_on else ""
+    print(f"Read {source}: {facts['layout']}, sha256 {file_digests(source).sha256}")
+    print(f"Wrote {output}: sha256 {file_digests(output).sha256}")
+    print(f"{_MODEL.value}: {num_numbers:,} numbers in {len(weights.variables)} arrays{stride}")
+    print(f"Pictures from 0 to 1 are normalized with mean {mean} and standard deviation {std}")
+    unknown = "not among the published files known here; see where the file came from"
+    print(f"Licence and attribution: {facts.get('attribution') or facts.get('licence', unknown)}")
+
+
+if __name__ == "__main__":
+    try:
+        # absl's own parser would answer a bad flag with a page of text and exit code 1.
+        app.run(main, flags_parser=flags.FLAGS)
+    except (InputError, flags.Error) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
