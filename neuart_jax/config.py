@@ -62,10 +62,13 @@ class NetworkConfig(Section):
     model: str = option("vgg19", "feature network: vgg19 or resnet50")
     weights: str = option(
         "auto",
-        "auto (ImageNet weights if they lie in --weights_dir, else fitted), imagenet, fitted "
-        "(learned from the two pictures, no download), or a .safetensors or Keras .h5 file",
+        "auto (imagenet if it is there or can be downloaded, else fitted); imagenet (Keras' files, "
+        "the originals), imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, "
+        "imagenet-matconvnet; fitted (learned from the two pictures, no download); or a weights "
+        "file",
     )
-    weights_dir: str = option("weights", "folder in which ImageNet weights are looked for")
+    weights_dir: str = option("weights", "folder in which ImageNet weights are looked for first")
+    offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 says the same")
     pooling: str = option(
         "average",
         "average or max: pooling of VGG19 (ResNet50 has its own)",

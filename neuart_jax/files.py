@@ -11,12 +11,20 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
+
+import platformdirs
 
 from neuart_jax.errors import InputError
 
 PathLike = str | os.PathLike[str]
 """What a file may be named by."""
+
+
+def user_cache(name: str) -> Path:
+    """Return where this program keeps, for this user, what it can get again."""
+    return Path(platformdirs.user_cache_dir("neuart_jax")) / name
 
 
 @contextlib.contextmanager

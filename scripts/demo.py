@@ -23,6 +23,8 @@ def run() -> None:
         f"--content={photograph}",
         f"--style={ROOT / 'docs' / 'images' / 'brush_strokes.png'}",
         f"--output={FOLDER}",
+        # The same picture everywhere, and no download.
+        "--weights=fitted",
         "--overwrite",
         *sys.argv[1:],
     ]

@@ -1,4 +1,4 @@
-"""What all tests share: strict broadcasting, small pictures, no cache of the user's."""
+"""What all tests share: strict broadcasting, small pictures, no network, no cache of the user's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +23,13 @@ def strict_broadcasting(request: pytest.FixtureRequest) -> Iterator[None]:
 def private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Keep fitted weights and compiled programs out of the user's own cache."""
+    """Keep weights and compiled programs out of the user's own caches, and fetch none."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    for name in ("KERAS_HOME", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(folder / name.lower()))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
 
 

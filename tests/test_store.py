@@ -8,17 +8,17 @@ from pathlib import Path
 import h5py
 import jax
 import numpy as np
+import platformdirs
 import pytest
 
 from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.models import resnet50, vgg19
-from neuart_jax.params import store
+from neuart_jax.params import catalog, fit_cache, published
 from neuart_jax.params.canonical import Weights, flatten, write_safetensors
 from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
-from neuart_jax.params.convert import READABLE
 from neuart_jax.params.fitted import VERSION, FitRecipe
-from neuart_jax.params.store import load_network
+from neuart_jax.params.store import NAMED_WEIGHTS, load_network
 
 FIRST_LAYER = {"vgg19": "relu1_1", "resnet50": "conv1_conv"}
 FIRST_CONVOLUTION = {"vgg19": "block1_conv1", "resnet50": "conv1_conv"}
@@ -28,14 +28,14 @@ PATH = {"vgg19": "params/conv1_1", "resnet50": "params/conv1_conv"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name: str(folder / name))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(folder / name))
     return folder / "neuart_jax" / "fitted"
 
 
 @pytest.fixture(autouse=True)
 def quick_recipe(monkeypatch):
     recipe = FitRecipe(num_patches=2000, max_channel_components=16, num_rounds=2)
-    monkeypatch.setattr(store, "FitRecipe", lambda: recipe)
+    monkeypatch.setattr(fit_cache, "FitRecipe", lambda: recipe)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def no_more_fits(monkeypatch):
         def fit_variables(*_, **__):
             raise AssertionError("fitted again")
 
-        monkeypatch.setattr(store, "fit_variables", fit_variables)
+        monkeypatch.setattr(fit_cache, "fit_variables", fit_variables)
 
     return refuse
 
@@ -104,13 +104,13 @@ def digest(path, algorithm="sha256"):
 
 
 def publish(monkeypatch, path):
-    """Let the catalog state the md5 sum of a file that stands in for a published one."""
+    """Let the catalog state the size and the hash of a file that stands in for a published one."""
+    facts = {"num_bytes": path.stat().st_size, "md5": digest(path, "md5"), "sha256": ""}
     replaced = [
-        file._replace(md5=digest(path, "md5")) if file.name == path.name else file
-        for file in PUBLISHED
+        file._replace(**facts) if file.name == path.name else file for file in catalog.PUBLISHED
     ]
-    assert tuple(replaced) != PUBLISHED
-    monkeypatch.setattr(store, "PUBLISHED", tuple(replaced))
+    assert tuple(replaced) != catalog.PUBLISHED
+    monkeypatch.setattr(catalog, "PUBLISHED", tuple(replaced))
 
 
 def published_file(model, index=0):
@@ -138,8 +138,11 @@ def assert_equal_bits(network, other):
 def test_auto_without_files_fits_and_says_how_to_get_better(load, model):
     network = load("auto", model=model)
     assert network.message.startswith("Weights: fitted to the two pictures in ")
-    name = published_file(model).name
-    assert network.message.endswith(f"; for ImageNet weights put {name} into weights/.")
+    file = published_file(model)
+    assert network.message.endswith(
+        f"; for ImageNet weights put {file.name} into weights/ (from {file.url}), or run once "
+        "without --offline."
+    )
     assert network.identity["name"] == f"fitted, version {VERSION}"
     assert network.identity["file"] == ""
     assert len(network.identity["sha256"]) == 64
@@ -166,7 +169,7 @@ def test_a_published_file_is_used(load, weights_dir, monkeypatch, model, weights
     assert network.message == f"Weights: ImageNet {model} from {path} ({file.licence})."
     np.testing.assert_array_equal(network.params.mean, np.float32(CAFFE[0]))
     np.testing.assert_array_equal(network.params.std, np.float32(CAFFE[1]))
-    assert not cache.exists()
+    assert not cache.exists()  # Nothing was fitted.
 
 
 def test_a_published_file_with_its_classifier_does_as_well(load, weights_dir, monkeypatch):
@@ -198,7 +201,7 @@ def test_weights_are_looked_for_in_the_source_tree(load, weights_dir, monkeypatc
     publish(monkeypatch, path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    monkeypatch.setattr(store, "_PACKAGE_PARENT", weights_dir.parent)
+    monkeypatch.setattr(published, "_PACKAGE_PARENT", weights_dir.parent)
     assert str(path) in load("imagenet", weights_dir="weights").message
 
 
@@ -207,14 +210,30 @@ def test_a_folder_that_is_not_there_holds_no_weights(load):
 
 
 @pytest.mark.parametrize("weights", ["auto", "imagenet"])
-def test_another_md5_sum_is_refused_with_both(load, weights_dir, weights):
-    file = published_file("vgg19")
-    path = write_keras(weights_dir / file.name, "vgg19")
+def test_another_md5_sum_is_refused_with_both(load, weights_dir, monkeypatch, weights):
+    path = write_keras(weights_dir / published_file("vgg19").name, "vgg19")
+    publish(monkeypatch, path)
+    file = next(file for file in catalog.PUBLISHED if file.name == path.name)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         load(weights)
     assert str(caught.value) == (
-        f"{path} has the md5 sum {digest(path, 'md5')}; expected {file.md5}, the published one; "
+        f"{path} has the md5 sum {digest(path, 'md5')}; expected {file.md5}, as published; "
         f"delete it and get it again from {file.url}."
+    )
+
+
+def test_another_size_is_refused_with_both(load, weights_dir):
+    file = published_file("vgg19")
+    path = weights_dir / file.name
+    path.write_bytes(b"not found")
+    with pytest.raises(InputError) as caught:
+        load("auto")
+    assert str(caught.value) == (
+        f"{path} has 9 bytes; expected 80134624, as published; delete it and get it again from "
+        f"{file.url}."
     )
 
 
@@ -224,8 +243,19 @@ def test_imagenet_without_a_file_says_where_to_get_it(load, weights_dir, model):
     with pytest.raises(InputError) as caught:
         load("imagenet", model=model)
     assert str(caught.value) == (
-        f"--weights=imagenet found no ImageNet weights of {model} in {weights_dir}; expected the "
-        f"file {file.name}; get it from {file.url} and put it there, or use --weights=fitted."
+        f"--weights=imagenet found no ImageNet weights of {model} on this machine and may not "
+        f"download any (--offline or HF_HUB_OFFLINE); expected the file {file.name} in "
+        f"{weights_dir}; get it from {file.url} and put it there, or use --weights=fitted."
+    )
+
+
+def test_a_flavor_that_the_model_has_not_is_refused_with_those_it_has(load):
+    with pytest.raises(InputError) as caught:
+        load("imagenet-torchvision-v2")
+    assert str(caught.value) == (
+        "--weights=imagenet-torchvision-v2 has no weights of vgg19; expected one of imagenet, "
+        "imagenet-torchvision, imagenet-timm, imagenet-matconvnet; choose one of these, or "
+        "another --model."
     )
 
 
@@ -284,20 +314,8 @@ def test_what_is_not_a_file_is_refused(load, tmp_path, monkeypatch, name):
     with pytest.raises(InputError) as caught:
         load(name)
     assert str(caught.value) == (
-        f"--weights={name} is not a file; expected auto, imagenet, fitted, or the path of "
-        f"{READABLE}; check the spelling."
-    )
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w", "w.h5"])
-def test_another_layout_is_refused(load, tmp_path, name):
-    path = tmp_path / name
-    path.write_bytes(b"weights")
-    with pytest.raises(InputError) as caught:
-        load(path)
-    assert str(caught.value) == (
-        f"{path} is of no known layout; expected {READABLE}; check the name, get the file again, "
-        "or convert it to one of these."
+        f"--weights={name} is not a file; expected {', '.join(NAMED_WEIGHTS)}, or the path of a "
+        "weights file; check the spelling."
     )
 
 
@@ -432,7 +450,7 @@ def test_a_cache_that_cannot_be_written_to_is_told_and_done_without(
     def refuse(*_, **__):
         raise InputError("the disk is full", expected="room", remedy="make some")
 
-    monkeypatch.setattr(store, "write_safetensors", refuse)
+    monkeypatch.setattr(fit_cache, "write_safetensors", refuse)
     with caplog.at_level(logging.WARNING):
         load("fitted")
     assert "could not be cached: the disk is full" in caplog.text

@@ -1,4 +1,8 @@
-"""Which public ImageNet weights there are: facts only, no code that fetches them."""
+"""Which public ImageNet weights there are: facts only, no code that fetches them.
+
+Sizes and hashes are the owners' where they state any, else what several independent projects
+agree on; every hash was compared over at least two sources.
+"""
 
 from typing import NamedTuple
 
@@ -15,73 +19,210 @@ first kernel around instead, which is the same to rounding."""
 FITTED: Normalization = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 """For filters learned from the pictures: any will do, since they adapt to it."""
 
+DEFAULT_FLAVOR = "imagenet"
+"""What `--weights=auto` takes: Keras' files, the originals of Oxford and MSRA."""
+
 
 class PublishedFile(NamedTuple):
     """One file that somebody publishes.
 
     Attributes:
       model: row of `models.MODELS`.
-      name: file name.
+      flavor: the value of `--weights` that asks for it.
+      name: file name, here and on the disk.
       url: where its owner has it.
-      md5: as its owner states it.
-      sha256: as several independent projects state it, or empty.
-      num_bytes: its size.
+      mirrors: where others have the very same file.
+      num_bytes: its size; None where it is only roughly known.
+      md5: hexadecimal, or empty where nobody states it.
+      sha256: likewise; at least one of the two is known.
+      licence: a few words, with the licence's name.
+      attribution: who made these weights.
+      layout: "keras", "torch" (a pickle, which takes PyTorch to read), "safetensors" or
+        "matconvnet".
+      preprocessing: "caffe" or "torch": what the network was trained to see.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`; else empty.
-      licence: and to whom attribution is owed.
+      hub: "owner/name" of the Hugging Face repository that holds it; else empty.
     """
 
     model: str
+    flavor: str
     name: str
     url: str
-    md5: str
-    sha256: str
-    num_bytes: int
-    stride_on: str
+    num_bytes: int | None
     licence: str
+    attribution: str
+    layout: str
+    preprocessing: str
+    mirrors: tuple[str, ...] = ()
+    md5: str = ""
+    sha256: str = ""
+    stride_on: str = ""
+    hub: str = ""
 
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+_KERAS_VGG19_MIRROR = "https://github.com/fchollet/deep-learning-models/releases/download/v0.1"
+# Not release v0.2 of the mirror above: it has an older ResNet50 under the same name.
+_KERAS_RESNET_MIRROR = "https://github.com/keras-team/keras-applications/releases/download/resnet"
+_TORCH = "https://download.pytorch.org/models"
+_HUB = "https://huggingface.co"
+
+_OXFORD_LICENCE = "CC BY 4.0"
+_OXFORD = (
+    "Karen Simonyan and Andrew Zisserman, Visual Geometry Group, University of Oxford "
+    "(arXiv 1409.1556)"
+)
+_MSRA_LICENCE = "MIT"
+_MSRA = "Kaiming He, Xiangyu Zhang, Shaoqing Ren and Jian Sun, Microsoft (arXiv 1512.03385)"
+_TORCH_LICENCE = "BSD-3-Clause, and ImageNet's terms may apply"
+_TORCHVISION = "the torchvision contributors"
+
+_VGG19_NO_TOP = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGG19_TOP = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
+_RESNET50_NO_TOP = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_RESNET50_TOP = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
 
 PUBLISHED = (
     PublishedFile(
         model="vgg19",
-        name="vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        url=f"{_KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        md5="253f8cb515780f3b799900260a226db6",
-        sha256="",
+        flavor="imagenet",
+        name=_VGG19_NO_TOP,
+        url=f"{_KERAS}/vgg19/{_VGG19_NO_TOP}",
+        mirrors=(f"{_KERAS_VGG19_MIRROR}/{_VGG19_NO_TOP}",),
         num_bytes=80_134_624,
-        stride_on="",
-        licence="CC BY 4.0, Visual Geometry Group, University of Oxford",
+        md5="253f8cb515780f3b799900260a226db6",
+        licence=_OXFORD_LICENCE,
+        attribution=_OXFORD,
+        layout="keras",
+        preprocessing="caffe",
     ),
     PublishedFile(
         model="resnet50",
-        name="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        url=f"{_KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        flavor="imagenet",
+        name=_RESNET50_NO_TOP,
+        url=f"{_KERAS}/resnet/{_RESNET50_NO_TOP}",
+        mirrors=(f"{_KERAS_RESNET_MIRROR}/{_RESNET50_NO_TOP}",),
+        num_bytes=94_765_736,
         md5="4d473c1dd8becc155b73f8504c6f6626",
         sha256="66c8b43daff3fcc15bc4f30e3d2a167e21a14d9c9598a5394e5516471f4af504",
-        num_bytes=94_765_736,
+        licence=_MSRA_LICENCE,
+        attribution=_MSRA,
+        layout="keras",
+        preprocessing="caffe",
         stride_on="1x1",
-        licence="MIT, Kaiming He et al.",
     ),
     PublishedFile(
         model="vgg19",
-        name="vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-        url=f"{_KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-        md5="cbe5617147190e668d6c5d5026f83318",
-        sha256="",
+        flavor="imagenet",
+        name=_VGG19_TOP,
+        url=f"{_KERAS}/vgg19/{_VGG19_TOP}",
+        mirrors=(f"{_KERAS_VGG19_MIRROR}/{_VGG19_TOP}",),
         num_bytes=574_710_816,
-        stride_on="",
-        licence="CC BY 4.0, Visual Geometry Group, University of Oxford",
+        md5="cbe5617147190e668d6c5d5026f83318",
+        licence=_OXFORD_LICENCE,
+        attribution=_OXFORD,
+        layout="keras",
+        preprocessing="caffe",
     ),
     PublishedFile(
         model="resnet50",
-        name="resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-        url=f"{_KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-        md5="2cb95161c43110f7111970584f804107",
-        sha256="",
+        flavor="imagenet",
+        name=_RESNET50_TOP,
+        url=f"{_KERAS}/resnet/{_RESNET50_TOP}",
+        mirrors=(f"{_KERAS_RESNET_MIRROR}/{_RESNET50_TOP}",),
         num_bytes=102_967_424,
+        md5="2cb95161c43110f7111970584f804107",
+        licence=_MSRA_LICENCE,
+        attribution=_MSRA,
+        layout="keras",
+        preprocessing="caffe",
         stride_on="1x1",
-        licence="MIT, Kaiming He et al.",
+    ),
+    PublishedFile(
+        model="vgg19",
+        flavor="imagenet-torchvision",
+        name="vgg19-dcbb9e9d.pth",
+        url=f"{_TORCH}/vgg19-dcbb9e9d.pth",
+        num_bytes=574_673_361,
+        sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        licence=_TORCH_LICENCE,
+        attribution=_TORCHVISION,
+        layout="torch",
+        preprocessing="torch",
+    ),
+    PublishedFile(
+        model="resnet50",
+        flavor="imagenet-torchvision",
+        name="resnet50-0676ba61.pth",
+        url=f"{_TORCH}/resnet50-0676ba61.pth",
+        num_bytes=102_530_333,
+        sha256="0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+        licence=_TORCH_LICENCE,
+        attribution=_TORCHVISION,
+        layout="torch",
+        preprocessing="torch",
+        stride_on="3x3",
+    ),
+    PublishedFile(
+        model="resnet50",
+        flavor="imagenet-torchvision-v2",
+        name="resnet50-11ad3fa6.pth",
+        url=f"{_TORCH}/resnet50-11ad3fa6.pth",
+        num_bytes=102_540_417,
+        sha256="11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+        licence=_TORCH_LICENCE,
+        attribution=_TORCHVISION,
+        layout="torch",
+        preprocessing="torch",
+        stride_on="3x3",
+    ),
+    PublishedFile(
+        model="vgg19",
+        flavor="imagenet-timm",
+        # There, every model's file has the same name.
+        name="vgg19.tv_in1k.safetensors",
+        url=f"{_HUB}/timm/vgg19.tv_in1k/resolve/main/model.safetensors",
+        num_bytes=None,
+        sha256="11aea017b543ff59233749d8f1cf544cda749378f5790d2fedab841fb86b7669",
+        licence=_TORCH_LICENCE,
+        attribution=f"{_TORCHVISION}, in timm's layout",
+        layout="safetensors",
+        preprocessing="torch",
+        hub="timm/vgg19.tv_in1k",
+    ),
+    PublishedFile(
+        model="resnet50",
+        flavor="imagenet-timm",
+        name="resnet50.tv_in1k.safetensors",
+        url=f"{_HUB}/timm/resnet50.tv_in1k/resolve/main/model.safetensors",
+        num_bytes=102_469_840,
+        sha256="5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+        licence=_TORCH_LICENCE,
+        attribution=f"{_TORCHVISION}, in timm's layout",
+        layout="safetensors",
+        preprocessing="torch",
+        stride_on="3x3",
+        hub="timm/resnet50.tv_in1k",
+    ),
+    PublishedFile(
+        model="vgg19",
+        flavor="imagenet-matconvnet",
+        name="imagenet-vgg-verydeep-19.mat",
+        url="https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-19.mat",
+        num_bytes=None,
+        md5="106118b7cf60435e6d8e04f6a6dc3657",
+        sha256="abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
+        licence=_OXFORD_LICENCE,
+        attribution=f"{_OXFORD}, in MatConvNet's layout",
+        layout="matconvnet",
+        preprocessing="caffe",
     ),
 )
-"""In the order in which they are looked for."""
+"""Of one model and flavor, the first is the one to download; any of them that is found will do.
+
+The numbers of `imagenet` and `imagenet-matconvnet` are the same for VGG19, as are those of
+`imagenet-torchvision` and `imagenet-timm`; torchvision trained its VGG19 anew.
+"""
+
+FLAVORS = tuple(dict.fromkeys(file.flavor for file in PUBLISHED))
+"""Every value of `--weights` that asks for published files."""

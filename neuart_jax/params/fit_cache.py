@@ -1,0 +1,86 @@
+"""Weights fitted to the two pictures, kept for the next run with the same two."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from neuart_jax.errors import InputError
+from neuart_jax.files import user_cache
+from neuart_jax.params.canonical import Weights, flatten, read_safetensors, write_safetensors
+from neuart_jax.params.catalog import FITTED
+from neuart_jax.params.fitted import VERSION, FitRecipe, fit_variables, make_fit_batch
+from neuart_jax.params.request import Loaded, Request
+
+logger = logging.getLogger(__name__)
+
+_CACHED_FITS = 16
+
+
+def load_fitted(request: Request, *, hint: str = "") -> Loaded:
+    """Fit weights to the request's two pictures, or read an earlier fit to the same.
+
+    Args:
+      request: what is wanted.
+      hint: put behind the message.
+    """
+    began = time.perf_counter()
+    recipe, architecture = FitRecipe(), request.architecture
+    batch = make_fit_batch(
+        request.content_image, request.style_image, longest_side=recipe.longest_side
+    )
+    key = hashlib.sha256(batch.tobytes())
+    depth = max(map(architecture.layer_names.index, request.layers))
+    deepest = architecture.layer_names[depth]
+    key.update(repr((VERSION, recipe, request.make_module(), deepest, request.seed)).encode())
+    path = user_cache("fitted") / f"{request.config.model}-{key.hexdigest()[:32]}.safetensors"
+    weights = _read(path, request)
+    how = "from the cache"
+    if weights is None:
+        variables = fit_variables(
+            request.make_module, batch, layers=request.layers, seed=request.seed, recipe=recipe
+        )
+        arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
+        weights = Weights(arrays, FITTED, "")
+        _keep(path, weights, request.config.model)
+        how = f"in {time.perf_counter() - began:.0f} s"
+    # By name, since a file gives them in another order than a fit.
+    in_order = [array.tobytes() for _, array in sorted(weights.variables.items())]
+    digest = hashlib.sha256(b"".join(in_order)).hexdigest()
+    return Loaded(
+        weights,
+        identity={"name": f"fitted, version {VERSION}", "file": "", "sha256": digest},
+        message=f"Weights: fitted to the two pictures {how}{hint}.",
+        source="the fit",
+    )
+
+
+def _read(path: Path, request: Request) -> Weights | None:
+    if not os.path.isfile(path):
+        return None
+    try:
+        weights = read_safetensors(path, model=request.config.model)
+        request.check(weights, source=str(path))
+    except InputError as error:
+        logger.warning("Fitting anew, since a cached fit is damaged: %s", error)
+        return None
+    with contextlib.suppress(OSError):
+        path.touch()
+    return weights
+
+
+def _keep(path: Path, weights: Weights, model: str) -> None:
+    """Keep a fit for the next run with the same pictures, and only the last few of them."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(path, weights, model=model)
+        kept = sorted(path.parent.glob("*.safetensors"), key=lambda p: -p.stat().st_mtime)
+        for old in kept[_CACHED_FITS:]:
+            old.unlink(missing_ok=True)
+    # A cache that can't be written costs time, never the run.
+    except (OSError, InputError) as error:
+        logger.warning("The fitted weights could not be cached: %s", error)
