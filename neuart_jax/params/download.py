@@ -151,9 +151,7 @@ def _fetch(url: str, output: BinaryIO, file: PublishedFile, patience: Patience) 
                     output.write(chunk)
                     bar.update(len(chunk))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        reason = _describe(error, seconds=patience.stall)
-        after = f" after {seen.num_bytes} bytes" if seen.num_bytes else ""
-        raise _Failure(reason + after) from error
+        raise _Failure(_describe(error, seconds=patience.stall)) from error
     fingerprint = seen.result()
     wrong = difference(fingerprint, file)
     if wrong is not None:
