@@ -193,6 +193,17 @@ def test_a_mirror_is_left_alone_while_the_first_is_good(server, tmp_path):
     assert ("GET", "/mirror") not in server.requests
 
 
+def test_a_good_first_server_is_not_kept_waiting_for_the_others(server, tmp_path):
+    first = server.publish("/weights.h5", whole(CONTENT))
+    began = time.monotonic()
+    download(
+        describe(first, server.publish("/mute", mute)),
+        tmp_path / "w.h5",
+        patience=PATIENCE._replace(first_answer=3),
+    )
+    assert time.monotonic() - began < 2
+
+
 def test_every_mirror_is_told(server, tmp_path):
     urls = (dead_url(), server.publish("/gone", status(404)), server.publish("/cut", cut(b"ab")))
     assert_fails(

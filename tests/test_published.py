@@ -224,8 +224,20 @@ def test_a_damaged_conversion_is_told_and_made_again(
     path.write_bytes(damage(path.read_bytes()))
     assert_right(find_published(config, "imagenet").weights)
     (message,) = caplog.messages
-    assert message.startswith(f"Converting anew, since the cached conversion is damaged: {path} ")
+    assert message.startswith(f"A cached conversion is damaged and is now removed: {path} ")
     assert_right(read_safetensors(conversion(cache), model="vgg19"))
+
+
+def test_a_damaged_conversion_without_its_original_is_told_once(
+    config, standin, tmp_path, cache, caplog
+):
+    original = place(tmp_path / "weights" / FILE.name, standin.read_bytes())
+    find_published(config, "imagenet")
+    conversion(cache).write_bytes(b"")
+    original.unlink()
+    assert find_published(config, "imagenet") is None
+    assert find_published(config, "imagenet") is None
+    assert len(caplog.messages) == 1
 
 
 def test_other_converters_make_another_conversion(config, standin, tmp_path, cache, monkeypatch):
@@ -643,3 +655,15 @@ def test_a_fingerprint_is_that_of_the_standard_tools(standin):
         digest(standin, "md5"),
         digest(standin),
     )
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.name)
+def test_the_table_for_people_says_what_the_catalog_says(file):
+    table = (Path(published.__file__).parents[2] / "weights" / "README.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| [`{file.name}`]")]
+    size = f"{file.num_bytes:,}" if file.num_bytes else "about"
+    for fact in (file.url, file.md5, file.sha256, f"`{file.flavor}`", size, file.licence):
+        assert fact in line
+    assert all(f"<{url}>" in table for url in file.mirrors)
+    readme = (Path(published.__file__).parents[2] / "README.md").read_text()
+    assert f"`{file.flavor}`" in readme

@@ -44,7 +44,7 @@ def read_conversion(file: PublishedFile) -> Weights | None:
     try:
         return read_safetensors(path, model=file.model)
     except InputError as error:
-        logger.warning("Converting anew, since the cached conversion is damaged: %s", error)
+        logger.warning("A cached conversion is damaged and is now removed: %s", error)
         with contextlib.suppress(OSError):
             path.unlink()
         return None
@@ -93,7 +93,7 @@ def alone_in_cache() -> Iterator[None]:
     """Keep other processes from writing here meanwhile, if that can be done at all.
 
     Another that comes waits, and one line tells so. What a killed process has left half-written
-    is removed. Within itself it has no further effect.
+    is removed. It may be entered again from within.
     """
     folder = cache_folder()
     lock: filelock.BaseFileLock | None = None
@@ -101,22 +101,15 @@ def alone_in_cache() -> Iterator[None]:
     with contextlib.suppress(OSError, NotImplementedError):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / "lock", is_singleton=True)
-        if lock.is_locked:
-            lock = None
-        else:
-            _acquire(lock)
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            logger.info("Waiting for another run that is getting weights.")
+            lock.acquire()
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
     try:
         yield
     finally:
         if lock is not None:
             lock.release()
-
-
-def _acquire(lock: filelock.BaseFileLock) -> None:
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        logger.info("Waiting for another run that is getting weights.")
-        lock.acquire()
