@@ -241,7 +241,7 @@ BAD_FLAGS = [
     ({"style_layers": "relu1_1,relu9_9"}, "vgg19 has no layer 'relu9_9'"),
     ({"model": "vgg"}, "model 'vgg' is not known; expected one of vgg19, resnet50"),
     ({"weights": "missing.h5"}, "--weights="),
-    ({"weights": "text.png"}, "text.png can't be read"),
+    ({"weights": "text.png"}, "text.png"),
     ({"weights": "imagenet"}, "--weights=imagenet found no ImageNet weights"),
     ({"image_name": "result.bmp"}, "result.bmp"),
     ({"image_name": "losses.png"}, "is the name of the plot"),
