@@ -1,7 +1,7 @@
 """Which public ImageNet weights there are: facts only, no code that fetches them.
 
 Sizes and hashes are the owners' where they state any, else what several independent projects
-agree on; every hash was compared over at least two sources.
+agree on.
 """
 
 from typing import NamedTuple
@@ -212,6 +212,7 @@ PUBLISHED = (
         num_bytes=None,
         md5="106118b7cf60435e6d8e04f6a6dc3657",
         sha256="abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
+        # That of the weights; nothing is stated for this file of them.
         licence=_OXFORD_LICENCE,
         attribution=f"{_OXFORD}, in MatConvNet's layout",
         layout="matconvnet",
