@@ -87,14 +87,17 @@ def test_every_convolution_responds_with_mean_0_and_deviation_1(batch, variables
 @pytest.mark.parametrize("model", MODELS)
 def test_the_columns_stay_orthogonal_under_calibration(variables_of, model):
     wide = [name for name, k in kernels(variables_of(model)).items() if k.shape[0] < k.shape[1]]
-    assert wide == {
-        "vgg19": ["conv1_1"],
-        "resnet50": [
-            *("conv2_block1_0_conv", "conv2_block1_3_conv", "conv2_block2_3_conv"),
-            *("conv2_block3_3_conv", "conv3_block1_0_conv"),
-            *("conv3_block1_3_conv", "conv3_block2_3_conv"),
-        ],
-    }[model]
+    assert (
+        wide
+        == {
+            "vgg19": ["conv1_1"],
+            "resnet50": [
+                *("conv2_block1_0_conv", "conv2_block1_3_conv", "conv2_block2_3_conv"),
+                *("conv2_block3_3_conv", "conv3_block1_0_conv"),
+                *("conv3_block1_3_conv", "conv3_block2_3_conv"),
+            ],
+        }[model]
+    )
     for name, columns in directions(variables_of(model)).items():
         if name not in wide:
             inner = columns.T @ columns

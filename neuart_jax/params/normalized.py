@@ -6,7 +6,6 @@ scaled up and read less by the next layer leaves the network's function as it wa
 of its layers.
 """
 
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 

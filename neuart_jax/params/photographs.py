@@ -25,9 +25,7 @@ BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", 
 Its other pictures are gray, drawn, microscopic or astronomical, or have to be downloaded.
 """
 
-EXTENSIONS = tuple(
-    f".{kind}" for kind in "avif bmp gif jp2 jpeg jpg png ppm tif tiff webp".split()
-)
+EXTENSIONS = tuple(f".{kind}" for kind in "avif bmp gif jp2 jpeg jpg png ppm tif tiff webp".split())
 """What `folder_photographs` takes for a picture: the usual names of what `decoding` reads."""
 
 
