@@ -274,3 +274,28 @@ def test_k_means_of_points_without_direction_gives_none():
         np.zeros((5, 4), np.float32), 9, 3, np.random.default_rng(0)
     )
     np.testing.assert_array_equal(centroids, np.zeros((9, 4)))
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300), (12, 12)])
+@pytest.mark.parametrize("variance", [0.5, 0.99])
+def test_principal_components_are_those_of_the_singular_value_decomposition(shape, variance):
+    points = np.random.default_rng(0).standard_normal(shape)
+    points = (points * np.geomspace(3, 0.03, shape[1])).astype(np.float32)
+    points -= points.mean(axis=0)
+    values, vectors = fitted._principal_components(points, variance)
+    assert values.dtype == vectors.dtype == np.float32
+    _, singular, directions = np.linalg.svd(points.astype(np.float64), full_matrices=False)
+    expected = singular**2 / len(points)
+    held = np.append(0, np.cumsum(expected) / expected.sum())
+    assert held[len(values)] >= variance > held[len(values) - 1]
+    np.testing.assert_allclose(values, expected[: len(values)], rtol=1e-4)
+    alignment = np.abs(np.sum(directions[: len(values)].T * vectors, axis=0))
+    np.testing.assert_allclose(alignment, 1, atol=1e-3)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(30, 5), (5, 30)])
+def test_points_that_are_all_one_have_finite_components(shape):
+    values, vectors = fitted._principal_components(np.zeros(shape, np.float32), 0.98)
+    np.testing.assert_array_equal(values, 0)
+    assert np.all(np.isfinite(vectors))

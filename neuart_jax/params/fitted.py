@@ -149,11 +149,19 @@ def _sample_patches(
 
 def _principal_components(centered: Float32, variance: float) -> tuple[Float32, Float32]:
     """Return (eigenvalues[k], eigenvectors[:, k]), largest first, that hold a share of variance."""
-    values, vectors = np.linalg.eigh(centered.T @ centered / np.float32(len(centered)))
+    count, dimensions = centered.shape
+    # With few points their inner products have the same eigenvalues, in a far smaller matrix:
+    # 216 positions of 2048 channels in ResNet50's last stage. Squaring wants double precision.
+    few = count < dimensions
+    points = centered.T.astype(np.float64) if few else centered
+    values, vectors = np.linalg.eigh(points.T @ points / centered.dtype.type(count))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     held = np.cumsum(values) / max(float(values.sum()), 1e-12)
-    count = min(int(np.searchsorted(held, variance)) + 1, len(values))
-    return values[:count], vectors[:, :count]
+    num_kept = min(int(np.searchsorted(held, variance)) + 1, len(values))
+    values, vectors = values[:num_kept], vectors[:, :num_kept]
+    if few:
+        vectors = points @ vectors / np.sqrt(np.maximum(values * count, 1e-12))
+    return values.astype(np.float32), vectors.astype(np.float32)
 
 
 def _spherical_k_means(
