@@ -8,6 +8,7 @@ import pytest
 
 from neuart_jax.models import MODELS
 from neuart_jax.params import fitted
+from neuart_jax.params.calibration import standardize
 from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import FITTED
 from neuart_jax.params.fitted import FitRecipe, fit_variables, make_fit_batch
@@ -21,11 +22,6 @@ def fit(model, batch, *, layer="", seed=0, recipe=SMALL, **options):
     factory = functools.partial(MODELS[model].make_module, **(OPTIONS[model] | options))
     layers = (layer or DEEPEST[model],)
     return fit_variables(factory, batch, layers=layers, seed=seed, recipe=recipe)
-
-
-def normalize(batch):
-    mean, std = (np.float32(numbers).reshape(1, 1, 1, 3) for numbers in FITTED)
-    return (batch - mean) / std
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +74,44 @@ def test_every_convolution_responds_with_mean_0_and_deviation_1(batch, variables
     assert len(convolutions) == {"vgg19": 4, "resnet50": 5}[model]
     module = MODELS[model].make_module(**OPTIONS[model])
     apply = jax.jit(functools.partial(module.apply, layers=convolutions))
-    for name, responses in apply(variables, normalize(batch)).items():
+    for name, responses in apply(variables, standardize(batch, FITTED)).items():
         responses = np.asarray(responses, np.float64)
         np.testing.assert_allclose(responses.mean(axis=(0, 1, 2)), 0, atol=1e-4, err_msg=name)
         np.testing.assert_allclose(responses.std(axis=(0, 1, 2)), 1, atol=1e-3, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole_resnet50(content_image, style_image):
+    """Fit ResNet50 to its end, and return the batch and the variables."""
+    batch = make_fit_batch(content_image, style_image, longest_side=64)
+    recipe = SMALL._replace(num_patches=1000, max_channel_components=8)
+    return batch, fit("resnet50", batch, layer="conv5_block3_out", recipe=recipe)
+
+
+def test_a_whole_resnet50_has_all_parameters_and_the_statistics_of_its_pictures(whole_resnet50):
+    batch, variables = whole_resnet50
+    module = MODELS["resnet50"].make_module()
+    shapes = jax.eval_shape(module.init, jax.random.key(0), batch[0])
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, shapes)
+    layers = tuple(name for name in MODELS["resnet50"].layer_names if name.endswith("_bn"))
+    assert len(layers) == 53
+    apply = jax.jit(functools.partial(module.apply, layers=layers))
+    for name, responses in apply(variables, standardize(batch, FITTED)).items():
+        # To a batch normalization's own epsilon, and what rounding adds up to in 50 layers.
+        responses = np.asarray(responses, np.float64)
+        np.testing.assert_allclose(responses.mean(axis=(0, 1, 2)), 0, atol=2e-3, err_msg=name)
+        deviation = responses.std(axis=(0, 1, 2))
+        assert np.all((np.abs(deviation - 1) < 2e-3) | (deviation == 0)), name
+        assert (deviation > 0).mean() > 0.99, name
+
+
+def test_the_activations_of_a_whole_resnet50_neither_fade_nor_grow(whole_resnet50):
+    batch, variables = whole_resnet50
+    layers = tuple(name for name in MODELS["resnet50"].layer_names if name.endswith("_out"))
+    apply = jax.jit(functools.partial(MODELS["resnet50"].make_module().apply, layers=layers))
+    for name, feature in apply(variables, standardize(batch, FITTED)).items():
+        # Each block adds deviation 1; a stage's first projects to deviation 1 again.
+        assert 0.6 < np.std(feature) < 3, name
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -92,7 +122,7 @@ def test_constant_pictures_give_finite_filters(model, shades):
     for name, array in flatten(variables).items():
         assert np.all(np.isfinite(array)), name
     module = MODELS[model].make_module(**OPTIONS[model])
-    features = module.apply(variables, normalize(batch), layers=(DEEPEST[model],))
+    features = module.apply(variables, standardize(batch, FITTED), layers=(DEEPEST[model],))
     assert np.all(np.isfinite(features[DEEPEST[model]]))
 
 
@@ -159,7 +189,7 @@ def all_patches(images):
 
 
 def test_first_filters_are_unit_directions_in_the_space_of_the_whitened_patches(batch):
-    normalized = normalize(batch)
+    normalized = standardize(batch, FITTED)
     recipe = SMALL._replace(num_patches=100_000)
     kernel = flatten(fit("vgg19", batch, layer="conv1_1", recipe=recipe))["params/conv1_1/kernel"]
     patches = all_patches(normalized)
@@ -222,8 +252,50 @@ def test_k_means_beats_centroids_drawn_from_the_points(num_centroids):
     assert often - drawn > 0.02
 
 
-def test_k_means_with_fewer_points_than_centroids_repeats_points():
-    points = np.eye(3, dtype=np.float32)
-    centroids = fitted._spherical_k_means(points, 8, 3, np.random.default_rng(0))
-    assert centroids.shape == (8, 3)
+@pytest.mark.parametrize(("count", "dimensions"), [(3, 3), (40, 6), (63, 200)])
+def test_k_means_with_fewer_points_than_centroids_keeps_all_and_mixes_pairs(count, dimensions):
+    points = np.random.default_rng(2).standard_normal((count, dimensions)).astype(np.float32)
+    centroids = fitted._spherical_k_means(points, 64, 3, np.random.default_rng(0))
+    assert centroids.shape == (64, dimensions)
+    assert centroids.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-6)
+    similarity = centroids @ centroids.T - 2 * np.eye(64)
+    # Three points make only so many pairs, and a pair may be one point twice, turned around.
+    assert similarity.max() < (1 - 1e-6 if count > 3 else 2)
+    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+    assert np.min(np.max(directions @ centroids.T, axis=1)) > 1 - 1e-6
+    shares = np.linalg.lstsq(directions.T, centroids.T, rcond=None)[0]
+    if dimensions >= count:
+        assert np.all(np.sum(np.abs(shares) > 1e-4, axis=0) <= 2)
+
+
+def test_k_means_of_points_without_direction_gives_none():
+    centroids = fitted._spherical_k_means(
+        np.zeros((5, 4), np.float32), 9, 3, np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(centroids, np.zeros((9, 4)))
+
+
+@pytest.mark.parametrize("shape", [(300, 20), (20, 300), (12, 12)])
+@pytest.mark.parametrize("variance", [0.5, 0.99])
+def test_principal_components_are_those_of_the_singular_value_decomposition(shape, variance):
+    points = np.random.default_rng(0).standard_normal(shape)
+    points = (points * np.geomspace(3, 0.03, shape[1])).astype(np.float32)
+    points -= points.mean(axis=0)
+    values, vectors = fitted._principal_components(points, variance)
+    assert values.dtype == vectors.dtype == np.float32
+    _, singular, directions = np.linalg.svd(points.astype(np.float64), full_matrices=False)
+    expected = singular**2 / len(points)
+    held = np.append(0, np.cumsum(expected) / expected.sum())
+    assert held[len(values)] >= variance > held[len(values) - 1]
+    np.testing.assert_allclose(values, expected[: len(values)], rtol=1e-4)
+    alignment = np.abs(np.sum(directions[: len(values)].T * vectors, axis=0))
+    np.testing.assert_allclose(alignment, 1, atol=1e-3)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(30, 5), (5, 30)])
+def test_points_that_are_all_one_have_finite_components(shape):
+    values, vectors = fitted._principal_components(np.zeros(shape, np.float32), 0.98)
+    np.testing.assert_array_equal(values, 0)
+    assert np.all(np.isfinite(vectors))

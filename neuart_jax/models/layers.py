@@ -79,8 +79,11 @@ class Convolution(nn.Module):
         if self.is_initializing() and self.fit is not None:
             fitted = self.fit(inputs, shape, respond)
             responses = respond(fitted)
-            # A filter without any response (a constant picture) stays as it is.
-            deviation = jnp.maximum(jnp.std(responses, axis=(0, 1, 2)), 1e-6)
+            deviation = jnp.std(responses, axis=(0, 1, 2))
+            # A filter with one response everywhere (a constant picture) keeps its scale: what it
+            # seems to deviate by is rounding.
+            rounding = 1e-5 * jnp.sqrt(jnp.mean(responses**2, axis=(0, 1, 2)))
+            deviation = jnp.where(deviation > rounding, deviation, 1)
             bias = -jnp.mean(responses, axis=(0, 1, 2)) / deviation
             fitted = fitted / deviation.reshape(1, 1, 1, -1)
             make_kernel = lambda *_: fitted  # noqa: E731

@@ -4,15 +4,13 @@ Every convolution's filters are the centroids of a spherical k-means over the wh
 its input, under the layers fitted so far.
 
 Sources: Coates & Ng 2012, "Learning feature representations with k-means" (whitening, k-means);
-Kraehenbuehl et al. 2016, arXiv 1511.06856 (unit responses, layer after layer; that part is in
-`models.layers.Convolution`).
+Kraehenbuehl et al. 2016, arXiv 1511.06856 (unit responses, layer after layer; see `calibration`).
 """
 
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +18,9 @@ import scipy.sparse
 from jax import Array
 
 from neuart_jax.images import fill_resize
-from neuart_jax.params.catalog import FITTED
+from neuart_jax.params.calibration import calibrated_variables
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key and of the weights' identity: raised whenever the numbers change."""
 
 Float32 = npt.NDArray[np.float32]
@@ -91,16 +89,15 @@ def fit_variables(
       recipe: see `FitRecipe`.
 
     Returns:
-      Linen variables of the layers up to the deepest.
+      Linen variables of the layers up to the deepest, for input standardized with
+      `catalog.FITTED`.
     """
     rng = np.random.default_rng(seed)
 
     def fit(inputs: Array, shape: tuple[int, ...], respond: Callable[[Array], Array]) -> Array:
         return jnp.asarray(_fit_kernel(np.asarray(inputs), shape, recipe, rng))
 
-    mean, std = (np.asarray(numbers, np.float32).reshape(1, 1, 1, 3) for numbers in FITTED)
-    normalized = jnp.asarray((batch - mean) / std)
-    return make_module(fit=fit).init(jax.random.key(seed), normalized, layers=tuple(layers))
+    return calibrated_variables(make_module, batch, fit, layers=layers)
 
 
 def _fit_kernel(
@@ -152,17 +149,28 @@ def _sample_patches(
 
 def _principal_components(centered: Float32, variance: float) -> tuple[Float32, Float32]:
     """Return (eigenvalues[k], eigenvectors[:, k]), largest first, that hold a share of variance."""
-    values, vectors = np.linalg.eigh(centered.T @ centered / np.float32(len(centered)))
+    count, dimensions = centered.shape
+    # With few points their inner products have the same eigenvalues, in a far smaller matrix:
+    # 216 positions of 2048 channels in ResNet50's last stage. Squaring wants double precision.
+    few = count < dimensions
+    points = centered.T.astype(np.float64) if few else centered
+    values, vectors = np.linalg.eigh(points.T @ points / centered.dtype.type(count))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     held = np.cumsum(values) / max(float(values.sum()), 1e-12)
-    count = min(int(np.searchsorted(held, variance)) + 1, len(values))
-    return values[:count], vectors[:, :count]
+    num_kept = min(int(np.searchsorted(held, variance)) + 1, len(values))
+    values, vectors = values[:num_kept], vectors[:, :num_kept]
+    if few:
+        vectors = points @ vectors / np.sqrt(np.maximum(values * count, 1e-12))
+    return values.astype(np.float32), vectors.astype(np.float32)
 
 
 def _spherical_k_means(
     points: Float32, num_centroids: int, num_rounds: int, rng: np.random.Generator
 ) -> Float32:
     """Cluster directions: Coates & Ng 2012, section 3. Dead centroids restart at random points.
+
+    With fewer points than centroids each point is a centroid, and random mixtures of two points
+    are the rest: repeated points would be repeated filters (nine in ten of ResNet50's last stage).
 
     Returns:
       float32[num_centroids, dimensions] of unit length.
@@ -173,8 +181,13 @@ def _spherical_k_means(
 
     points = normalize(points)
     count = len(points)
+    if count < num_centroids:
+        missing = num_centroids - count
+        pairs = points[rng.choice(count, (missing, 2))]
+        shares = rng.standard_normal((missing, 2, 1)).astype(np.float32)
+        return np.concatenate([points, normalize(np.sum(shares * pairs, axis=1))])
     rows = np.arange(count)
-    centroids = points[rng.choice(count, num_centroids, replace=count < num_centroids)]
+    centroids = points[rng.choice(count, num_centroids, replace=False)]
     for _ in range(num_rounds):
         similarity = points @ centroids.T
         nearest = similarity.argmax(axis=1)
