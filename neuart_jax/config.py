@@ -64,19 +64,31 @@ class NetworkConfig(Section):
         "auto",
         "auto (imagenet if it is there or can be downloaded, else fitted); imagenet (Keras' files, "
         "the originals), imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, "
-        "imagenet-matconvnet; fitted (learned from the two pictures, no download); or a weights "
-        "file",
+        "imagenet-matconvnet; fitted (learned from the pictures, no download); random (orthogonal, "
+        "calibrated on the pictures: a baseline); or a weights file",
     )
     weights_dir: str = option("weights", "folder in which ImageNet weights are looked for first")
     offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 says the same")
+    preprocessing: str = option(
+        "",
+        "what ImageNet weights or a weights file get to see: caffe (0 to 255 less the mean pixel), "
+        "torch (0 to 1, standardized), torch255 (0 to 255 less torch's mean); empty means what "
+        "they were trained on",
+        choices=("caffe", "torch", "torch255"),
+    )
+    normalize_weights: str = option(
+        "",
+        "rescale VGG19's filters to a mean activation of 1 over photographs: bundled (those of "
+        "scikit-image), or a folder; empty leaves them",
+    )
     pooling: str = option(
         "average",
-        "average or max: pooling of VGG19 (ResNet50 has its own)",
+        "average or max: how the resolution is halved (max: ResNet50's own strides)",
         choices=("average", "max"),
     )
     padding: str = option(
         "reflect",
-        "reflect or zero: what VGG19's convolutions see beyond the border (ResNet50 sees zeros)",
+        "reflect or zero: what convolutions see beyond the border",
         choices=("reflect", "zero"),
     )
 

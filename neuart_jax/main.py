@@ -5,12 +5,12 @@ from pathlib import Path
 
 import absl.logging
 import jax
-import platformdirs
 from absl import app, flags
 
 from neuart_jax import console
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
+from neuart_jax.files import user_cache
 from neuart_jax.loop import Progress
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help")
     config, repeated = read_flags()
-    jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("neuart_jax/jit"))
+    jax.config.update("jax_compilation_cache_dir", str(user_cache("jit")))
     request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
 
     def report(progress: Progress) -> bool:

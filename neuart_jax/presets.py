@@ -171,6 +171,8 @@ PRESETS = {
         source="Premamayudu, Subbarao & Venkata Rao, improved artistic images by transfer learning",
         settings={
             **_ONE_SIZE,
+            "weights": "imagenet-matconvnet",
+            "normalize_weights": "bundled",
             "pooling": "average",
             "content_layers": {"relu4_2": 1.0},
             "style_layers": _each(0.2),
@@ -194,7 +196,8 @@ PRESETS = {
         reading=(
             "alpha and beta come from its log (10 x 7865.72 + 40 x 1.26186e8 = 5.04752e9). The "
             "layers and their weights lambda are not given; taken: five times 0.2. Its pooling "
-            "isn't given either; taken: average."
+            "isn't given either; taken: average. Nor is the set of images over which the filters "
+            "are normalized; taken: scikit-image's photographs."
         ),
     ),
     "slides": Preset(
@@ -282,6 +285,7 @@ PRESETS = {
     "crowsonkb": Preset(
         source="crowsonkb/style-transfer-pytorch, its defaults",
         settings={
+            "weights": "imagenet-timm",
             "padding": "reflect",
             "pooling": "max",
             "content_layers": {"relu4_2": 1.0},
@@ -306,13 +310,16 @@ PRESETS = {
         reading=(
             "Three sizes by halves instead of five by the square root of two; Adam starts "
             "afresh at each; no average of iterates; total variation over five points, "
-            "not nine; reflected borders at every layer where it repeats them at the first."
+            "not nine; reflected borders at every layer where it repeats them at the first. The "
+            "weights are torchvision's, in timm's file."
         ),
     ),
     "gordicaleksa": Preset(
         source="gordicaleksa/pytorch-neural-style-transfer, its defaults",
         settings={
             **_ONE_SIZE,
+            "weights": "imagenet-timm",
+            "preprocessing": "torch255",
             "size": 533,
             "pooling": "max",
             "content_layers": {"conv4_2": 1.0},
@@ -330,7 +337,7 @@ PRESETS = {
         },
         reading=(
             "It goes by a height of 400 pixels; 533 is the longest side of a 4:3 picture of that "
-            "height."
+            "height. The weights are torchvision's, in timm's file; it feeds them 0 to 255."
         ),
     ),
 }

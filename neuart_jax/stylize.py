@@ -233,8 +233,7 @@ def load_run_network(
     return load_network(
         config.network,
         layers=_all_layers(make_terms(config.losses)),
-        content_image=np.asarray(content_image),
-        style_image=np.asarray(style_images[0]),
+        images=[np.asarray(image) for image in (content_image, *style_images)],
         seed=config.run.seed,
     )
 

@@ -26,7 +26,7 @@ def fit(model, batch, *, layer="", seed=0, recipe=SMALL, **options):
 
 @pytest.fixture(scope="module")
 def batch(content_image, style_image):
-    return make_fit_batch(content_image, style_image, longest_side=40)
+    return make_fit_batch([content_image, style_image], longest_side=40)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_every_convolution_responds_with_mean_0_and_deviation_1(batch, variables
 @pytest.fixture(scope="module")
 def whole_resnet50(content_image, style_image):
     """Fit ResNet50 to its end, and return the batch and the variables."""
-    batch = make_fit_batch(content_image, style_image, longest_side=64)
+    batch = make_fit_batch([content_image, style_image], longest_side=64)
     recipe = SMALL._replace(num_patches=1000, max_channel_components=8)
     return batch, fit("resnet50", batch, layer="conv5_block3_out", recipe=recipe)
 
@@ -161,7 +161,7 @@ def test_tiny_pictures_give_finite_filters(model, size, options):
 def test_the_batch_has_the_mean_aspect_and_at_most_the_longest_side(content, style, expected):
     rng = np.random.default_rng(0)
     images = [rng.random((*shape, 3), np.float32) for shape in (content, style)]
-    batch = make_fit_batch(*images, longest_side=384)
+    batch = make_fit_batch(images, longest_side=384)
     assert batch.shape == (2, *expected, 3)
     assert batch.dtype == np.float32
     assert batch.min() >= 0 and batch.max() <= 1
@@ -170,7 +170,7 @@ def test_the_batch_has_the_mean_aspect_and_at_most_the_longest_side(content, sty
 def test_pictures_are_cropped_and_not_squeezed():
     rows, columns = np.mgrid[:60, :60] / 100
     ramps = np.stack([rows, columns, 0 * rows], axis=-1).astype(np.float32)
-    content, _ = make_fit_batch(ramps, np.zeros((60, 135, 3), np.float32), longest_side=90)
+    content, _ = make_fit_batch([ramps, np.zeros((60, 135, 3), np.float32)], longest_side=90)
     assert content.shape[:2] == (60, 90)
     down = (content[50, 45, 0] - content[10, 45, 0]) / 40
     across = (content[30, 80, 1] - content[30, 10, 1]) / 70
@@ -178,7 +178,7 @@ def test_pictures_are_cropped_and_not_squeezed():
 
 
 def test_a_batch_of_pictures_of_its_own_size_is_those_pictures(content_image):
-    batch = make_fit_batch(content_image, content_image[::-1], longest_side=384)
+    batch = make_fit_batch([content_image, content_image[::-1]], longest_side=384)
     np.testing.assert_allclose(batch, np.stack([content_image, content_image[::-1]]), atol=1e-6)
 
 

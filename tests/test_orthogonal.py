@@ -36,7 +36,7 @@ def directions(variables):
 
 @pytest.fixture(scope="module")
 def batch(content_image, style_image):
-    return make_fit_batch(content_image, style_image, longest_side=48)
+    return make_fit_batch([content_image, style_image], longest_side=48)
 
 
 @pytest.fixture(scope="module")

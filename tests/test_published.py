@@ -87,8 +87,7 @@ def load(config, content_image, style_image):
         return load_network(
             NetworkConfig(weights_dir=config.weights_dir, weights=weights, **options),
             layers=(FIRST_LAYER["vgg19"],),
-            content_image=content_image[:16, :20],
-            style_image=style_image[:20, :16],
+            images=(content_image[:16, :20], style_image[:20, :16]),
         )
 
     return load

@@ -56,8 +56,7 @@ def load(weights_dir, content_image, style_image):
         return load_network(
             NetworkConfig(model=model, weights=str(weights), **options),
             layers=layers or (FIRST_LAYER[model],),
-            content_image=content,
-            style_image=style,
+            images=(content, style),
             seed=seed,
         )
 

@@ -62,6 +62,12 @@ def nest(variables: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def digest_variables(variables: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of all numbers, in hexadecimal, whatever order they come in."""
+    in_order = [array.tobytes() for _, array in sorted(variables.items())]
+    return hashlib.sha256(b"".join(in_order)).hexdigest()
+
+
 def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Undo `nest`."""
     flat: dict[str, Any] = {}

@@ -35,6 +35,13 @@ class Preprocessing(NamedTuple):
 PREPROCESSING = {"caffe": Preprocessing(CAFFE, "bgr"), "torch": Preprocessing(TORCH, "rgb")}
 """By the names that Keras gave them."""
 
+NORMALIZATIONS: dict[str, Normalization] = {
+    **{name: preprocessing.normalization for name, preprocessing in PREPROCESSING.items()},
+    # What gordicaleksa/pytorch-neural-style-transfer feeds torchvision's weights.
+    "torch255": (TORCH[0], CAFFE[1]),
+}
+"""What a network can be made to see, trained on it or not."""
+
 
 class Convention(NamedTuple):
     """What the numbers of a layout mean.

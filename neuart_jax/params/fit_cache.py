@@ -11,7 +11,13 @@ import numpy as np
 
 from neuart_jax.errors import InputError
 from neuart_jax.files import user_cache
-from neuart_jax.params.canonical import Weights, flatten, read_safetensors, write_safetensors
+from neuart_jax.params.canonical import (
+    Weights,
+    digest_variables,
+    flatten,
+    read_safetensors,
+    write_safetensors,
+)
 from neuart_jax.params.catalog import FITTED
 from neuart_jax.params.fitted import VERSION, FitRecipe, fit_variables, make_fit_batch
 from neuart_jax.params.request import Loaded, Request
@@ -30,9 +36,7 @@ def load_fitted(request: Request, *, hint: str = "") -> Loaded:
     """
     began = time.perf_counter()
     recipe, architecture = FitRecipe(), request.architecture
-    batch = make_fit_batch(
-        request.content_image, request.style_image, longest_side=recipe.longest_side
-    )
+    batch = make_fit_batch(request.images, longest_side=recipe.longest_side)
     key = hashlib.sha256(batch.tobytes())
     depth = max(map(architecture.layer_names.index, request.layers))
     deepest = architecture.layer_names[depth]
@@ -48,13 +52,15 @@ def load_fitted(request: Request, *, hint: str = "") -> Loaded:
         weights = Weights(arrays, FITTED, "")
         _keep(path, weights, request.config.model)
         how = f"in {time.perf_counter() - began:.0f} s"
-    # By name, since a file gives them in another order than a fit.
-    in_order = [array.tobytes() for _, array in sorted(weights.variables.items())]
-    digest = hashlib.sha256(b"".join(in_order)).hexdigest()
+    count = {2: "two"}.get(len(request.images), str(len(request.images)))
     return Loaded(
         weights,
-        identity={"name": f"fitted, version {VERSION}", "file": "", "sha256": digest},
-        message=f"Weights: fitted to the two pictures {how}{hint}.",
+        identity={
+            "name": f"fitted, version {VERSION}",
+            "file": "",
+            "sha256": digest_variables(weights.variables),
+        },
+        message=f"Weights: fitted to the {count} pictures {how}{hint}.",
         source="the fit",
     )
 

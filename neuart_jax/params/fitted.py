@@ -8,7 +8,7 @@ Kraehenbuehl et al. 2016, arXiv 1511.06856 (unit responses, layer after layer; s
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -50,25 +50,24 @@ class FitRecipe(NamedTuple):
     num_rounds: int = 8
 
 
-def make_fit_batch(content_image: Float32, style_image: Float32, *, longest_side: int) -> Float32:
-    """Bring both pictures to one shape, cropped rather than squeezed.
+def make_fit_batch(images: Sequence[Float32], *, longest_side: int) -> Float32:
+    """Bring all pictures to one shape, cropped rather than squeezed.
 
     Args:
-      content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_image: float32[height', width', 3].
-      longest_side: of the batch, in pixels, unless both pictures are smaller.
+      images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style.
+      longest_side: of the batch, in pixels, unless all pictures are smaller.
 
     Returns:
-      float32[2, height, width, 3] with the geometric mean of both aspect ratios.
+      float32[batch, height, width, 3] with the geometric mean of all aspect ratios.
     """
-    shapes = (content_image.shape[:2], style_image.shape[:2])
-    aspect = math.sqrt(math.prod(width / height for height, width in shapes))
+    shapes = [image.shape[:2] for image in images]
+    aspect = math.prod(width / height for height, width in shapes) ** (1 / len(shapes))
     longest = min(longest_side, max(max(shape) for shape in shapes))
     width = longest if aspect >= 1 else longest * aspect
     height = longest if aspect < 1 else longest / aspect
     # A panorama would leave the other side too few pixels for the deepest layers.
     height, width = (max(round(side), longest // 4, 1) for side in (height, width))
-    return np.stack([fill_resize(image, height, width) for image in (content_image, style_image)])
+    return np.stack([fill_resize(image, height, width) for image in images])
 
 
 def fit_variables(

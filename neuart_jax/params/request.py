@@ -37,15 +37,13 @@ class Request(NamedTuple):
     Attributes:
       config: model, weights, and the model's options.
       layers: the layers that will be read.
-      content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_image: float32[height', width', 3]; likewise.
+      images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style.
       seed: of whatever is random about the weights.
     """
 
     config: NetworkConfig
     layers: tuple[str, ...]
-    content_image: Float32
-    style_image: Float32
+    images: tuple[Float32, ...]
     seed: int
 
     @property

@@ -1,22 +1,34 @@
 """Get the weights that a run asks for, check them, and make them a network."""
 
+import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.models import NetworkParams, find_architecture
-from neuart_jax.params.canonical import nest
-from neuart_jax.params.catalog import DEFAULT_FLAVOR, FLAVORS
+from neuart_jax.params.canonical import Weights, digest_variables, flatten, nest
+from neuart_jax.params.catalog import DEFAULT_FLAVOR, FITTED, FLAVORS
+from neuart_jax.params.conventions import NORMALIZATIONS, PREPROCESSING
 from neuart_jax.params.convert import read_weights
 from neuart_jax.params.download import Patience
 from neuart_jax.params.fingerprint import take_fingerprint
 from neuart_jax.params.fit_cache import load_fitted
+from neuart_jax.params.fitted import FitRecipe, make_fit_batch
+from neuart_jax.params.normalized import normalize_vgg
+from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
+from neuart_jax.params.orthogonal import random_variables
+from neuart_jax.params.photographs import (
+    bundled_photographs,
+    folder_photographs,
+    image_set_identity,
+)
 from neuart_jax.params.published import (
     Found,
     fetch_published,
@@ -49,8 +61,7 @@ def load_network(
     config: NetworkConfig,
     *,
     layers: Iterable[str],
-    content_image: Float32,
-    style_image: Float32,
+    images: Sequence[Float32],
     seed: int = 0,
 ) -> Network:
     """Load, download or fit the weights that `config` asks for.
@@ -58,17 +69,19 @@ def load_network(
     Args:
       config: model, weights, and the model's options.
       layers: the layers that will be read; `fitted` weights end at the deepest.
-      content_image: float32[height, width, 3], sRGB in [0, 1]; read by `fitted` only.
-      style_image: float32[height', width', 3]; likewise.
-      seed: of the fit.
+      images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style; read
+        by `fitted` and `random` only.
+      seed: of the fit, or of random filters.
 
     Raises:
       InputError: no such weights, or they are damaged or don't fit the model.
     """
     find_architecture(config.model)
-    request = Request(config, tuple(layers), content_image, style_image, seed)
+    request = Request(config, tuple(layers), tuple(images), seed)
     loaded = _SOURCES.get(config.weights, _load_file)(request)
     request.check(loaded.weights, source=loaded.source)
+    if config.normalize_weights:
+        loaded = _normalize(loaded, request)
     mean, std = loaded.weights.normalization
     variables = jax.tree.map(jnp.asarray, nest(loaded.weights.variables))
     return Network(
@@ -83,7 +96,7 @@ def _load_auto(request: Request) -> Loaded:
     config = request.config
     found = find_published(config, DEFAULT_FLAVOR)
     if found is not None:
-        return _describe(found)
+        return _describe(found, config)
     file = files_of(config, DEFAULT_FLAVOR)[0]
     place = f"put {file.name} into weights/ (from {file.url})"
     if is_offline(config):
@@ -92,7 +105,7 @@ def _load_auto(request: Request) -> Loaded:
         )
     found, reason = fetch_quickly(config, DEFAULT_FLAVOR)
     if found is not None:
-        return _describe(found)
+        return _describe(found, config)
     return load_fitted(
         request,
         hint=f", since {reason}; for ImageNet weights {place}, or try --weights={DEFAULT_FLAVOR}",
@@ -111,14 +124,65 @@ def _load_published(request: Request) -> Loaded:
             expected=f"the file {file.name} in {' or '.join(map(str, weights_folders(config)))}",
             remedy=f"get it from {file.url} and put it there, or use --weights=fitted",
         )
-    return _describe(found or fetch_published(config, flavor, patience=Patience()))
+    return _describe(found or fetch_published(config, flavor, patience=Patience()), config)
 
 
-def _describe(found: Found) -> Loaded:
+def _load_random(request: Request) -> Loaded:
+    batch = make_fit_batch(request.images, longest_side=FitRecipe().longest_side)
+    variables = random_variables(
+        request.make_module, batch, layers=request.layers, seed=request.seed
+    )
+    arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
+    return Loaded(
+        Weights(arrays, FITTED, ""),
+        identity={
+            "name": f"random, version {RANDOM_VERSION}",
+            "file": "",
+            "sha256": digest_variables(arrays),
+        },
+        message=f"Weights: random orthogonal filters, seed {request.seed}, calibrated on the "
+        "pictures.",
+        source="the random filters",
+    )
+
+
+def _normalize(loaded: Loaded, request: Request) -> Loaded:
+    config, weights = request.config, loaded.weights
+    folder = config.normalize_weights
+    photographs = (
+        bundled_photographs
+        if folder == "bundled"
+        else functools.partial(folder_photographs, os.path.expanduser(folder))
+    )
+    variables = normalize_vgg(
+        nest(weights.variables),
+        photographs(),
+        normalization=weights.normalization,
+        pooling=config.pooling,
+        padding=config.padding,
+    )
+    how = (
+        f"mean activation 1 over the image set {image_set_identity(photographs())}, "
+        f"{config.pooling} pooling, {config.padding} padding"
+    )
+    return loaded._replace(
+        weights=weights._replace(variables=flatten(variables)),
+        identity={**loaded.identity, "normalized": how},
+        message=f"{loaded.message[:-1]}, normalized to {how}.",
+    )
+
+
+def _as_seen(weights: Weights, config: NetworkConfig) -> Weights:
+    if not config.preprocessing:
+        return weights
+    return weights._replace(normalization=NORMALIZATIONS[config.preprocessing])
+
+
+def _describe(found: Found, config: NetworkConfig) -> Loaded:
     file, provenance = found.file, found.weights.provenance
     name = file.flavor.replace("imagenet", "ImageNet")
     return Loaded(
-        found.weights,
+        _as_seen(found.weights, config),
         identity={
             "name": file.flavor,
             "file": provenance["source"],
@@ -140,8 +204,11 @@ def _load_file(request: Request) -> Loaded:
             remedy="check the spelling",
         )
     digest = take_fingerprint(path).sha256
+    # In what order the colors come is the layout's own matter for any other name.
+    preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
+    weights = read_weights(path, model=config.model, preprocessing=preprocessing)
     return Loaded(
-        read_weights(path, model=config.model),
+        _as_seen(weights, config),
         identity={"name": "file", "file": path.name, "sha256": digest},
         message=f"Weights: {config.model} from {path} (sha256 {digest[:12]}…).",
         source=str(path),
@@ -151,6 +218,7 @@ def _load_file(request: Request) -> Loaded:
 _SOURCES: dict[str, Callable[[Request], Loaded]] = {
     "auto": _load_auto,
     "fitted": load_fitted,
+    "random": _load_random,
     **dict.fromkeys(FLAVORS, _load_published),
 }
 
