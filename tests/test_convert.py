@@ -169,7 +169,8 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 def test_our_files_without_their_metadata_are_told_so(tmp_path):
     """And are not taken for torchvision's."""
     path = tmp_path / "w"
-    path.write_bytes(safetensors.numpy.save(expected_variables("vgg19")))
+    arrays = expected_variables("vgg19") | {"more": np.ones(3)}
+    path.write_bytes(safetensors.numpy.save(arrays))
     assert "can't be read as weights of this project ('mean')" in refused(path)
 
 

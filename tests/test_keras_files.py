@@ -278,6 +278,16 @@ def test_numbers_of_layers_are_counted_in_the_order_of_the_model(tmp_path):
             np.testing.assert_array_equal(file[f"layers/{key}/vars/0"], layers[layer][0])
 
 
+def test_a_layers_name_counts_more_than_its_number(tmp_path):
+    """A model made of the same layers in another order has other numbers."""
+    layers = random_layers("resnet50")
+    path = write_keras_3(
+        tmp_path / "w.weights.h5", "resnet50", layers=dict(reversed(layers.items()))
+    )
+    variables = read_keras_file(path, model="resnet50").variables
+    assert_same_bits(variables, expected_variables("resnet50"))
+
+
 def test_other_layers_and_more_of_them_are_told(tmp_path):
     path = write_keras_3(tmp_path / "w.weights.h5", "vgg19", names=False)
     with h5py.File(path, "a") as file:
