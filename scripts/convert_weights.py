@@ -12,8 +12,11 @@ from absl import app, flags
 
 from neuart_jax.errors import InputError
 from neuart_jax.models import MODELS
+from neuart_jax.params.canonical import Weights
 from neuart_jax.params.conventions import PREPROCESSING
-from neuart_jax.params.convert import convert_file, file_digests
+from neuart_jax.params.convert import convert_file
+from neuart_jax.params.fingerprint import take_fingerprint
+from neuart_jax.params.normalized import normalize_weights
 
 _SOURCE = flags.DEFINE_string("source", None, "File to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, ".safetensors file to write.")
@@ -23,6 +26,17 @@ _PREPROCESSING = flags.DEFINE_enum(
     "",
     ["", *PREPROCESSING],
     "What the weights want done to a picture, if not what the file's layout usually means.",
+)
+_NORMALIZE = flags.DEFINE_string(
+    "normalize_weights",
+    "",
+    "Rescale VGG19's filters to a mean activation of 1 over photographs: bundled, or a folder.",
+)
+_POOLING = flags.DEFINE_enum(
+    "pooling", "average", ["average", "max"], "Pooling of the network to normalize."
+)
+_PADDING = flags.DEFINE_enum(
+    "padding", "reflect", ["reflect", "zero"], "Padding of the network to normalize."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an output that is there.")
 
@@ -51,20 +65,34 @@ def _paths() -> tuple[Path, Path]:
     return source, output
 
 
+def _normalize(weights: Weights) -> Weights:
+    return normalize_weights(
+        weights, _NORMALIZE.value, pooling=_POOLING.value, padding=_PADDING.value
+    )
+
+
 def main(argv: list[str]) -> None:
     """Convert the file that the flags name, and say what it was and what was written."""
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="only flags", remedy="see --help")
     source, output = _paths()
-    weights = convert_file(source, output, model=_MODEL.value, preprocessing=_PREPROCESSING.value)
+    weights = convert_file(
+        source,
+        output,
+        model=_MODEL.value,
+        preprocessing=_PREPROCESSING.value,
+        transform=_normalize if _NORMALIZE.value else None,
+    )
     num_numbers = sum(array.size for array in weights.variables.values())
     mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in weights.normalization)
     facts = weights.provenance
     stride = f"; stride on the {weights.stride_on}" if weights.stride_on else ""
-    print(f"Read {source}: {facts['layout']}, sha256 {file_digests(source).sha256}")
-    print(f"Wrote {output}: sha256 {file_digests(output).sha256}")
+    print(f"Read {source}: {facts['layout']}, sha256 {take_fingerprint(source).sha256}")
+    print(f"Wrote {output}: sha256 {take_fingerprint(output).sha256}")
     print(f"{_MODEL.value}: {num_numbers:,} numbers in {len(weights.variables)} arrays{stride}")
     print(f"Pictures from 0 to 1 are normalized with mean {mean} and standard deviation {std}")
+    if "normalized" in facts:
+        print(f"Normalized to {facts['normalized']}")
     unknown = "not among the published files known here; see where the file came from"
     print(f"Licence and attribution: {facts.get('attribution') or facts.get('licence', unknown)}")
 

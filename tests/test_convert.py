@@ -25,7 +25,8 @@ from neuart_jax.params import convert
 from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
 from neuart_jax.params.catalog import CAFFE, PUBLISHED
 from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.convert import convert_file, file_digests, read_weights
+from neuart_jax.params.convert import convert_file, read_weights
+from neuart_jax.params.fingerprint import take_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -198,7 +199,8 @@ def test_a_converted_file_says_where_it_comes_from(whole_vgg19, tmp_path):
 
 def test_a_published_file_brings_its_licence(whole_vgg19, tmp_path, monkeypatch):
     md5 = hashlib.md5(whole_vgg19.read_bytes()).hexdigest()
-    monkeypatch.setattr(convert, "PUBLISHED", [PUBLISHED[1], PUBLISHED[0]._replace(md5=md5)])
+    mine = PUBLISHED[0]._replace(md5=md5, num_bytes=whole_vgg19.stat().st_size)
+    monkeypatch.setattr(convert, "PUBLISHED", [PUBLISHED[1], mine])
     weights = convert_file(whole_vgg19, tmp_path / "w.safetensors", model="vgg19")
     assert weights.provenance["licence"] == PUBLISHED[0].licence
 
@@ -240,8 +242,8 @@ def test_the_script_says_what_it_read_and_wrote(whole_vgg19, tmp_path):
     done = run_script(f"--source={whole_vgg19}", f"--output={output}", "--preprocessing=torch")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"Read {whole_vgg19}: Keras .h5, sha256 {file_digests(whole_vgg19).sha256}",
-        f"Wrote {output}: sha256 {file_digests(output).sha256}",
+        f"Read {whole_vgg19}: Keras .h5, sha256 {take_fingerprint(whole_vgg19).sha256}",
+        f"Wrote {output}: sha256 {take_fingerprint(output).sha256}",
         "vgg19: 20,024,384 numbers in 32 arrays",
         "Pictures from 0 to 1 are normalized with mean 0.485, 0.456, 0.406 and standard deviation "
         "0.229, 0.224, 0.225",

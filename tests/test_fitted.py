@@ -8,11 +8,12 @@ import pytest
 
 from neuart_jax.models import MODELS
 from neuart_jax.params import fitted
-from neuart_jax.params.calibration import standardize
+from neuart_jax.params.calibration import PIXEL_UNIT, standardize
 from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import FITTED
 from neuart_jax.params.fitted import FitRecipe, fit_variables, make_fit_batch
 
+UNIT = {"vgg19": PIXEL_UNIT, "resnet50": 1.0}
 OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}
 DEEPEST = {"vgg19": "relu2_2", "resnet50": "conv2_block1_out"}
 SMALL = FitRecipe(num_patches=3000, max_channel_components=16, num_rounds=4)
@@ -68,14 +69,14 @@ def test_filters_end_at_the_deepest_layer(variables_of, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_convolution_responds_with_mean_0_and_deviation_1(batch, variables_of, model):
+def test_every_convolution_responds_with_mean_0_and_the_same_deviation(batch, variables_of, model):
     variables = variables_of(model)
     convolutions = tuple(name for name, leaves in variables["params"].items() if "kernel" in leaves)
     assert len(convolutions) == {"vgg19": 4, "resnet50": 5}[model]
     module = MODELS[model].make_module(**OPTIONS[model])
     apply = jax.jit(functools.partial(module.apply, layers=convolutions))
     for name, responses in apply(variables, standardize(batch, FITTED)).items():
-        responses = np.asarray(responses, np.float64)
+        responses = np.asarray(responses, np.float64) / UNIT[model]
         np.testing.assert_allclose(responses.mean(axis=(0, 1, 2)), 0, atol=1e-4, err_msg=name)
         np.testing.assert_allclose(responses.std(axis=(0, 1, 2)), 1, atol=1e-3, err_msg=name)
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from neuart_jax.models import MODELS
-from neuart_jax.params.calibration import standardize
+from neuart_jax.params.calibration import PIXEL_UNIT, standardize
 from neuart_jax.params.catalog import CAFFE, FITTED
 from neuart_jax.params.fitted import make_fit_batch
 from neuart_jax.params.orthogonal import _orthonormalize, draw_orthogonal, random_variables
 
+UNIT = {"vgg19": PIXEL_UNIT, "resnet50": 1.0}
 OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}
 SHALLOW = {"vgg19": "relu3_3", "resnet50": "conv3_block2_out"}
 
@@ -72,14 +73,14 @@ def test_no_direction_is_preferred():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_convolution_responds_with_mean_0_and_deviation_1(batch, variables_of, model):
+def test_every_convolution_responds_with_mean_0_and_the_same_deviation(batch, variables_of, model):
     variables = variables_of(model)
     convolutions = tuple(kernels(variables))
     assert len(convolutions) == {"vgg19": 7, "resnet50": 18}[model]
     module = MODELS[model].make_module(**OPTIONS[model])
     apply = jax.jit(functools.partial(module.apply, layers=convolutions))
     for name, responses in apply(variables, standardize(batch, FITTED)).items():
-        responses = np.asarray(responses, np.float64)
+        responses = np.asarray(responses, np.float64) / UNIT[model]
         np.testing.assert_allclose(responses.mean(axis=(0, 1, 2)), 0, atol=1e-4, err_msg=name)
         np.testing.assert_allclose(responses.std(axis=(0, 1, 2)), 1, atol=1e-3, err_msg=name)
 
@@ -152,7 +153,7 @@ def test_a_whole_network_has_its_shapes_and_activations_neither_fade_nor_grow(ba
     for name, feature in features.items():
         # A sum of residuals grows as the root of the number of blocks since the last projection.
         low, high = {"vgg19": (0.45, 0.75), "resnet50": (0.6, 2)}[model]
-        assert low < np.std(feature) < high, name
+        assert low < np.std(feature) / UNIT[model] < high, name
         assert np.max(feature) < 60 * np.mean(feature), name
 
 
@@ -161,6 +162,7 @@ def test_a_constant_picture_leaves_the_scale_and_takes_the_response_away(model):
     gray = np.full((2, 24, 24, 3), 0.3, np.float32)
     variables = draw(model, gray, layer="conv1_1" if model == "vgg19" else "conv1_conv")
     (kernel,) = kernels(variables).values()
+    kernel = kernel / UNIT[model]
     if model == "vgg19":  # reflected borders, so that the response is the same everywhere
         np.testing.assert_allclose(kernel @ kernel.T, np.eye(len(kernel)), atol=1e-5)
     deep = draw(model, gray)

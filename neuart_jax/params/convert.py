@@ -1,11 +1,9 @@
 """Any common weights file -> the canonical form, whatever the file is called."""
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import safetensors
 
@@ -20,6 +18,7 @@ from neuart_jax.params.canonical import (
     write_safetensors,
 )
 from neuart_jax.params.catalog import PUBLISHED
+from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.params.keras_files import ARCHIVE_MEMBER, read_keras_file
 from neuart_jax.params.matconvnet import read_matconvnet
 from neuart_jax.params.torch_files import read_pth, read_torch_safetensors
@@ -40,13 +39,6 @@ _MAX_HEADER_BYTES = 100_000_000  # Of safetensors, which refuses longer ones, to
 _OUR_ROOTS = ("params/", "batch_stats/")
 
 Reader = Callable[..., Weights]
-
-
-class Digests(NamedTuple):
-    """A file's hashes, in hexadecimal."""
-
-    sha256: str
-    md5: str
 
 
 def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
@@ -86,6 +78,7 @@ def convert_file(
     model: str,
     preprocessing: str = "",
     provenance: Mapping[str, str] | None = None,
+    transform: Callable[[Weights], Weights] | None = None,
 ) -> Weights:
     """Read weights of any layout, check them against the whole network, and write them as ours.
 
@@ -95,7 +88,8 @@ def convert_file(
       model: row of `models.MODELS`.
       preprocessing: see `read_weights`.
       provenance: what the caller knows of the source; "layout", "source", "source_sha256" and, for
-        published files, "licence" are found out here unless given.
+        published files, "licence" and "attribution" are found out here unless given.
+      transform: what is done to the weights before they are written, if anything.
 
     Returns:
       What was written.
@@ -104,7 +98,7 @@ def convert_file(
       InputError: the source can't be read or doesn't fit the whole network, or the destination
         can't be written or is the source.
     """
-    digests = file_digests(source)
+    fingerprint = take_fingerprint(source)
     weights = read_weights(source, model=model, preprocessing=preprocessing)
     shapes = variable_shapes(find_architecture(model))
     check_variables(weights.variables, needed=shapes, known=shapes, source=str(source))
@@ -114,35 +108,24 @@ def convert_file(
             expected="another file to write",
             remedy="choose another name",
         )
-    found = {"source": source.name, "source_sha256": digests.sha256, **_published_facts(digests)}
+    found = {
+        "source": source.name,
+        "source_sha256": fingerprint.sha256,
+        **_published_facts(fingerprint),
+    }
     # A file of ours that is converted once more keeps the facts of its first source.
     known = {**found, **weights.provenance, **(provenance or {})}
     weights = weights._replace(provenance=known)
+    if transform is not None:
+        weights = transform(weights)
     write_safetensors(destination, weights, model=model)
     return weights
 
 
-def file_digests(path: Path) -> Digests:
-    """Hash a file.
-
-    Raises:
-      InputError: it can't be read.
-    """
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(2**20):
-                sha256.update(piece)
-                md5.update(piece)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    return Digests(sha256.hexdigest(), md5.hexdigest())
-
-
-def _published_facts(digests: Digests) -> dict[str, str]:
+def _published_facts(fingerprint: Fingerprint) -> dict[str, str]:
     for file in PUBLISHED:
-        if digests.sha256 == file.sha256 or digests.md5 == file.md5:
-            return {"licence": file.licence}
+        if difference(fingerprint, file) is None:
+            return {"licence": file.licence, "attribution": file.attribution}
     return {}
 
 

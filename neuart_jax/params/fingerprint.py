@@ -50,7 +50,8 @@ def take_fingerprint(path: Path) -> Fingerprint:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 fingerprinter.update(chunk)
-    except OSError as error:
+    # A name with a null character is a ValueError.
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} can't be read ({brief_cause(error)})",
             expected="a readable weights file",

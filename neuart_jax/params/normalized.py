@@ -6,6 +6,7 @@ scaled up and read less by the next layer leaves the network's function as it wa
 of its layers.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,12 +18,53 @@ from jax import Array
 from neuart_jax.errors import InputError
 from neuart_jax.models import MODELS, check_image_size
 from neuart_jax.params.calibration import standardize
+from neuart_jax.params.canonical import Weights, flatten, nest
 from neuart_jax.params.catalog import Normalization
+from neuart_jax.params.photographs import (
+    bundled_photographs,
+    folder_photographs,
+    image_set_identity,
+)
 
 _MODEL = "vgg19"
 
 MeanActivations = dict[str, npt.NDArray[np.float64]]
 """Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
+
+
+def normalize_weights(weights: Weights, photographs: str, *, pooling: str, padding: str) -> Weights:
+    """Normalize VGG19's weights over photographs at hand; see `normalize_vgg`.
+
+    Args:
+      weights: of the whole network or of its first layers.
+      photographs: "bundled", see `photographs.bundled_photographs`, or a folder.
+      pooling: as in `models.vgg19.VGG19`.
+      padding: likewise.
+
+    Returns:
+      The weights, with "normalized" in their provenance: the image set, pooling and padding.
+
+    Raises:
+      InputError: the weights aren't VGG19's, or there is no such folder or no picture in it.
+    """
+    if photographs == "bundled":
+        images = list(bundled_photographs())
+    else:
+        images = list(folder_photographs(os.path.expanduser(photographs)))
+    variables = normalize_vgg(
+        nest(weights.variables),
+        images,
+        normalization=weights.normalization,
+        pooling=pooling,
+        padding=padding,
+    )
+    how = (
+        f"mean activation 1 over the image set {image_set_identity(images)}, {pooling} pooling, "
+        f"{padding} padding"
+    )
+    return weights._replace(
+        variables=flatten(variables), provenance={**weights.provenance, "normalized": how}
+    )
 
 
 def normalize_vgg(

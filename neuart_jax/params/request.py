@@ -1,16 +1,14 @@
 """What a run asks of its weights, and what every kind of weights answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.config import NetworkConfig
 from neuart_jax.models import Architecture, find_architecture
-from neuart_jax.params.canonical import Weights, check_variables, flatten
+from neuart_jax.params.canonical import Weights, check_variables, variable_shapes
 
 Float32 = npt.NDArray[np.float32]
 
@@ -78,15 +76,7 @@ class Request(NamedTuple):
         """
         check_variables(
             weights.variables,
-            needed=self._variable_shapes(self.layers),
-            known=self._variable_shapes(None),
+            needed=variable_shapes(self.architecture, self.layers),
+            known=variable_shapes(self.architecture),
             source=source,
         )
-
-    def _variable_shapes(self, layers: Iterable[str] | None) -> dict[str, Any]:
-        module = self.architecture.make_module()
-        # The image only has to be large enough for the deepest layer; kernels don't depend on it.
-        image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-        key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        shapes = jax.eval_shape(lambda k, x: module.init(k, x, layers=layers), key, image)
-        return flatten(shapes)

@@ -1,6 +1,5 @@
 """Get the weights that a run asks for, check them, and make them a network."""
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,14 +20,9 @@ from neuart_jax.params.download import Patience
 from neuart_jax.params.fingerprint import take_fingerprint
 from neuart_jax.params.fit_cache import load_fitted
 from neuart_jax.params.fitted import FitRecipe, make_fit_batch
-from neuart_jax.params.normalized import normalize_vgg
+from neuart_jax.params.normalized import normalize_weights
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
 from neuart_jax.params.orthogonal import random_variables
-from neuart_jax.params.photographs import (
-    bundled_photographs,
-    folder_photographs,
-    image_set_identity,
-)
 from neuart_jax.params.published import (
     Found,
     fetch_published,
@@ -147,26 +141,16 @@ def _load_random(request: Request) -> Loaded:
 
 
 def _normalize(loaded: Loaded, request: Request) -> Loaded:
-    config, weights = request.config, loaded.weights
-    folder = config.normalize_weights
-    photographs = (
-        bundled_photographs
-        if folder == "bundled"
-        else functools.partial(folder_photographs, os.path.expanduser(folder))
-    )
-    variables = normalize_vgg(
-        nest(weights.variables),
-        photographs(),
-        normalization=weights.normalization,
+    config = request.config
+    weights = normalize_weights(
+        loaded.weights,
+        config.normalize_weights,
         pooling=config.pooling,
         padding=config.padding,
     )
-    how = (
-        f"mean activation 1 over the image set {image_set_identity(photographs())}, "
-        f"{config.pooling} pooling, {config.padding} padding"
-    )
+    how = weights.provenance["normalized"]
     return loaded._replace(
-        weights=weights._replace(variables=flatten(variables)),
+        weights=weights,
         identity={**loaded.identity, "normalized": how},
         message=f"{loaded.message[:-1]}, normalized to {how}.",
     )
@@ -209,7 +193,12 @@ def _load_file(request: Request) -> Loaded:
     weights = read_weights(path, model=config.model, preprocessing=preprocessing)
     return Loaded(
         _as_seen(weights, config),
-        identity={"name": "file", "file": path.name, "sha256": digest},
+        identity={
+            "name": "file",
+            "file": path.name,
+            "sha256": digest,
+            **{k: v for k, v in weights.provenance.items() if k == "normalized"},
+        },
         message=f"Weights: {config.model} from {path} (sha256 {digest[:12]}…).",
         source=str(path),
     )
