@@ -29,7 +29,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, which is too
         # coarse to matter at 512 pixels.
         "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
-        "content_weight": 6.0,
+        "content_weight": 5.0,
         # Their softmax, much softer: at its own temperature of 1 it sees a few peaks only.
         "smoothing": "centered_softmax",
         "temperature": 16.0,
@@ -158,7 +158,7 @@ class LossConfig(Section):
     )
     content_weight: float | None = option(
         None,
-        "coefficient of the content loss; empty means the model's own: 8, or ResNet50's 6",
+        "coefficient of the content loss; empty means the model's own: 8, or ResNet50's 5",
         at_least=0,
     )
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)

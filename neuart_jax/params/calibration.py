@@ -18,7 +18,6 @@ import numpy.typing as npt
 from neuart_jax.models.layers import FitConvolution
 from neuart_jax.params.catalog import FITTED, Normalization
 
-
 PIXEL_UNIT = 64.0
 """Standard deviation of the responses without batch normalization: that of the standardized input,
 `FITTED`'s quarter of white, where white is 255. A power of two, so that no number is rounded."""
