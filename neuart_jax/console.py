@@ -59,15 +59,24 @@ class ProgressBar:
 
 
 class StopRequest:
-    """Remembers SIGINT or SIGTERM, so that the best picture so far is written; the second quits."""
+    """Remembers SIGINT or SIGTERM, so that the best picture so far is written; the second quits.
+
+    So does the first while there is no picture yet: during a download or a fit.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self._has_picture = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
+    def wanted(self) -> bool:
+        """Say whether to stop; asked when there is a picture that is worth keeping."""
+        self._has_picture = True
+        return self.signal != 0
+
     def _remember(self, number: int, frame: Any) -> None:
-        if self.signal:
+        if self.signal or not self._has_picture:
             sys.exit(128 + number)
         self.signal = number
         print("Stopping after these steps; once more to quit at once.", file=sys.stderr)

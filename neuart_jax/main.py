@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
 
     def report(progress: Progress) -> bool:
         bar(progress)
-        return request.signal != 0
+        return request.wanted()
 
     try:
         result, path = transfer(config, callback=report, repeated=repeated)
