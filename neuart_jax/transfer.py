@@ -63,7 +63,6 @@ def transfer(
     styles = [load_image(path, size=size, enlarge=images.enlarge) for path in images.style]
     style_images = [style.image for style in styles]
     check_sizes(config, content.image, style_images)
-    make_terms(config.losses, num_styles=len(styles))  # Complains about shares that don't fit.
     check_start(config.run.init)
 
     output = config.output
@@ -90,7 +89,13 @@ def transfer(
         return callback(progress) if callback else None
 
     result = stylize(content.image, style_images, config, network=network, callback=report)
-    folder.save(result, record, alpha=content.alpha)
+    terms = make_terms(config.losses, num_styles=len(styles))
+    folder.save(
+        result,
+        record,
+        coefficients={term.name: term.weight for term in terms},
+        alpha=content.alpha,
+    )
     return Transfer(result, folder.image_path)
 
 
