@@ -25,6 +25,20 @@ MeanActivations = dict[str, npt.NDArray[np.float64]]
 """Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
 
 
+def check_model(model: str) -> None:
+    """Check that a network is one that can be normalized.
+
+    Raises:
+      InputError: it isn't VGG19.
+    """
+    if model != _MODEL:
+        raise InputError(
+            f"only {_MODEL} can be normalized, not {model}",
+            expected=f"{_MODEL}: mean activations of 1 are defined for a plain chain of convolutions",
+            remedy=f"use --model={_MODEL}, or leave the normalization out",
+        )
+
+
 def normalize_vgg(
     variables: Mapping[str, Any],
     images: Iterable[npt.NDArray[Any]],

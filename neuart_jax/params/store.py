@@ -1,8 +1,7 @@
 """Get the weights that a run asks for, check them, and make them a network."""
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from neuart_jax.params.download import Patience
 from neuart_jax.params.fingerprint import take_fingerprint
 from neuart_jax.params.fit_cache import load_fitted
 from neuart_jax.params.fitted import FitRecipe, make_fit_batch
-from neuart_jax.params.normalized import normalize_vgg
+from neuart_jax.params.normalized import check_model, normalize_vgg
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
 from neuart_jax.params.orthogonal import random_variables
 from neuart_jax.params.photographs import (
@@ -78,6 +77,10 @@ def load_network(
     """
     find_architecture(config.model)
     request = Request(config, tuple(layers), tuple(images), seed)
+    if config.normalize_weights:
+        # Better now than after a download or a fit.
+        check_model(config.model)
+        next(_photographs(config))
     loaded = _SOURCES.get(config.weights, _load_file)(request)
     request.check(loaded.weights, source=loaded.source)
     if config.normalize_weights:
@@ -146,23 +149,23 @@ def _load_random(request: Request) -> Loaded:
     )
 
 
+def _photographs(config: NetworkConfig) -> Iterator[Float32]:
+    if config.normalize_weights == "bundled":
+        return bundled_photographs()
+    return folder_photographs(os.path.expanduser(config.normalize_weights))
+
+
 def _normalize(loaded: Loaded, request: Request) -> Loaded:
     config, weights = request.config, loaded.weights
-    folder = config.normalize_weights
-    photographs = (
-        bundled_photographs
-        if folder == "bundled"
-        else functools.partial(folder_photographs, os.path.expanduser(folder))
-    )
     variables = normalize_vgg(
         nest(weights.variables),
-        photographs(),
+        _photographs(config),
         normalization=weights.normalization,
         pooling=config.pooling,
         padding=config.padding,
     )
     how = (
-        f"mean activation 1 over the image set {image_set_identity(photographs())}, "
+        f"mean activation 1 over the image set {image_set_identity(_photographs(config))}, "
         f"{config.pooling} pooling, {config.padding} padding"
     )
     return loaded._replace(
