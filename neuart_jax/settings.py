@@ -189,7 +189,7 @@ def _check_numbers(name: str, value: Any, *, whole: bool) -> tuple[Any, ...]:
     if isinstance(entries, numbers.Real) and not isinstance(entries, bool):
         entries = [entries]
     try:
-        parsed = tuple(float(entry) for entry in entries)
+        parsed = tuple(math.nan if isinstance(e, bool) else float(e) for e in entries)
     except (TypeError, ValueError, OverflowError):
         parsed = (math.nan,)
     good = all(math.isfinite(number) and number >= 0 for number in parsed)

@@ -34,7 +34,7 @@ def check_model(model: str) -> None:
     if model != _MODEL:
         raise InputError(
             f"only {_MODEL} can be normalized, not {model}",
-            expected=f"{_MODEL}: mean activations of 1 are defined for a plain chain of convolutions",
+            expected="a plain chain of convolutions, for which mean activations of 1 are defined",
             remedy=f"use --model={_MODEL}, or leave the normalization out",
         )
 
