@@ -10,7 +10,7 @@ from neuart_jax.images import load_image
 from neuart_jax.loop import Callback, Progress, Result
 from neuart_jax.objective import make_terms
 from neuart_jax.output import RunFolder, default_folder
-from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.params.store import BUNDLED_SET, NAMED_WEIGHTS
 from neuart_jax.record import Record
 from neuart_jax.starts import STARTS, check_start
 from neuart_jax.stylize import check_sizes, load_run_network, resolve_config, stylize
@@ -106,6 +106,8 @@ def _with_absolute_paths(config: Config) -> Config:
         paths["init"] = config.run.init
     if config.network.weights not in NAMED_WEIGHTS:
         paths["weights"] = config.network.weights
+    if config.network.normalize_weights not in ("", BUNDLED_SET):
+        paths["normalize_weights"] = config.network.normalize_weights
     absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
     styles = [str(Path(path).expanduser().resolve()) for path in config.images.style]
     return config.replace(style=styles, **absolute)

@@ -9,6 +9,7 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
+from standins import write_keras
 
 from neuart_jax import Config, pyramid, transfer
 from neuart_jax.console import ProgressBar
@@ -24,6 +25,7 @@ TINY = {
     "style_layers": "relu1_1",
     "size": 24,
     "scales": 1,
+    "optimizer": "adam",
 }
 
 
@@ -173,7 +175,6 @@ def test_frames_are_at_overall_steps_through_all_scales(monkeypatch, report_ever
         save_at="5,7,13,17,100",
         report_every=report_every,
         output=f"every{report_every}",
-        optimizer="adam",
     )
     result = transfer(config).result
     assert result.num_steps == 16
@@ -208,3 +209,33 @@ def test_the_next_stop_is_the_next_overall_step_asked_for(every, at, first_step)
             assert next_stop(done) == later[0]
         else:
             assert next_stop(done) > 10**9
+
+
+def test_normalized_weights_of_another_preprocessing_and_again_from_elsewhere(
+    run_main, capsys, monkeypatch
+):
+    write_keras(Path("mine.h5"), "vgg19")
+    Path("photos").mkdir()
+    save_image(Path("photos/one.png"), smooth_picture(20, 24, seed=5))
+    network = {"weights": "mine.h5", "preprocessing": "torch255", "normalize_weights": "photos"}
+    flags = {**TINY, **network, "content": "photo.png", "style": "painting.png", "steps": 2}
+    assert run_main(**flags, output="out") == 0
+    assert "normalized to mean activation 1 over the image set" in capsys.readouterr().err
+    record = json.loads(Path("out/config.json").read_text())
+    assert record["weights"]["normalized"].endswith("average pooling, reflect padding")
+    assert record["config"]["network"]["preprocessing"] == "torch255"
+
+    home = Path.cwd()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert run_main(config=home / "out/config.json", output="again") == 0
+    assert "differ" not in capsys.readouterr().err
+    assert_array_equal(pixels("again/result.png"), pixels(home / "out/result.png"))
+
+    save_image(home / "photos/two.png", smooth_picture(20, 24, seed=6))
+    assert run_main(config=home / "out/config.json", output="other", steps=1) == 0
+    assert "made with other weights" in capsys.readouterr().err
+    # Without its rescaling and with its own preprocessing it is another network.
+    empty = {"preprocessing": "", "normalize_weights": ""}
+    assert run_main(config=home / "out/config.json", output="plain", **empty) == 0
+    assert np.any(pixels("plain/result.png") != pixels("again/result.png"))

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
+from neuart_jax.config import FIELDS
 from neuart_jax.images import load_metadata, save_image
 from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.step import Status
 
@@ -321,6 +323,10 @@ def test_help_lists_every_section(tmp_path):
     assert done.returncode == 0
     for section in ("images", "network", "losses", "optimizer", "run", "output"):
         assert f"\n{section}: " in done.stdout
+    for name in ("config", "preset", *FIELDS):
+        assert f"\n  --{name}\n" in done.stdout or f"\n  --[no]{name}\n" in done.stdout
+    for name in PRESETS:
+        assert f"\n  {name}\n" in done.stdout
 
 
 def test_an_interrupt_keeps_the_best_picture(pictures, tmp_path):

@@ -150,7 +150,7 @@ def _load_random(request: Request) -> Loaded:
 
 
 def _photographs(config: NetworkConfig) -> Iterator[Float32]:
-    if config.normalize_weights == "bundled":
+    if config.normalize_weights == BUNDLED_SET:
         return bundled_photographs()
     return folder_photographs(os.path.expanduser(config.normalize_weights))
 
@@ -224,6 +224,9 @@ _SOURCES: dict[str, Callable[[Request], Loaded]] = {
     "random": _load_random,
     **dict.fromkeys(FLAVORS, _load_published),
 }
+
+BUNDLED_SET = "bundled"
+"""What `normalize_weights` may be, besides the name of a folder."""
 
 NAMED_WEIGHTS = tuple(_SOURCES)
 """What `weights` may be, besides the name of a file."""
