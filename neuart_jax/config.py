@@ -367,13 +367,13 @@ def parse_setting(name: str, text: Any) -> Any:
     Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
     """
     hint = FIELDS[name].hint
-    if not isinstance(text, str):
+    if not isinstance(text, str) or hint not in (int, float, float | None):
         return text
     try:
-        number = float(text) if hint in (int, float, float | None) and text else text
+        number = float(text)
     except ValueError:
         return text
-    return int(number) if hint is int and float(number).is_integer() else number
+    return int(number) if hint is int and number.is_integer() else number
 
 
 def describe_settings() -> str:

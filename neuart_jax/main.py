@@ -29,13 +29,13 @@ flags.DEFINE_string("preset", None, "recipe of a paper or of another project")
 
 def read_flags() -> tuple[Config, Record | None]:
     """Return the configuration that the flags describe, and the record it starts from."""
-    values = flags.FLAGS
+    values, preset = flags.FLAGS, flags.FLAGS.preset
     record = read_record(Path(values.config).expanduser()) if values.config else None
     # The earlier result's folder belongs to that result.
     config = record.config.replace(output="", overwrite=False) if record else Config()
-    config = config if values.preset is None else apply_preset(values.preset, config)
     given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}
-    return config.replace(**given), record
+    config = config.replace(**given) if preset is None else apply_preset(preset, config, **given)
+    return config, record
 
 
 def run(argv: list[str]) -> int:

@@ -4,6 +4,7 @@ A term is a pair of pure functions. Adding a loss of one's own means writing one
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -279,7 +280,7 @@ def make_terms(config: LossConfig, *, num_styles: int = 1) -> tuple[Term, ...]:
 def _style_shares(blend: Sequence[float], num_styles: int) -> list[float]:
     if not blend:
         return [1 / num_styles] * num_styles
-    if len(blend) != num_styles or sum(blend) <= 0:
+    if len(blend) != num_styles or not 0 < sum(blend) < math.inf:
         raise InputError(
             f"style_blend has {len(blend)} shares with the sum {sum(blend):g}",
             expected=f"{num_styles} shares, one for each style, not all of them 0",

@@ -1,13 +1,13 @@
 """A run's folder: the picture, its record, its metrics, a plot of the losses, frames."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from neuart_jax.config import LossConfig
 from neuart_jax.errors import InputError
 from neuart_jax.files import dump_json, write_atomically
 from neuart_jax.images import check_output_name, save_image
@@ -98,6 +98,7 @@ class RunFolder:
         result: Result,
         record: Record,
         *,
+        coefficients: Mapping[str, float],
         alpha: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """Write the picture, config.json, metrics.jsonl and losses.png.
@@ -105,13 +106,14 @@ class RunFolder:
         Args:
           result: what the run gave.
           record: what made it.
+          coefficients: loss term to its coefficient, for the plot.
           alpha: float32[height, width], the content's transparency.
         """
         text = record.to_json(result)
         save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
         _write_text(self.path / "config.json", text + "\n")
         self._write_metrics()
-        save_loss_plot(self.path / _PLOT_NAME, result, record.config.losses)
+        save_loss_plot(self.path / _PLOT_NAME, result, coefficients)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -119,13 +121,13 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
+def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]) -> None:
     """Plot the total after every step and the weighted terms at every report, as a PNG.
 
     Args:
       path: where to.
       result: with at least the loss of the start.
-      losses: the configuration's section, for the coefficients.
+      coefficients: loss term to its coefficient; a term without one is shown as it is.
     """
     # Half a second of start-up that only a finished run has to pay.
     from matplotlib.figure import Figure
@@ -137,8 +139,7 @@ def save_loss_plot(path: Path, result: Result, losses: LossConfig) -> None:
     for name in result.losses:
         if name == "total":
             continue
-        # A term of one's own has its coefficient elsewhere and is shown as it is.
-        weight = getattr(losses, f"{name}_weight", 1.0)
+        weight = coefficients.get(name, 1.0)
         axes.plot(
             steps,
             # Zero, the content's loss at a start from the content, has no place on a log axis.

@@ -119,8 +119,9 @@ PRESETS = {
             "steps": 1000,
         },
         reading=(
-            "It gives neither alpha and beta nor the learning rate for VGG19; taken: Gatys' ratio "
-            "1e-3 and a step of 10 of 255, as neural-style's Adam."
+            "For VGG19 it gives neither alpha and beta nor the learning rate nor the number of "
+            "steps; taken: Gatys' ratio 1e-3, a step of 10 of 255, as neural-style's Adam, and "
+            "1000 of them."
         ),
     ),
     "neuart-resnet50": Preset(
@@ -149,7 +150,8 @@ PRESETS = {
         },
         reading=(
             "It doesn't name its layers; taken: the last outputs of the four stages for style, "
-            "the third of them for content. The learning rate 20 is in units of 0 to 255."
+            "the third of them for content. The learning rate 20 is in units of 0 to 255. The "
+            "number of steps isn't given; taken: 1000."
         ),
     ),
     "capstone": Preset(
@@ -157,8 +159,8 @@ PRESETS = {
         settings=_CAPSTONE,
         reading=(
             "Its text sums over undivided Gram matrices, its code divides them by the number of "
-            "positions; taken: the code. Adam's constants are TensorFlow's tutorial's, "
-            "from which its layers, sizes and counts come."
+            "positions; taken: the code. Adam's constants and the start from the content are "
+            "TensorFlow's tutorial's, from which its layers, sizes and counts come."
         ),
     ),
     "capstone-two-styles": Preset(
@@ -308,8 +310,9 @@ PRESETS = {
             "steps": 500,
         },
         reading=(
-            "Three sizes by halves instead of five by the square root of two; Adam starts "
-            "afresh at each; no average of iterates; total variation over five points, "
+            "Three sizes by halves instead of five by the square root of two; 500 steps at each, "
+            "where it makes 1000 at the first; Adam starts afresh; no average of iterates; its "
+            "ridge of 1e-4 is in units of the variance; total variation over five points, "
             "not nine; reflected borders at every layer where it repeats them at the first. The "
             "weights are torchvision's, in timm's file."
         ),
@@ -358,13 +361,27 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def apply_preset(name: str, config: Config = Config()) -> Config:
+def apply_preset(name: str, config: Config = Config(), **settings: Any) -> Config:
     """Return the configuration with a recipe's settings put over it.
 
+    Args:
+      name: of the recipe.
+      config: what is beneath them.
+      **settings: what is put over them.
+
     Raises:
-      InputError: there is no recipe of that name.
+      InputError: there is no recipe of that name, a setting is not valid, or style pictures are
+        named, but fewer than the recipe wants.
     """
-    return config.replace(**find_preset(name).settings)
+    preset = find_preset(name)
+    config = config.replace(**{**preset.settings, **settings})
+    if 0 < len(config.images.style) < preset.num_styles:
+        raise InputError(
+            f"--preset={name} got {len(config.images.style)} style picture",
+            expected=f"{preset.num_styles} of them",
+            remedy="repeat the flag, --style=FILE --style=FILE, or take another preset",
+        )
+    return config
 
 
 def describe_presets() -> str:

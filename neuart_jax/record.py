@@ -76,7 +76,10 @@ class Record(NamedTuple):
 
     def differences(self, other: Self) -> list[str]:
         """Name what differs between two runs, besides settings, so that pixels may differ."""
-        mine, theirs = ({**r.inputs, **{"weights": r.weights.get("sha256")}} for r in (self, other))
+        mine, theirs = (
+            {**r.inputs, "weights": (r.weights.get("sha256"), r.weights.get("normalized"))}
+            for r in (self, other)
+        )
         different = [name for name in theirs if mine.get(name) != theirs[name]]
         changed = [n for n in other.versions if self.versions.get(n) != other.versions[n]]
         return different + [f"{name} {other.versions[name]}" for name in changed]

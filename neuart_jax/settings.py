@@ -89,7 +89,8 @@ def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> Lay
 def _parse_layer_weight(name: str, weight: Any) -> float:
     try:
         number = float(weight)
-    except (TypeError, ValueError):
+    # A whole number from JSON may be too large for a float.
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
         raise InputError(
@@ -188,8 +189,8 @@ def _check_numbers(name: str, value: Any, *, whole: bool) -> tuple[Any, ...]:
     if isinstance(entries, numbers.Real) and not isinstance(entries, bool):
         entries = [entries]
     try:
-        parsed = tuple(float(entry) for entry in entries)
-    except (TypeError, ValueError):
+        parsed = tuple(math.nan if isinstance(e, bool) else float(e) for e in entries)
+    except (TypeError, ValueError, OverflowError):
         parsed = (math.nan,)
     good = all(math.isfinite(number) and number >= 0 for number in parsed)
     if not good or (whole and not all(number.is_integer() for number in parsed)):

@@ -163,11 +163,14 @@ def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple
         raise InputError(
             "there is no style picture", expected="at least one", remedy="give one or more"
         )
-    numbers = [f" {index}" if len(pictures) > 1 else "" for index in range(1, len(pictures) + 1)]
-    return tuple(
-        check_image(picture, name=f"the style picture{number}")
-        for picture, number in zip(pictures, numbers, strict=True)
-    )
+    names = _style_names(len(pictures))
+    return tuple(check_image(p, name=name) for p, name in zip(pictures, names, strict=True))
+
+
+def _style_names(count: int) -> list[str]:
+    if count == 1:
+        return ["the style picture"]
+    return [f"the style picture {number}" for number in range(1, count + 1)]
 
 
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
@@ -210,10 +213,10 @@ def check_sizes(
     """Check that all images reach the deepest layer of a resolved configuration.
 
     Raises:
-      InputError: one of them is too small.
+      InputError: one of them is too small, or the styles' shares don't fit their number.
     """
-    terms = make_terms(config.losses)
-    names = ["the content picture", *["the style picture"] * len(style_images)]
+    terms = make_terms(config.losses, num_styles=len(style_images))
+    names = ["the content picture", *_style_names(len(style_images))]
     for image, name in zip((content_image, *style_images), names, strict=True):
         height, width = np.shape(image)[:2]
         check_image_size(
@@ -232,7 +235,7 @@ def load_run_network(
     """Load or fit the network of a resolved configuration; see `params.store.load_network`."""
     return load_network(
         config.network,
-        layers=_all_layers(make_terms(config.losses)),
+        layers=_all_layers(make_terms(config.losses, num_styles=len(style_images))),
         images=[np.asarray(image) for image in (content_image, *style_images)],
         seed=config.run.seed,
     )

@@ -10,6 +10,7 @@ from neuart_jax.images import load_image
 from neuart_jax.loop import Callback, Progress, Result
 from neuart_jax.objective import make_terms
 from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.params.photographs import BUNDLED_SET
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.record import Record
 from neuart_jax.starts import STARTS, check_start
@@ -63,7 +64,6 @@ def transfer(
     styles = [load_image(path, size=size, enlarge=images.enlarge) for path in images.style]
     style_images = [style.image for style in styles]
     check_sizes(config, content.image, style_images)
-    make_terms(config.losses, num_styles=len(styles))  # Complains about shares that don't fit.
     check_start(config.run.init)
 
     output = config.output
@@ -90,7 +90,13 @@ def transfer(
         return callback(progress) if callback else None
 
     result = stylize(content.image, style_images, config, network=network, callback=report)
-    folder.save(result, record, alpha=content.alpha)
+    terms = make_terms(config.losses, num_styles=len(styles))
+    folder.save(
+        result,
+        record,
+        coefficients={term.name: term.weight for term in terms},
+        alpha=content.alpha,
+    )
     return Transfer(result, folder.image_path)
 
 
@@ -101,6 +107,8 @@ def _with_absolute_paths(config: Config) -> Config:
         paths["init"] = config.run.init
     if config.network.weights not in NAMED_WEIGHTS:
         paths["weights"] = config.network.weights
+    if config.network.normalize_weights not in ("", BUNDLED_SET):
+        paths["normalize_weights"] = config.network.normalize_weights
     absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
     styles = [str(Path(path).expanduser().resolve()) for path in config.images.style]
     return config.replace(style=styles, **absolute)

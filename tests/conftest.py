@@ -1,6 +1,9 @@
 """What all tests share: strict broadcasting, small pictures, no network, no cache of the user's."""
 
-from collections.abc import Iterator
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +34,41 @@ def private_cache(
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Run the command line in this process, since a new one would take seconds; get its exit code.
+
+    Called with flags by name; one given a list is repeated.
+    """
+    from absl import flags
+
+    from neuart_jax import main
+
+    logger = logging.getLogger("neuart_jax")
+    before = logger.propagate, logger.level
+    cache = jax.config.jax_compilation_cache_dir
+
+    def run(**given: object) -> int:
+        arguments = [
+            f"--{name}={one}"
+            for name, value in given.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
+        monkeypatch.setattr(sys, "argv", ["neuart", *arguments])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr(logger, "handlers", [])
+        flags.FLAGS.unparse_flags()
+        for name in flags.FLAGS:
+            flags.FLAGS[name].unparse()
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        return int(ended.value.code or 0)
+
+    yield run
+    logger.propagate, logger.level = before
+    jax.config.update("jax_compilation_cache_dir", cache)
 
 
 def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:

@@ -104,14 +104,22 @@ def _positions(features: np.ndarray) -> int:
     return features.shape[0] * features.shape[1]
 
 
-def adam(image: np.ndarray, gradient_fn: object, learning_rates: list[float]) -> np.ndarray:
+def adam(
+    image: np.ndarray,
+    gradient_fn: object,
+    learning_rates: list[float],
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> np.ndarray:
     """Kingma & Ba 2014, Algorithm 1, pixels projected to [0, 1] after every step."""
     first = np.zeros_like(image)
     second = np.zeros_like(image)
     for step, rate in enumerate(learning_rates, 1):
         gradient = gradient_fn(image)  # type: ignore[operator]
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.999 * second + 0.001 * gradient**2
-        unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
-        image = np.clip(image - rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8), 0, 1)
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient**2
+        unbiased = first / (1 - beta1**step), second / (1 - beta2**step)
+        image = np.clip(image - rate * unbiased[0] / (np.sqrt(unbiased[1]) + epsilon), 0, 1)
     return image

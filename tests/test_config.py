@@ -10,6 +10,11 @@ from neuart_jax.settings import nearest, parse_layer_weights
 
 CHANGED = Config().replace(
     content="a.png",
+    style=["a,b.png", "c.png"],
+    style_blend="3,0.5",
+    save_at=(200, 400),
+    temperature=4,
+    content_weight=0,
     size=777,
     enlarge=True,
     weights="fitted",
@@ -116,12 +121,85 @@ def test_bad_layer_weights(value, sentence):
         ("content", 5, "content=5; expected a text"),
         ("optimizer", "lbgfs", "optimizer='lbgfs' is not known; expected one of lbfgs"),
         ("pooling", "avg", "pooling='avg' is not known; expected one of average, max"),
+        ("temperature", 0, "temperature=0; expected a finite number of at least 1e-06; see --help"),
+        ("content_weight", math.inf, "content_weight=inf; expected a finite number of at least 0"),
+        ("content_weight", False, "content_weight=False; expected a finite number of at least 0"),
+        ("style_loss", "", "style_loss='' is not known"),
+        ("style_loss", None, "style_loss=None; expected a text"),
+        ("tv_weight", None, "tv_weight=None; expected a finite number of at least 0"),
+        ("tv_weight", "", "tv_weight=''; expected a finite number of at least 0"),
+        ("style", 5, "style=5; expected a text, or a list of texts that aren't empty"),
+        ("style", ["a.png", 5], "style=['a.png', 5]; expected a text, or a list"),
+        ("style", ["a.png", ""], "style=['a.png', '']; expected a text, or a list"),
+        ("style", None, "style=None; expected a text, or a list"),
+        ("style", {"a.png": 1}, "style={'a.png': 1}; expected a text, or a list"),
+        ("style_blend", "3;1", "style_blend='3;1'; expected finite numbers of at least 0 with"),
+        ("style_blend", "3,-1", "style_blend='3,-1'; expected finite numbers"),
+        ("style_blend", "nan", "style_blend='nan'; expected finite numbers"),
+        ("style_blend", [math.inf], "style_blend=[inf]; expected finite numbers"),
+        ("style_blend", [10**400], "style_blend=[1000"),
+        ("style_blend", None, "style_blend=None; expected finite numbers"),
+        ("style_blend", True, "style_blend=True; expected finite numbers"),
+        ("style_blend", [True], "style_blend=[True]; expected finite numbers"),
+        ("style_blend", [[1]], "style_blend=[[1]]; expected finite numbers"),
+        ("save_at", "1.5", "save_at='1.5'; expected whole numbers of at least 0 with commas"),
+        ("save_at", [200, 0.5], "save_at=[200, 0.5]; expected whole numbers"),
+        ("save_at", "-200", "save_at='-200'; expected whole numbers"),
     ],
 )
 def test_bad_values(name, value, sentence):
     with pytest.raises(InputError) as caught:
         Config().replace(**{name: value})
     assert str(caught.value).startswith(sentence)
+
+
+def test_a_weight_too_large_for_a_float_is_refused():
+    with pytest.raises(InputError, match=r"layer 'a' has the weight 1000.*; expected a finite"):
+        Config.from_dict(json.loads('{"losses": {"style_layers": {"a": 1' + 400 * "0" + "}}}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("style", "a,b.png", ("a,b.png",)),  # As one flag, or as records had it once.
+        ("style", "", ()),
+        ("style", [], ()),
+        ("style", ("a.png", "b.png"), ("a.png", "b.png")),
+        ("style_blend", "3,1", (3.0, 1.0)),
+        ("style_blend", " 3 , 1e-3 ,", (3.0, 0.001)),
+        ("style_blend", "", ()),
+        ("style_blend", 2, (2.0,)),
+        ("style_blend", [np.float32(0.5), 1], (0.5, 1.0)),
+        ("save_at", "200,4e2", (200, 400)),
+        ("save_at", 7, (7,)),
+        ("save_at", [], ()),
+        ("content_weight", "", None),
+        ("content_weight", None, None),
+        ("content_weight", 0, 0.0),
+        ("temperature", "", None),
+        ("smoothing", "", ""),
+        ("smoothing", None, ""),
+        ("preprocessing", "", ""),
+        ("normalize_weights", "", ""),
+        ("content_layers", "", ()),
+    ],
+)
+def test_values_that_are_lists_or_empty(name, value, expected):
+    config = Config().replace(**{name: parse_setting(name, value)})
+    found = getattr(getattr(config, FIELDS[name].section), name)
+    assert found == expected
+    if isinstance(found, tuple):
+        assert [type(item) for item in found] == [type(item) for item in expected]
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_json_has_plain_lists_and_null():
+    sections = CHANGED.to_dict()
+    assert sections["images"]["style"] == ["a,b.png", "c.png"]
+    assert sections["losses"]["style_blend"] == [3.0, 0.5]
+    assert sections["output"]["save_at"] == [200, 400]
+    assert sections["losses"]["style_layers"] == {"relu1_1": 3.0}
+    assert Config().to_dict()["losses"]["content_weight"] is None
 
 
 def test_an_unknown_setting_names_the_nearest():
@@ -155,6 +233,12 @@ def test_bad_documents(document, sentence):
         ("tv_weight", "1e-3", 1e-3),
         ("content", "5", "5"),
         ("style_layers", "a:1", "a:1"),
+        ("content_weight", "5", 5.0),
+        ("content_weight", "", ""),
+        ("size", "", ""),
+        ("style_blend", "3,1", "3,1"),
+        ("style", ["a.png"], ["a.png"]),
+        ("print_losses", True, True),
     ],
 )
 def test_settings_as_text(name, text, expected):

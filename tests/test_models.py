@@ -405,46 +405,111 @@ def plain_batch_norm(features, variables, name):
     return (features - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
 
-def torchvision_resnet(variables, image):
-    """ResNet50 "V1.5" written out: the stride lies on the 3x3 convolution and on the shortcut."""
+def mean_of_windows(features):
+    return lax.reduce_window(features, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
 
-    def conv_bn(features, name, **options):
-        convolved = plain_convolution(features, variables, f"{name}_conv", **options)
+
+def resnet_written_out(variables, image, *, stride_on="3x3", pooling="max", padding="zero"):
+    """ResNet50's first two stages, by default "V1.5": the stride lies on the 3x3 convolution."""
+    mode = {"zero": "constant", "reflect": "reflect"}[padding]
+    on_first, on_second = (2, 1) if stride_on == "1x1" else (1, 2)
+
+    def conv_bn(features, name, *, stride=1, **options):
+        step = stride if pooling == "max" else 1
+        convolved = plain_convolution(
+            features, variables, f"{name}_conv", stride=step, mode=mode, **options
+        )
+        if step < stride:
+            convolved = mean_of_windows(convolved)
         return plain_batch_norm(convolved, variables, f"{name}_bn")
 
     layers = {}
     features = jnp.maximum(conv_bn(image[None], "conv1", stride=2, padding=3), 0)
     layers["conv1_relu"] = features
-    features = lax.reduce_window(
-        features, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    )
+    if pooling == "average":
+        features = mean_of_windows(features)
+    else:
+        margins = ((0, 0), (1, 1), (1, 1), (0, 0))
+        features = lax.reduce_window(
+            features, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), margins
+        )
     layers["pool1_pool"] = features
     for stage, num_blocks in ((2, 3), (3, 4)):
         for block in range(1, num_blocks + 1):
             name = f"conv{stage}_block{block}"
-            stride = 2 if (stage, block) == (3, 1) else 1
+            halves = (stage, block) == (3, 1)
+            first, second = (on_first, on_second) if halves else (1, 1)
             shortcut = features
             if block == 1:
-                shortcut = conv_bn(features, f"{name}_0", stride=stride)
-            features = jnp.maximum(conv_bn(features, f"{name}_1"), 0)
+                shortcut = conv_bn(features, f"{name}_0", stride=2 if halves else 1)
+            features = jnp.maximum(conv_bn(features, f"{name}_1", stride=first), 0)
             layers[f"{name}_1_relu"] = features
-            features = jnp.maximum(conv_bn(features, f"{name}_2", stride=stride, padding=1), 0)
+            features = jnp.maximum(conv_bn(features, f"{name}_2", stride=second, padding=1), 0)
             layers[f"{name}_2_relu"] = features
             features = jnp.maximum(conv_bn(features, f"{name}_3") + shortcut, 0)
             layers[f"{name}_out"] = features
     return {name: feature[0] for name, feature in layers.items()}
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (45, 66)])
-def test_resnet50_with_the_stride_on_the_3x3_equals_it_written_out(variables_of, height, width):
+# Keras has the remaining one: the stride on the 1x1, maxima and zeros.
+@pytest.mark.parametrize(
+    ("stride_on", "pooling", "padding", "height", "width"),
+    [
+        ("3x3", "max", "zero", 32, 32),
+        ("3x3", "max", "zero", 45, 66),
+        ("3x3", "max", "reflect", 37, 50),
+        ("1x1", "max", "reflect", 37, 50),
+        ("3x3", "average", "zero", 37, 50),
+        ("3x3", "average", "reflect", 45, 66),
+        ("1x1", "average", "zero", 32, 32),
+        ("1x1", "average", "reflect", 37, 50),
+    ],
+)
+def test_resnet50_equals_it_written_out(variables_of, stride_on, pooling, padding, height, width):
     variables = variables_of("resnet50")
     image = random_image(height, width) - 0.5
-    reference = jax.jit(torchvision_resnet)(variables, image)
-    module = resnet50.ResNet50(stride_on="3x3")
+    options = {"stride_on": stride_on, "pooling": pooling, "padding": padding}
+    reference = jax.jit(functools.partial(resnet_written_out, **options))(variables, image)
+    module = resnet50.ResNet50(**options)
     apply = jax.jit(functools.partial(module.apply, layers=tuple(reference)))
     features = apply(nest(variables), image)
     for name, expected in reference.items():
         assert relative_error(features[name], np.asarray(expected)) < 1e-5, name
+
+
+@pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_averaging_resnet50_overlooks_no_pixel(variables_of, stride_on, flat):
+    """Strides leave positions out; means don't, but for an odd last row or column."""
+    layer = "conv3_block1_out"
+    module = resnet50.ResNet50(stride_on=stride_on, pooling="average", padding="reflect")
+    variables = nest(keep_until("resnet50", variables_of("resnet50"), layer))
+    image = np.full((33, 42, 3), 0.3, np.float32) if flat else random_image(33, 42)
+
+    @jax.jit
+    @jax.grad
+    def gradient_fn(image):
+        return jnp.sum(module.apply(variables, image, layers=(layer,))[layer] ** 2)
+
+    gradient = np.asarray(gradient_fn(image))
+    assert np.all(np.isfinite(gradient))
+    assert np.min(np.abs(gradient[:32, :40]).max(axis=-1)) > 1e-4 * np.abs(gradient).max()
+
+
+def test_averaging_resnet50_halves_every_layer_downwards():
+    module = resnet50.ResNet50(pooling="average")
+    order = []
+
+    def run(key):
+        features, _ = module.init_with_output(key, jnp.zeros((70, 93, 3)))
+        order.extend(features)
+        return features
+
+    features = jax.eval_shape(run, jax.random.key(0))
+    assert tuple(order) == resnet50.layer_names()
+    for name, feature in features.items():
+        stride, margin = resnet50.layer_stride(name), 6 if name == "conv1_pad" else 0
+        assert feature.shape[:2] == (70 // stride + margin, 93 // stride + margin), name
 
 
 def keep_until(model, variables, layer):
@@ -546,28 +611,36 @@ def test_a_model_that_is_not_there_is_answered_with_the_known_ones(wrong):
         find_architecture(wrong)
 
 
+AVERAGE_REFLECT = {"pooling": "average", "padding": "reflect"}
+
+
 @pytest.mark.parametrize(
-    ("model", "padding", "layers", "smallest"),
+    ("model", "options", "layers", "smallest"),
     [
-        ("vgg19", "zero", ("relu1_1",), 1),
-        ("vgg19", "zero", ("relu2_1", "conv1_1"), 2),
-        ("vgg19", "zero", ("relu1_1", "pool5"), 32),
-        ("vgg19", "reflect", ("relu1_1",), 2),
-        ("vgg19", "reflect", ("relu1_1", "relu2_1"), 4),
-        ("vgg19", "reflect", ("relu5_1",), 32),
-        ("resnet50", "zero", ("conv1_relu",), 2),
-        ("resnet50", "reflect", ("conv2_block1_out",), 4),
-        ("resnet50", "zero", ("pool1_pad",), 2),
-        ("resnet50", "reflect", ("conv3_block1_out", "conv1_pad"), 8),
+        ("vgg19", {"padding": "zero"}, ("relu1_1",), 1),
+        ("vgg19", {"padding": "zero"}, ("relu2_1", "conv1_1"), 2),
+        ("vgg19", {"padding": "zero"}, ("relu1_1", "pool5"), 32),
+        ("vgg19", {"padding": "reflect"}, ("relu1_1",), 2),
+        ("vgg19", {"padding": "reflect"}, ("relu1_1", "relu2_1"), 4),
+        ("vgg19", {"padding": "reflect"}, ("relu5_1",), 32),
+        ("resnet50", {"padding": "zero"}, ("conv1_relu",), 2),
+        ("resnet50", {"padding": "zero"}, ("pool1_pad",), 2),
+        ("resnet50", {"padding": "zero", "pooling": "average"}, ("pool1_pad",), 2),
+        ("resnet50", {"padding": "reflect"}, ("conv1_relu", "conv1_pad"), 4),
+        ("resnet50", {"padding": "reflect"}, ("conv2_block1_out",), 8),
+        ("resnet50", {"padding": "zero", "pooling": "average"}, ("conv3_block1_out",), 8),
+        ("resnet50", AVERAGE_REFLECT, ("conv3_block1_out", "conv1_pad"), 16),
+        ("resnet50", AVERAGE_REFLECT | {"stride_on": "3x3"}, ("conv3_block1_out",), 16),
     ],
 )
-def test_the_smallest_picture_that_passes_also_runs(variables_of, model, padding, layers, smallest):
+def test_the_smallest_picture_that_passes_also_runs(variables_of, model, options, layers, smallest):
+    padding = options["padding"]
+
     def check(height, width):
         check_image_size(
             model, layers, height=height, width=width, padding=padding, name="the content"
         )
 
-    options = {"padding": padding} if "padding" in MODELS[model].options else {}
     apply = jax.jit(functools.partial(MODELS[model].make_module(**options).apply, layers=layers))
     check(smallest, smallest)
     check(smallest, 2 * smallest + 1)

@@ -53,6 +53,35 @@ def test_adam_is_the_papers_algorithm_with_projection(target):
     assert (images[-1].min(), images[-1].max()) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {"beta1": 0.5, "beta2": 0.7, "epsilon": 0.3},
+        {"beta1": 0.0},
+        {"beta2": 0.0},
+        {"epsilon": 0.0},
+        {"beta1": 0.99, "epsilon": 0.1},
+    ],
+)
+def test_adams_constants_reach_it(constants, target):
+    rates = [0.02] * 6
+    config = OptimizerConfig(optimizer="adam", learning_rate=0.02, schedule="constant", **constants)
+    run = make_run_fn(quadratic, make_optimizer(config, num_steps=6), StopRule(6), chunk_steps=6)
+    seen = []
+    run(
+        jnp.full((2, 2, 3), 0.5),
+        None,
+        jnp.asarray(target),
+        callback=lambda progress: seen.append(progress.image()),
+    )
+    start, gradient_fn = np.full((2, 2, 3), 0.5), lambda x: 2 * SCALES * (x - target)
+    expected = reference.adam(start, gradient_fn, rates, **constants)
+    assert_allclose(seen[-1], expected, atol=2e-6)
+    assert np.abs(expected - reference.adam(start, gradient_fn, rates)).max() > (
+        0.0 if constants == {"epsilon": 0.0} else 1e-3
+    )
+
+
 def test_lbfgs_finds_the_minimum_that_scipy_finds():
     start = np.full((1, 2, 3), 0.3, np.float32)
     run = make_run_fn(rosenbrock, make_lbfgs(history=10), StopRule(60), chunk_steps=20)

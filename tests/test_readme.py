@@ -8,6 +8,8 @@ import pytest
 
 from neuart_jax.config import FIELDS
 from neuart_jax.images import save_image
+from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -29,9 +31,15 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
 
 
 def test_flags_and_files_named_exist():
-    known = {*FIELDS, "config", "help"}
+    known = {*FIELDS, "config", "preset", "help"}
     for flag in re.findall(r"--([a-z_]+)", README):
         assert flag in known, flag
+    for preset in re.findall(r"--preset=([\w-]+)", README):
+        assert preset in PRESETS, preset
+    for weights in re.findall(r"^\| `([a-z0-9-]+)`", README, re.MULTILINE):
+        assert weights in NAMED_WEIGHTS, weights
+    for weights in NAMED_WEIGHTS:
+        assert f"| `{weights}`" in README, weights
     for path in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"`((?:\w+/)?\w+\.py)`", README):

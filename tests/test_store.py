@@ -20,11 +20,14 @@ from standins import (
 
 from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
+from neuart_jax.images import save_image
 from neuart_jax.models import resnet50, vgg19
 from neuart_jax.params import catalog, fit_cache, published
 from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
+from neuart_jax.params.conventions import TORCH
 from neuart_jax.params.fitted import VERSION, FitRecipe
+from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
 from neuart_jax.params.store import NAMED_WEIGHTS, load_network
 
 
@@ -310,6 +313,179 @@ def test_a_file_of_another_model_is_refused(load, tmp_path):
         load(write_keras(tmp_path / "mine.h5", "resnet50"))
     with pytest.raises(InputError, match="holds weights of resnet50; .*add --model=resnet50"):
         load(write_converted(tmp_path / "mine.safetensors", "resnet50"))
+
+
+@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+def test_random_filters_are_made_by_the_seed_and_calibrated_on_the_pictures(load, model, cache):
+    network = load("random", model=model, seed=5)
+    assert network.message == (
+        "Weights: random orthogonal filters, seed 5, calibrated on the pictures."
+    )
+    assert set(network.identity) == {"name", "file", "sha256"}
+    assert network.identity["name"] == f"random, version {RANDOM_VERSION}"
+    assert network.identity["file"] == ""
+    np.testing.assert_array_equal(network.params.std, np.float32(FITTED[1]))
+    assert not cache.exists()  # Cheaper to make than to keep.
+
+    again = load("random", model=model, seed=5)
+    assert_equal_bits(network, again)
+    assert again.identity == network.identity
+    other = load("random", model=model, seed=6)
+    assert other.identity["sha256"] != network.identity["sha256"]
+    kernels = [
+        np.asarray(flatten(n.params.variables)[f"{PATH[model]}/kernel"]).reshape(-1, 64)
+        for n in (network, other)
+    ]
+    # 27 or 147 inputs; the fewer of filters and inputs are orthogonal to each other up to scale.
+    directions = [k / np.linalg.norm(k, axis=0) for k in kernels]
+    assert np.abs(np.sum(directions[0] * directions[1], axis=0)).max() < 0.9
+
+
+def test_random_filters_see_every_style(load, content_image, style_image):
+    pair = (content_image[:16, :20], style_image[:20, :16])
+    pictures = [pair, (*pair, style_image[20:40, :16])]
+    # The fixture hands two on; a third one is a style more.
+    networks = [
+        load_network(NetworkConfig(weights="random"), layers=("relu1_1",), images=images, seed=0)
+        for images in pictures
+    ]
+    assert networks[0].identity["sha256"] != networks[1].identity["sha256"]
+
+
+def literal_mean_activations(kernel, bias, pictures):
+    """Mean of each filter of the first layer over all positions, borders reflected."""
+    total, count = 0.0, 0
+    for picture in pictures:
+        seen = 255 * picture.astype(np.float64) - [123.68, 116.779, 103.939]
+        padded = np.pad(seen, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+        responses = np.einsum("yxcij,ijcf->yxf", windows, kernel) + bias
+        total = total + np.maximum(responses, 0).sum(axis=(0, 1))
+        count += picture.shape[0] * picture.shape[1]
+    return total / count
+
+
+def test_weights_are_normalized_over_a_folder_of_ones_own(
+    load, tmp_path, content_image, style_image, monkeypatch
+):
+    path = write_keras(tmp_path / "mine.h5", "vgg19")
+    (tmp_path / "photos").mkdir()
+    pictures = [np.round(255 * p) / 255 for p in (content_image, style_image)]
+    for number, picture in enumerate(pictures):
+        save_image(tmp_path / f"photos/{number}.png", picture.astype(np.float32))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plain, network = load(path), load(path, normalize_weights="~/photos")
+    kernel, bias = first_convolution("vgg19")
+    means = literal_mean_activations(kernel[:, :, ::-1].astype(np.float64), bias, pictures)
+    found = flatten(network.params.variables)
+    np.testing.assert_allclose(
+        found["params/conv1_1/kernel"], kernel[:, :, ::-1] / means, rtol=1e-4
+    )
+    np.testing.assert_allclose(found["params/conv1_1/bias"], bias / means, rtol=1e-4)
+    how = network.identity["normalized"]
+    assert how.startswith("mean activation 1 over the image set ")
+    assert how.endswith(", average pooling, reflect padding")
+    assert network.message == f"{plain.message[:-1]}, normalized to {how}."
+    assert {**plain.identity, "normalized": how} == network.identity
+    np.testing.assert_array_equal(network.params.mean, plain.params.mean)
+
+
+def test_weights_are_normalized_over_the_bundled_photographs(load, tmp_path, monkeypatch):
+    path = write_keras(tmp_path / "mine.h5", "vgg19")
+    asked = []
+
+    def photographs():
+        asked.append(1)
+        return iter([np.full((8, 8, 3), 0.7, np.float32), np.zeros((9, 7, 3), np.float32)])
+
+    monkeypatch.setattr("neuart_jax.params.store.bundled_photographs", photographs)
+    network = load(path, normalize_weights="bundled", padding="zero", pooling="max")
+    assert asked
+    assert network.identity["normalized"].endswith(", max pooling, zero padding")
+
+
+@pytest.mark.parametrize("weights", ["fitted", "random"])
+def test_fitted_and_random_weights_are_normalized_as_well(load, tmp_path, content_image, weights):
+    (tmp_path / "photos").mkdir()
+    save_image(tmp_path / "photos/one.png", content_image)
+    network = load(weights, normalize_weights=str(tmp_path / "photos"))
+    assert ", normalized to mean activation 1 over " in network.message
+    assert network.message.endswith("padding.")
+
+
+@pytest.mark.parametrize("weights", ["fitted", "imagenet", "random"])
+def test_only_vgg19_is_normalized_and_this_is_said_before_any_work(load, no_more_fits, weights):
+    no_more_fits()
+    with pytest.raises(InputError) as caught:
+        load(weights, model="resnet50", normalize_weights="bundled")
+    assert str(caught.value) == (
+        "only vgg19 can be normalized, not resnet50; expected a plain chain of convolutions, for "
+        "which mean activations of 1 are defined; use --model=vgg19, or leave the normalization "
+        "out."
+    )
+
+
+def test_a_folder_that_nothing_can_be_normalized_over(load, tmp_path, no_more_fits):
+    no_more_fits()
+    with pytest.raises(InputError, match="nowhere can't be read .No such file or directory."):
+        load("fitted", normalize_weights=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty has no pictures; expected a folder with photogr"):
+        load("fitted", normalize_weights=str(tmp_path / "empty"))
+
+
+TORCH_255 = (TORCH[0], (1 / 255,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "normalization", "is_turned"),
+    [
+        ("", CAFFE, True),
+        ("caffe", CAFFE, True),
+        ("torch", TORCH, False),
+        ("torch255", TORCH_255, True),
+    ],
+)
+def test_a_file_sees_what_is_asked_for(load, tmp_path, preprocessing, normalization, is_turned):
+    """A Keras file said to want torch's pictures has its kernel in torch's order of the colors."""
+    path = write_keras(tmp_path / "mine.h5", "vgg19")
+    network = load(path, preprocessing=preprocessing)
+    np.testing.assert_array_equal(network.params.mean, np.float32(normalization[0]))
+    np.testing.assert_array_equal(network.params.std, np.float32(normalization[1]))
+    kernel, _ = first_convolution("vgg19")
+    np.testing.assert_array_equal(
+        network.params.variables["params"]["conv1_1"]["kernel"],
+        kernel[:, :, ::-1] if is_turned else kernel,
+    )
+
+
+@pytest.mark.parametrize("weights", ["auto", "imagenet"])
+@pytest.mark.parametrize(
+    ("preprocessing", "normalization"), [("torch", TORCH), ("torch255", TORCH_255)]
+)
+def test_published_weights_see_what_is_asked_for(
+    load, weights_dir, monkeypatch, weights, preprocessing, normalization
+):
+    publish(monkeypatch, write_keras(weights_dir / published_file("vgg19").name, "vgg19"))
+    network = load(weights, preprocessing=preprocessing)
+    assert_is_the_first_convolution(network, "vgg19")  # Whose colors are known.
+    np.testing.assert_array_equal(network.params.mean, np.float32(normalization[0]))
+    np.testing.assert_array_equal(network.params.std, np.float32(normalization[1]))
+
+
+def test_a_file_of_ours_states_what_it_was_trained_on_and_may_see_something_else(load, tmp_path):
+    path = write_converted(tmp_path / "mine.safetensors", "vgg19")
+    network = load(path, preprocessing="torch255")
+    np.testing.assert_array_equal(network.params.mean, np.float32(TORCH[0]))
+    with pytest.raises(InputError, match="preprocessing 'torch' was given for .* states its own"):
+        load(path, preprocessing="torch")
+
+
+@pytest.mark.parametrize("weights", ["fitted", "random"])
+def test_filters_made_from_the_pictures_see_them_as_they_were_made(load, weights):
+    network = load(weights, preprocessing="caffe")
+    np.testing.assert_array_equal(network.params.mean, np.float32(FITTED[0]))
+    np.testing.assert_array_equal(network.params.std, np.float32(FITTED[1]))
 
 
 def test_a_model_that_is_not_there_is_refused(load):

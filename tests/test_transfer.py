@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
+from neuart_jax.config import FIELDS
 from neuart_jax.images import load_metadata, save_image
 from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.step import Status
 
@@ -227,6 +229,7 @@ def test_a_file_in_the_folders_place(tmp_path):
         RunFolder(tmp_path / "taken/deeper", image_name="result.png", overwrite=False)
 
 
+RESNET = {"model": "resnet50", "content_layers": "stem", "style_layers": "stem"}
 BAD_FLAGS = [
     ({"content": ""}, "--content is missing; expected two pictures"),
     ({"style": "nowhere.png"}, "nowhere.png"),
@@ -236,6 +239,9 @@ BAD_FLAGS = [
     ({"content": "dot.png"}, "the content picture is 1x1 pixels; expected at least 4 pixels"),
     ({"size": "-5"}, "size=-5; expected a whole number"),
     ({"size": "big"}, "size='big'; expected a whole number"),
+    ({"steps": ""}, "steps=''; expected a whole number"),
+    ({"tv_weight": ""}, "tv_weight=''; expected a finite number"),
+    ({"seed": "1e400"}, "seed=inf; expected a whole number"),
     ({"size": "4"}, "the content picture is 4x3 pixels; expected at least"),
     ({"tv_weight": "nan"}, "tv_weight=nan; expected a finite number"),
     ({"style_layers": "relu1_1,relu9_9"}, "vgg19 has no layer 'relu9_9'"),
@@ -250,19 +256,47 @@ BAD_FLAGS = [
     ({"config": "text.png"}, "text.png"),
     ({"config": "broken.json"}, "broken.json is not JSON"),
     ({"init": "nothing"}, "--init="),
+    ({"preset": "gatys"}, "--preset=gatys is not known; expected one of neuart-vgg19"),
+    ({"preset": ""}, "--preset= is not known"),
+    ({"preset": "capstone-two-styles"}, "got 1 style picture; expected 2 of them"),
+    ({"preset": "neuart-resnet50"}, "resnet50 has no layer 'relu2_1'"),
+    ({"style": ["a.png", ""]}, "expected a text, or a list of texts that aren't empty"),
+    ({"style": ["text.png", "text.png"]}, "text.png"),
+    ({"style_blend": "3,1"}, "style_blend has 2 shares with the sum 4; expected 1 shares"),
+    ({"style_blend": "0"}, "style_blend has 1 shares with the sum 0"),
+    ({"style_blend": "a,b"}, "style_blend='a,b'; expected finite numbers of at least 0"),
+    ({"style_blend": "1,-1"}, "style_blend='1,-1'; expected finite numbers of at least 0"),
+    ({"style_mix": "mixed"}, "style_mix='mixed' is not known; expected one of separate, blended"),
+    ({"style_loss": "grams"}, "style_loss='grams' is not known"),
+    ({"content_loss": "half"}, "content_loss='half' is not known"),
+    ({"tv_loss": "squares"}, "tv_loss='squares' is not known"),
+    ({"pixel_scale": "0"}, "pixel_scale=0.0; expected a finite number of at least 1e-06"),
+    ({"smoothing": "hard"}, "smoothing='hard' is not known; expected one of none, softmax"),
+    ({"temperature": "0"}, "temperature=0.0; expected a finite number of at least 1e-06"),
+    ({"temperature": "hot"}, "temperature='hot'; expected a finite number"),
+    ({"content_weight": "-1"}, "content_weight=-1.0; expected a finite number of at least 0"),
+    ({"content_weight": "0", "style_weight": "0"}, "content_weight and style_weight are both 0"),
+    ({"beta1": "1"}, "beta1=1.0; expected a finite number of at least 0 and at most 0.9999"),
+    ({"beta2": "2"}, "beta2=2.0; expected a finite number of at least 0 and at most 0.99999"),
+    ({"epsilon": "-1e-8"}, "epsilon=-1e-08; expected a finite number of at least 0"),
+    ({"noise": "pink"}, "noise='pink' is not known; expected one of gaussian, uniform"),
+    ({"noise_center": "white"}, "noise_center='white' is not known; expected one of gray"),
+    ({"noise_scale": "-1"}, "noise_scale=-1.0; expected a finite number"),
+    ({"save_at": "1.5"}, "save_at='1.5'; expected whole numbers of at least 0"),
+    ({"save_at": "200;400"}, "save_at='200;400'; expected whole numbers"),
+    ({"print_losses": "often"}, "print_losses"),
+    ({"preprocessing": "keras"}, "preprocessing='keras' is not known; expected one of caffe"),
+    ({"normalize_weights": "nowhere"}, "nowhere can't be read (No such file or directory)"),
+    ({"normalize_weights": "bundled", **RESNET}, "only vgg19 can be normalized, not resnet50"),
+    ({"weights": "random "}, "--weights="),
     ({"stile": "x"}, "Unknown command line flag 'stile'"),
 ]
 
 
 @pytest.mark.parametrize(("flags", "sentence"), BAD_FLAGS, ids=[str(f) for f, _ in BAD_FLAGS])
 def test_bad_flags_are_one_sentence_and_exit_code_2(
-    flags, sentence, pictures, tmp_path, monkeypatch, capsys
+    flags, sentence, pictures, tmp_path, monkeypatch, capsys, run_main
 ):
-    """In this process, since a new one per case would take seconds."""
-    from absl import flags as absl_flags
-
-    from neuart_jax import main
-
     monkeypatch.chdir(tmp_path)
     Path("empty.png").touch()
     Path("text.png").write_text("not a picture")
@@ -276,16 +310,8 @@ def test_bad_flags_are_one_sentence_and_exit_code_2(
         **SHALLOW,
         **flags,
     }
-    monkeypatch.setattr(sys, "argv", ["neuart", *(f"--{n}={v}" for n, v in given.items())])
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger("neuart_jax"), "handlers", [])
-    absl_flags.FLAGS.unparse_flags()
-    for name in absl_flags.FLAGS:
-        absl_flags.FLAGS[name].unparse()
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
+    assert run_main(**given) == 2
     said = capsys.readouterr()
-    assert stopped.value.code == 2
     assert sentence in said.err
     assert said.err.count("\n") == 1
     assert "Traceback" not in said.err
@@ -297,6 +323,10 @@ def test_help_lists_every_section(tmp_path):
     assert done.returncode == 0
     for section in ("images", "network", "losses", "optimizer", "run", "output"):
         assert f"\n{section}: " in done.stdout
+    for name in ("config", "preset", *FIELDS):
+        assert f"\n  --{name}\n" in done.stdout or f"\n  --[no]{name}\n" in done.stdout
+    for name in PRESETS:
+        assert f"\n  {name}\n" in done.stdout
 
 
 def test_an_interrupt_keeps_the_best_picture(pictures, tmp_path):

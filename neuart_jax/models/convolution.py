@@ -21,7 +21,7 @@ def convolve(inputs: Array, kernel: Array, *, stride: int = 1, padding: str = "v
       inputs: float[batch, height, width, in].
       kernel: float[kernel_height, kernel_width, in, out], a square of odd side.
       stride: step between the outputs, in positions.
-      padding: "reflect" wants a 3x3 kernel, stride 1 and at least 2 positions per side.
+      padding: "reflect" wants a 3x3 kernel and at least 2 positions per side.
 
     Returns:
       float[batch, height', width', out].
@@ -31,7 +31,11 @@ def convolve(inputs: Array, kernel: Array, *, stride: int = 1, padding: str = "v
     if kernel.shape[0] == 1:
         # The gradient of a slice is a copy; that of a strided convolution is a dilated one.
         return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, "valid")
-    return _plain(inputs, kernel, margin=_margin(kernel, padding), stride=stride)
+    margin = _margin(kernel, padding)
+    if padding == "reflect":
+        margins = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+        inputs, margin = jnp.pad(inputs, margins, mode="reflect"), 0
+    return _plain(inputs, kernel, margin=margin, stride=stride)
 
 
 def _margin(kernel: Array, padding: str) -> int:

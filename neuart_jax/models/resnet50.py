@@ -143,6 +143,7 @@ class ResNet50(nn.Module):
             features = jax.nn.relu(features)
             yield "conv1_relu", features
             if self.pooling == "average":
+                yield "pool1_pad", features
                 features = pool(features, kind="average")
             else:
                 # Zeros are no maximum after a ReLU, except where all is zero.

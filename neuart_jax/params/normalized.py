@@ -6,7 +6,6 @@ scaled up and read less by the next layer leaves the network's function as it wa
 of its layers.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,11 +19,7 @@ from neuart_jax.models import MODELS, check_image_size
 from neuart_jax.params.calibration import standardize
 from neuart_jax.params.canonical import Weights, flatten, nest
 from neuart_jax.params.catalog import Normalization
-from neuart_jax.params.photographs import (
-    bundled_photographs,
-    folder_photographs,
-    image_set_identity,
-)
+from neuart_jax.params.photographs import find_photographs, image_set_identity
 
 _MODEL = "vgg19"
 
@@ -32,12 +27,26 @@ MeanActivations = dict[str, npt.NDArray[np.float64]]
 """Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
 
 
+def check_model(model: str) -> None:
+    """Check that a network is one that can be normalized.
+
+    Raises:
+      InputError: it isn't VGG19.
+    """
+    if model != _MODEL:
+        raise InputError(
+            f"only {_MODEL} can be normalized, not {model}",
+            expected="a plain chain of convolutions, for which mean activations of 1 are defined",
+            remedy=f"use --model={_MODEL}, or leave the normalization out",
+        )
+
+
 def normalize_weights(weights: Weights, photographs: str, *, pooling: str, padding: str) -> Weights:
     """Normalize VGG19's weights over photographs at hand; see `normalize_vgg`.
 
     Args:
       weights: of the whole network or of its first layers.
-      photographs: "bundled", see `photographs.bundled_photographs`, or a folder.
+      photographs: see `photographs.find_photographs`.
       pooling: as in `models.vgg19.VGG19`.
       padding: likewise.
 
@@ -47,10 +56,7 @@ def normalize_weights(weights: Weights, photographs: str, *, pooling: str, paddi
     Raises:
       InputError: the weights aren't VGG19's, or there is no such folder or no picture in it.
     """
-    if photographs == "bundled":
-        images = list(bundled_photographs())
-    else:
-        images = list(folder_photographs(os.path.expanduser(photographs)))
+    images = list(find_photographs(photographs))
     variables = normalize_vgg(
         nest(weights.variables),
         images,

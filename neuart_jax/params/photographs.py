@@ -25,6 +25,9 @@ BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", 
 Its other pictures are gray, drawn, microscopic or astronomical, or have to be downloaded.
 """
 
+BUNDLED_SET = "bundled"
+"""What a set of photographs may be called, besides by the name of a folder."""
+
 EXTENSIONS = tuple(f".{kind}" for kind in "avif bmp gif jp2 jpeg jpg png ppm tif tiff webp".split())
 """What `folder_photographs` takes for a picture: the usual names of what `decoding` reads."""
 
@@ -74,6 +77,17 @@ def folder_photographs(folder: PathLike) -> Iterator[Float32]:
         )
     for path in paths:
         yield load_image(path, size=LONGEST_SIDE).image
+
+
+def find_photographs(name: str) -> Iterator[Float32]:
+    """Read the set that a setting names: `BUNDLED_SET`, or a folder.
+
+    Raises:
+      InputError: see `bundled_photographs` and `folder_photographs`.
+    """
+    if name == BUNDLED_SET:
+        return bundled_photographs()
+    return folder_photographs(os.path.expanduser(name))
 
 
 def image_set_identity(images: Iterable[npt.NDArray[Any]]) -> str:

@@ -20,9 +20,10 @@ from neuart_jax.params.download import Patience
 from neuart_jax.params.fingerprint import take_fingerprint
 from neuart_jax.params.fit_cache import load_fitted
 from neuart_jax.params.fitted import FitRecipe, make_fit_batch
-from neuart_jax.params.normalized import normalize_weights
+from neuart_jax.params.normalized import check_model, normalize_weights
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
 from neuart_jax.params.orthogonal import random_variables
+from neuart_jax.params.photographs import find_photographs
 from neuart_jax.params.published import (
     Found,
     fetch_published,
@@ -72,6 +73,10 @@ def load_network(
     """
     find_architecture(config.model)
     request = Request(config, tuple(layers), tuple(images), seed)
+    if config.normalize_weights:
+        # Better now than after a download or a fit.
+        check_model(config.model)
+        next(find_photographs(config.normalize_weights))
     loaded = _SOURCES.get(config.weights, _load_file)(request)
     request.check(loaded.weights, source=loaded.source)
     if config.normalize_weights:
