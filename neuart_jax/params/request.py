@@ -78,12 +78,13 @@ class Request(NamedTuple):
         """
         check_variables(
             weights.variables,
-            needed=self._variable_shapes(self.layers),
-            known=self._variable_shapes(None),
+            needed=self.variable_shapes(self.layers),
+            known=self.variable_shapes(None),
             source=source,
         )
 
-    def _variable_shapes(self, layers: Iterable[str] | None) -> dict[str, Any]:
+    def variable_shapes(self, layers: Iterable[str] | None) -> dict[str, Any]:
+        """Return path to shape of every array that the layers need; None means all layers."""
         module = self.architecture.make_module()
         # The image only has to be large enough for the deepest layer; kernels don't depend on it.
         image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)

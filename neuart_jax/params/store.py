@@ -47,7 +47,8 @@ class Network(NamedTuple):
     Attributes:
       module: the linen module.
       params: its arrays.
-      identity: what made it, for the record of a result: "name", "file", "sha256".
+      identity: what made it, for the record of a result: "name", "file", "sha256": of the file,
+        or of the arrays where there is none.
       message: one line that says which weights these are.
     """
 
@@ -90,6 +91,28 @@ def load_network(
         dict(loaded.identity),
         loaded.message,
     )
+
+
+def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[str]) -> Network:
+    """Leave out of a network what the layers don't need.
+
+    Filters that are made layer by layer don't depend on how deep the network is made: the result
+    has the arrays, and the identity, of one that was loaded for these layers only (up to rounding
+    where fitted ones were normalized).
+
+    Args:
+      network: loaded for `config`, for these layers or more.
+      config: as given to `load_network`.
+      layers: the layers that will be read.
+    """
+    needed = Request(config, tuple(layers), (), 0).variable_shapes(tuple(layers))
+    variables = {n: a for n, a in flatten(network.params.variables).items() if n in needed}
+    identity = dict(network.identity)
+    if not identity["file"]:
+        arrays = {name: np.asarray(array) for name, array in variables.items()}
+        identity["sha256"] = digest_variables(arrays)
+    params = network.params._replace(variables=nest(variables))
+    return network._replace(params=params, identity=identity)
 
 
 def _load_auto(request: Request) -> Loaded:
@@ -165,9 +188,13 @@ def _normalize(loaded: Loaded, request: Request) -> Loaded:
         f"mean activation 1 over the image set {image_set_identity(photographs())}, "
         f"{config.pooling} pooling, {config.padding} padding"
     )
+    arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
+    identity = {**loaded.identity, "normalized": how}
+    if not identity["file"]:
+        identity["sha256"] = digest_variables(arrays)
     return loaded._replace(
-        weights=weights._replace(variables=flatten(variables)),
-        identity={**loaded.identity, "normalized": how},
+        weights=weights._replace(variables=arrays),
+        identity=identity,
         message=f"{loaded.message[:-1]}, normalized to {how}.",
     )
 
