@@ -86,7 +86,8 @@ def read_flags() -> tuple[Config, Record | None]:
 def _flags_beside_settings() -> dict[str, str]:
     """Return the flags that are no settings, with their help: those here, and the command's own."""
     return {
-        flag.name: flag.help
+        # absl's own words on repeating stand in a line of their own.
+        flag.name: flag.help.splitlines()[0].rstrip(";")
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
         if not module.startswith("absl")
         for flag in defined

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,13 @@ def print_help(usage: str, flags: Mapping[str, str]) -> None:
     # `... --help | head` closes the pipe early, which is no error.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    own = "".join(f"\n  --{name}\n      {text}" for name, text in flags.items())
-    print(usage.strip() + "\n" + own + "\n" + describe_presets() + "\n" + describe_settings())
+    indent = " " * 6
+    own = []
+    for name, text in flags.items():
+        own.append(f"  --{name}")
+        own += textwrap.wrap(text, 92, initial_indent=indent, subsequent_indent=indent)
+    parts = (usage.strip(), "", *own, describe_presets(), describe_settings())
+    print("\n".join(parts))
 
 
 def show_own_log_lines() -> None:

@@ -82,7 +82,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
                 expected="two pictures, --content=FILE --style=FILE",
                 remedy=f"add --{name}=FILE",
             )
-    config = _with_absolute_paths(resolve_config(config))
+    config = resolve_run(config)
     images = config.images
     size = images.size or None
     content = load(images.content, size=size, enlarge=images.enlarge)
@@ -144,8 +144,15 @@ def transfer(
     return Transfer(result, folder.image_path)
 
 
-def _with_absolute_paths(config: Config) -> Config:
-    """Name every file so that the record still means it when a run is repeated from elsewhere."""
+def resolve_run(config: Config) -> Config:
+    """Resolve a configuration, files' names included.
+
+    The record then still means the same files when a run is repeated from elsewhere.
+
+    Raises:
+      InputError: see `stylize.resolve_config`.
+    """
+    config = resolve_config(config)
     paths = {"content": config.images.content}
     if config.run.init not in STARTS:
         paths["init"] = config.run.init
