@@ -73,8 +73,10 @@ class Finished(NamedTuple):
         """
         outcome = self.record.outcome
         names = ("status", "seconds", "evaluations", "steps", "seconds_per_evaluation")
+        losses = outcome.get("losses", {})
+        first = sorted(losses, key=lambda name: name != "total")
         return {name: outcome.get(name) for name in names} | {
-            f"{name}_loss": value for name, value in outcome.get("losses", {}).items()
+            f"{name}_loss": losses[name] for name in first
         }
 
 

@@ -261,8 +261,7 @@ def _check_names(variants: Sequence[Variant]) -> None:
 
 def _caption(row: Row, model: str) -> str:
     judges = [
-        f"{judge}: content {format_value(row[f'{judge}_content'])}, "
-        f"style {format_value(row[f'{judge}_style'])}"
+        f"{judge}: content {row[f'{judge}_content']:.3g}, style {row[f'{judge}_style']:.3g}"
         for judge in MODELS
         if judge != model
     ]

@@ -17,7 +17,10 @@ Float32 = npt.NDArray[np.float32]
 _INK, _FAINT, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 _GAP = 8
 _MARGIN = 16
-_MAX_LABEL_LINES = 4
+_LABEL_WIDTH = 144
+_MAX_LABEL_LINES = 6
+# Pixels that a caption needs below pictures which are smaller still.
+_NARROWEST = 176
 
 
 class Tile(NamedTuple):
@@ -49,7 +52,7 @@ def make_contact_sheet(
       row_labels: one per row.
       column_labels: one per column, or none.
       title: a line above all.
-      tile_size: pixels of the square that every picture is fitted into.
+      tile_size: longest side of every picture, in pixels, at the most.
 
     Returns:
       float32[height, width, 3], sRGB in [0, 1].
@@ -61,12 +64,13 @@ def make_contact_sheet(
             f"{num_columns} tiles"
         )
     label, small, large = (_font(size) for size in (15, 13, 20))
-    label_width = max(tile_size * 2 // 3, 96)
-    titles = _wrap(title, large, label_width + num_columns * (tile_size + _GAP))
-    headings = [_wrap(text, label, tile_size) for text in column_labels]
-    names = [_wrap(text, label, label_width)[:_MAX_LABEL_LINES] for text in row_labels]
-    captions = [[_wrap(tile.caption, small, tile_size) for tile in row] for row in rows]
     fitted = [[_fit(tile.image, tile_size) for tile in row] for row in rows]
+    widths = [image.width for row in fitted for image in row if image is not None]
+    tile_width = max([_NARROWEST, *widths])
+    titles = _wrap(title, large, _LABEL_WIDTH + num_columns * (tile_width + _GAP))
+    headings = [_wrap(text, label, tile_width) for text in column_labels]
+    names = [_wrap(text, label, _LABEL_WIDTH)[:_MAX_LABEL_LINES] for text in row_labels]
+    captions = [[_wrap(tile.caption, small, tile_width) for tile in row] for row in rows]
 
     heading_height = max((_height(lines, label) for lines in headings), default=0)
     title_height = _height(titles, large)
@@ -78,21 +82,21 @@ def make_contact_sheet(
     top = _MARGIN + title_height + (_GAP if title_height else 0)
     height = top + heading_height + sum(image_heights) + sum(caption_heights)
     height += len(rows) * 2 * _GAP + _MARGIN
-    width = 2 * _MARGIN + label_width + num_columns * (tile_size + _GAP)
+    width = 2 * _MARGIN + _LABEL_WIDTH + num_columns * (tile_width + _GAP)
 
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     _write(draw, (_MARGIN, _MARGIN), titles, large, _INK)
-    lefts = [_MARGIN + label_width + _GAP + i * (tile_size + _GAP) for i in range(num_columns)]
+    lefts = [_MARGIN + _LABEL_WIDTH + _GAP + i * (tile_width + _GAP) for i in range(num_columns)]
     for left, lines in zip(lefts, headings, strict=False):
-        # Above its pictures, and at their side if it is shorter than its neighbors.
+        # Just above its pictures, if its neighbors have more lines.
         _write(draw, (left, top + heading_height - _height(lines, label)), lines, label, _INK)
     y = top + heading_height + _GAP
     for index, row in enumerate(fitted):
         _write(draw, (_MARGIN, y), names[index], label, _INK)
         for left, image, lines in zip(lefts, row, captions[index], strict=False):
             if image is not None:
-                sheet.paste(image, (left + (tile_size - image.width) // 2, y))
+                sheet.paste(image, (left, y))
             _write(draw, (left, y + image_heights[index] + 2), lines, small, _FAINT)
         y += image_heights[index] + caption_heights[index] + 2 * _GAP
     return np.asarray(sheet, np.float32) / np.float32(255)

@@ -42,9 +42,8 @@ def format_value(value: Any) -> str:
 def to_markdown(rows: Sequence[Row]) -> str:
     """Write a table in Markdown, numbers to the right."""
     columns = columns_of(rows)
-    numeric = {
-        name for name in columns if all(isinstance(row.get(name, 0), int | float) for row in rows)
-    }
+    number = int | float | None
+    numeric = {n for n in columns if all(isinstance(row.get(n), number) for row in rows)}
     # A bar would end the cell.
     lines = [[name.replace("|", "\\|") for name in columns]]
     lines.append(["---:" if name in numeric else "---" for name in columns])
