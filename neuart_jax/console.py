@@ -3,6 +3,8 @@
 import logging
 import signal
 import sys
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,6 @@ from tqdm import tqdm
 from neuart_jax.config import describe_settings
 from neuart_jax.loop import Progress, Result
 from neuart_jax.presets import describe_presets
-
-_USAGE = """Paint one picture in the manner of another.
-
-  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
-
-  --config
-      config.json or picture of an earlier run: its settings, under those given here
-  --preset
-      recipe of a paper or of another project: its settings, under those given here"""
 
 
 class ProgressBar:
@@ -82,12 +75,23 @@ class StopRequest:
         print("Stopping after these steps; once more to quit at once.", file=sys.stderr)
 
 
-def print_help() -> None:
-    """Print every flag by section."""
+def print_help(usage: str, flags: Mapping[str, str]) -> None:
+    """Print what a command is for and every flag: its own, then the settings by section.
+
+    Args:
+      usage: what it is for, and an example.
+      flags: name of every flag that is no setting to its help.
+    """
     # `... --help | head` closes the pipe early, which is no error.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    print(_USAGE + "\n" + describe_presets() + "\n" + describe_settings())
+    indent = " " * 6
+    own = []
+    for name, text in flags.items():
+        own.append(f"  --{name}")
+        own += textwrap.wrap(text, 92, initial_indent=indent, subsequent_indent=indent)
+    parts = (usage.strip(), "", *own, describe_presets(), describe_settings())
+    print("\n".join(parts))
 
 
 def show_own_log_lines() -> None:

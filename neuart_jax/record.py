@@ -31,6 +31,8 @@ class Record(NamedTuple):
       inputs: "content" and "style" to the SHA-256 of their files.
       versions: package to version.
       device: platform and kind.
+      outcome: figures of the result, as far as it is known: "status", "losses", "steps", ...; a
+        number that was not finite is None.
     """
 
     config: Config
@@ -38,6 +40,7 @@ class Record(NamedTuple):
     inputs: Mapping[str, str] = {}
     versions: Mapping[str, str] = {}
     device: str = ""
+    outcome: Mapping[str, Any] = {}
 
     @classmethod
     def of_this_run(
@@ -124,8 +127,10 @@ def _parse(text: str, *, source: str) -> Record:
         ) from error
     if not isinstance(document, dict) or "config" not in document:
         return Record(Config.from_dict(document, source=source))
-    weights, inputs, versions = (
+    weights, inputs, versions, outcome = (
         part if isinstance(part := document.get(name), dict) else {}
-        for name in ("weights", "inputs", "versions")
+        for name in ("weights", "inputs", "versions", "result")
     )
-    return Record(Config.from_dict(document["config"], source=source), weights, inputs, versions)
+    config = Config.from_dict(document["config"], source=source)
+    device = str(document.get("device", ""))
+    return Record(config, weights, inputs, versions, device, outcome)

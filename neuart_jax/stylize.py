@@ -215,13 +215,14 @@ def check_sizes(
     Raises:
       InputError: one of them is too small, or the styles' shares don't fit their number.
     """
-    terms = make_terms(config.losses, num_styles=len(style_images))
+    make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
+    layers = run_layers(config)
     names = ["the content picture", *_style_names(len(style_images))]
     for image, name in zip((content_image, *style_images), names, strict=True):
         height, width = np.shape(image)[:2]
         check_image_size(
             config.network.model,
-            _all_layers(terms),
+            layers,
             height=height,
             width=width,
             padding=config.network.padding,
@@ -235,10 +236,16 @@ def load_run_network(
     """Load or fit the network of a resolved configuration; see `params.store.load_network`."""
     return load_network(
         config.network,
-        layers=_all_layers(make_terms(config.losses, num_styles=len(style_images))),
+        layers=run_layers(config),
         images=[np.asarray(image) for image in (content_image, *style_images)],
         seed=config.run.seed,
     )
+
+
+def run_layers(config: Config) -> tuple[str, ...]:
+    """Return every layer that a run with a resolved configuration reads."""
+    # How the styles share their coefficient doesn't matter here.
+    return _all_layers(make_terms(dataclasses.replace(config.losses, style_blend=())))
 
 
 def _layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:

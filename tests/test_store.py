@@ -28,7 +28,7 @@ from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
 from neuart_jax.params.conventions import TORCH
 from neuart_jax.params.fitted import VERSION, FitRecipe
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
-from neuart_jax.params.store import NAMED_WEIGHTS, load_network
+from neuart_jax.params.store import NAMED_WEIGHTS, load_network, narrow_network
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,32 @@ def assert_equal_bits(network, other):
         np.testing.assert_array_equal(array, others[name])
     np.testing.assert_array_equal(network.params.mean, other.params.mean)
     np.testing.assert_array_equal(network.params.std, other.params.std)
+
+
+@pytest.mark.parametrize("weights", ["fitted", "random"])
+@pytest.mark.parametrize(
+    ("model", "deep", "shallow"),
+    [
+        ("vgg19", ("relu1_1", "relu2_2"), ("conv1_2",)),
+        ("resnet50", ("conv2_block2_out",), ("conv1_relu", "conv2_block1_1_relu")),
+    ],
+)
+def test_a_network_narrowed_is_the_network_loaded_for_less(load, weights, model, deep, shallow):
+    config = NetworkConfig(model=model, weights=weights)
+    narrowed = narrow_network(load(weights, model=model, layers=deep), config, layers=shallow)
+    loaded = load(weights, model=model, layers=shallow)
+    assert narrowed.identity == loaded.identity
+    found, expected = (flatten(n.params.variables) for n in (narrowed, loaded))
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_file_stays_the_same_file_when_a_network_is_narrowed(load, weights_dir, monkeypatch):
+    publish(monkeypatch, write_keras(weights_dir / published_file("vgg19").name, "vgg19"))
+    network = load("imagenet")
+    config = NetworkConfig(weights="imagenet")
+    assert narrow_network(network, config, layers=("conv1_1",)).identity == network.identity
 
 
 @pytest.mark.parametrize("model", ["vgg19", "resnet50"])

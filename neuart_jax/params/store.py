@@ -12,7 +12,13 @@ import numpy as np
 from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.models import NetworkParams, find_architecture
-from neuart_jax.params.canonical import Weights, digest_variables, flatten, nest
+from neuart_jax.params.canonical import (
+    Weights,
+    digest_variables,
+    flatten,
+    nest,
+    variable_shapes,
+)
 from neuart_jax.params.catalog import DEFAULT_FLAVOR, FITTED, FLAVORS
 from neuart_jax.params.conventions import NORMALIZATIONS, PREPROCESSING
 from neuart_jax.params.convert import read_weights
@@ -42,7 +48,8 @@ class Network(NamedTuple):
     Attributes:
       module: the linen module.
       params: its arrays.
-      identity: what made it, for the record of a result: "name", "file", "sha256".
+      identity: what made it, for the record of a result: "name", "file", "sha256": of the file,
+        or of the arrays where there is none.
       message: one line that says which weights these are.
     """
 
@@ -89,6 +96,28 @@ def load_network(
         dict(loaded.identity),
         loaded.message,
     )
+
+
+def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[str]) -> Network:
+    """Leave out of a network what the layers don't need.
+
+    Filters that are made layer by layer don't depend on how deep the network is made: the result
+    has the arrays, and the identity, of one that was loaded for these layers only (up to rounding
+    where fitted ones were normalized).
+
+    Args:
+      network: loaded for `config`, for these layers or more.
+      config: as given to `load_network`.
+      layers: the layers that will be read.
+    """
+    needed = variable_shapes(find_architecture(config.model), layers)
+    variables = {n: a for n, a in flatten(network.params.variables).items() if n in needed}
+    identity = dict(network.identity)
+    if not identity["file"]:
+        arrays = {name: np.asarray(array) for name, array in variables.items()}
+        identity["sha256"] = digest_variables(arrays)
+    params = network.params._replace(variables=nest(variables))
+    return network._replace(params=params, identity=identity)
 
 
 def _load_auto(request: Request) -> Loaded:
@@ -154,9 +183,12 @@ def _normalize(loaded: Loaded, request: Request) -> Loaded:
         padding=config.padding,
     )
     how = weights.provenance["normalized"]
+    identity = {**loaded.identity, "normalized": how}
+    if not identity["file"]:
+        identity["sha256"] = digest_variables(weights.variables)
     return loaded._replace(
         weights=weights,
-        identity={**loaded.identity, "normalized": how},
+        identity=identity,
         message=f"{loaded.message[:-1]}, normalized to {how}.",
     )
 

@@ -1,0 +1,96 @@
+"""What every command shares: each setting is a flag, and bad input is one sentence."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import absl.logging
+import jax
+from absl import app, flags
+
+from neuart_jax import console
+from neuart_jax.config import FIELDS, Config, parse_setting
+from neuart_jax.errors import InputError
+from neuart_jax.files import user_cache
+from neuart_jax.presets import apply_preset
+from neuart_jax.record import Record, read_record
+from neuart_jax.settings import Texts
+
+Command = Callable[[Config, Record | None], int]
+"""(settings, the record that they start from) -> exit code."""
+
+# Numbers are read by the configuration, which words its complaints better.
+_KINDS = {bool: "bool", Texts: "multi_string"}
+for _name, _field in FIELDS.items():
+    _kind = _KINDS.get(_field.hint, "string")
+    getattr(flags, f"DEFINE_{_kind}")(_name, None, _field.metadata["help"])
+flags.DEFINE_string(
+    "config",
+    None,
+    "config.json or picture of an earlier run: its settings, under those given here",
+)
+flags.DEFINE_string(
+    "preset",
+    None,
+    "recipe of a paper or of another project: its settings, under those given here",
+)
+
+
+def run_command(command: Command, *, usage: str) -> None:
+    """Run a command from a shell and exit with its code; bad input is a sentence and exit code 2.
+
+    A command with flags of its own defines them before.
+
+    Args:
+      command: what to run.
+      usage: what --help shows above all flags.
+    """
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+        console.print_help(usage, _flags_beside_settings())
+        return
+    console.show_own_log_lines()
+
+    def run(argv: list[str]) -> int:
+        # Only our own lines, and as they are: absl would show other packages' too, with dates.
+        absl.logging.set_verbosity(absl.logging.WARNING)
+        if argv[1:]:
+            raise InputError(
+                f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
+            )
+        config, record = read_flags()
+        jax.config.update("jax_compilation_cache_dir", str(user_cache("jit")))
+        return command(config, record)
+
+    try:
+        app.run(run, flags_parser=flags.FLAGS)
+    except (InputError, flags.Error) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        sys.exit(f"The run failed; if it ran out of memory, a smaller --size helps ({error}).")
+
+
+def read_flags() -> tuple[Config, Record | None]:
+    """Return the configuration that the flags describe, and the record it starts from."""
+    values = flags.FLAGS
+    record = read_record(Path(values.config).expanduser()) if values.config else None
+    # The earlier result's folder belongs to that result.
+    config = record.config.replace(output="", overwrite=False) if record else Config()
+    given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}
+    if values.preset is not None:
+        return apply_preset(values.preset, config, **given), record
+    return config.replace(**given), record
+
+
+def _flags_beside_settings() -> dict[str, str]:
+    """Return the flags that are no settings, with their help: those here, and the command's own."""
+    return {
+        # absl's own words on repeating stand in a line of their own.
+        flag.name: flag.help.splitlines()[0].rstrip(";")
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if not module.startswith("absl")
+        for flag in defined
+        if flag.name not in FIELDS
+    }

@@ -1,0 +1,280 @@
+"""The same pairs through several networks and settings, judged by what no run pursued."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from neuart_jax.config import FIELDS, Config, parse_setting
+from neuart_jax.decoding import Float32
+from neuart_jax.errors import InputError
+from neuart_jax.experiments.cells import Cell, run_cells
+from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
+from neuart_jax.experiments.measures import (
+    color_distance,
+    feature_distances,
+    luminance_similarity,
+)
+from neuart_jax.experiments.networks import NetworkPool
+from neuart_jax.experiments.pairs import Pair
+from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
+from neuart_jax.experiments.tables import Row, average_row, format_value
+from neuart_jax.models import MODELS
+from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.presets import apply_preset
+from neuart_jax.transfer import Prepared, prepare, resolve_run
+
+NAME = "compare_models"
+
+DEFAULT_VARIANTS = (
+    "vgg19:model=vgg19",
+    "resnet50:model=resnet50",
+    # As it is where nothing is done about its peaks.
+    "resnet50-plain:model=resnet50,smoothing=none",
+    # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the softmax as they write it, on the network
+    # as it was trained, all stages for style and the fourth for content.
+    "resnet50-swag:model=resnet50,smoothing=softmax,temperature=1,pooling=max,padding=zero,"
+    "content_layers=conv4_block6_out,style_layers=conv1_relu,conv2_block3_out,conv3_block4_out,"
+    "conv4_block6_out,conv5_block3_out",
+)
+"""Variants of the command line, where none is given."""
+
+PHOTOGRAPH = "(photograph)"
+"""What stands for the content picture itself in the table: the least that any variant must beat."""
+
+_PRESET = "preset"
+
+
+class Variant(NamedTuple):
+    """What one column of the comparison does.
+
+    Attributes:
+      name: of its own, fit for a folder.
+      config: of its runs, but for the pictures.
+    """
+
+    name: str
+    config: Config
+
+
+def parse_variant(text: str, config: Config) -> Variant:
+    """Read a variant as it is written on a command line.
+
+    Args:
+      text: NAME:SETTING=VALUE,SETTING=VALUE. Values may hold commas, as layers do. The setting
+        preset=NAME puts a recipe beneath the others.
+      config: what the variant changes.
+
+    Raises:
+      InputError: it isn't written like that, or a setting is not valid or not a variant's matter.
+    """
+    name, colon, rest = text.partition(":")
+    entries = [entry for entry in re.split(r",(?=\s*\w+\s*=)", rest) if entry.strip()]
+    good = colon and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
+    if not good or not all("=" in entry for entry in entries):
+        raise InputError(
+            f"--variant={text!r} can't be read",
+            expected="NAME:SETTING=VALUE,SETTING=VALUE with a name of letters, digits, - and _",
+            remedy="write --variant=plain:model=resnet50,smoothing=none, say",
+        )
+    settings = {key.strip(): value.strip() for key, _, value in (e.partition("=") for e in entries)}
+    sizes = {name: getattr(config.images, name) for name in ("size", "enlarge")}
+    if _PRESET in settings:
+        # A comparison of sizes would be another experiment.
+        config = apply_preset(settings.pop(_PRESET), config).replace(**sizes)
+    for key in settings:
+        if key in FIELDS and FIELDS[key].section in ("images", "output"):
+            raise InputError(
+                f"--variant={text!r} sets {key}",
+                expected="settings of the network, the losses, the optimizer or the run",
+                remedy=f"give --{key} once, for all variants",
+            )
+    values = {k: parse_setting(k, v) if k in FIELDS else v for k, v in settings.items()}
+    return Variant(name, config.replace(**values))
+
+
+def compare_models(
+    config: Config,
+    pairs: Sequence[Pair],
+    variants: Sequence[str] = DEFAULT_VARIANTS,
+    *,
+    judge_weights: str = "",
+) -> Report:
+    """Run every pair through every variant, and judge the results by held-out measures.
+
+    Every network judges every result, with its default layers, formulas and smoothing, whatever
+    the variants do: MODEL_content and MODEL_style are its relative content and style losses. Those
+    of a variant's own model are what its run pursued, or close to it, and count for nothing; the
+    others are held out. So are `ssim`, of the luminance with the content picture's, and `color`,
+    the distance of the colors from the style picture's; see `measures`. The same measures of the
+    content picture itself show where all began.
+
+    Args:
+      config: what the variants have in common; its own pictures play no part.
+      pairs: see `pairs.make_pairs`.
+      variants: see `parse_variant`.
+      judge_weights: the judges' weights; empty means those of `config`, or auto where that is a
+        file, which can be of one model only.
+
+    Raises:
+      InputError: something given can't be used, or the folder holds other results.
+    """
+    parsed = [parse_variant(text, config) for text in variants]
+    _check_names(parsed)
+    own_weights = config.network.weights if config.network.weights in NAMED_WEIGHTS else "auto"
+    judges = _Judges(config, judge_weights or own_weights)
+    places = [(pair, variant) for pair in pairs for variant in parsed]
+    cells = [
+        Cell(f"{p.name}/{v.name}", v.config.replace(content=p.content, style=p.style))
+        for p, v in places
+    ]
+    networks = NetworkPool(
+        [*(cell.config for cell in cells), *(c for pair in pairs for c in judges.of(pair).values())]
+    )
+    folder = experiment_folder(config, NAME)
+    runs = run_cells(
+        cells, cells_folder(folder), networks=networks, overwrite=config.output.overwrite
+    )
+    rows: list[Row] = []
+    finished, tiles = [], []
+    for pair in pairs:
+        pictures = prepare(config.replace(content=pair.content, style=pair.style))
+        line = [Tile(pictures.content.image), Tile(pictures.styles[0].image)]
+        image = pictures.content.image
+        judged = judges.measure(pair, networks, image, pictures)
+        rows.append({"pair": pair.name, "variant": PHOTOGRAPH, "model": "", **judged})
+        for variant in parsed:
+            cell = next(runs)
+            image = cell.load_image()
+            judged = judges.measure(pair, networks, image, pictures)
+            model = variant.config.network.model
+            finished.append(cell)
+            rows.append(
+                {
+                    "pair": pair.name,
+                    "variant": variant.name,
+                    "model": model,
+                    **judged,
+                    **cell.figures(),
+                }
+            )
+            line.append(Tile(image, _caption(rows[-1], model)))
+        tiles.append(line)
+    rows += [
+        average_row(
+            [row for row in rows if row["variant"] == name],
+            pair="average",
+            variant=name,
+            model=model,
+            status="",
+        )
+        for name, model in [
+            (PHOTOGRAPH, ""),
+            *((v.name, v.config.network.model) for v in parsed),
+        ]
+    ]
+    sheet = make_contact_sheet(
+        tiles,
+        row_labels=[pair.name.replace("__", " × ") for pair in pairs],
+        column_labels=["content", "style", *(variant.name for variant in parsed)],
+        title="The same pairs through every variant",
+    )
+    return write_report(
+        folder,
+        experiment=NAME,
+        config=config,
+        rows=rows,
+        cells=finished,
+        sheet=sheet,
+        facts={
+            "variants": {v.name: v.config.to_dict() for v in parsed},
+            "judges": judges.identities,
+        },
+        shown_rows=[_star(row) for row in rows],
+        notes=(
+            "MODEL_content, MODEL_style: relative distances under MODEL's features; smaller is "
+            "closer. \\* The variant's own model: what its run pursued, not to be counted. ssim: "
+            "similarity to the content's luminance, 1 = equal. color: distance from the style's "
+            "colors, in units of color difference (CIE 1976)."
+        ),
+    )
+
+
+class _Judges:
+    """All models, each with its default settings, as measuring instruments."""
+
+    def __init__(self, config: Config, weights: str) -> None:
+        images, network = config.images, config.network
+        self._configs = {
+            model: Config().replace(
+                model=model,
+                weights=weights,
+                weights_dir=network.weights_dir,
+                offline=network.offline,
+                size=images.size,
+                enlarge=images.enlarge,
+                seed=config.run.seed,
+            )
+            for model in MODELS
+        }
+        self.identities: dict[str, dict[str, Mapping[str, str]]] = {}
+
+    def of(self, pair: Pair) -> dict[str, Config]:
+        """Return model to the configuration of its judgment of a pair."""
+        return {
+            model: config.replace(content=pair.content, style=pair.style)
+            for model, config in self._configs.items()
+        }
+
+    def measure(
+        self, pair: Pair, networks: NetworkPool, image: Float32, pictures: Prepared
+    ) -> dict[str, Any]:
+        """Return every measure of a picture, by column."""
+        content, style = pictures.content.image, pictures.styles[0].image
+        columns: dict[str, Any] = {}
+        for model, config in self.of(pair).items():
+            network = networks.load(config)
+            distances = feature_distances(
+                resolve_run(config), network, image, content_image=content, style_image=style
+            )
+            columns |= {f"{model}_{name}": value for name, value in distances.items()}
+            self.identities.setdefault(pair.name, {})[model] = network.identity
+        return columns | {
+            "ssim": luminance_similarity(image, content),
+            "color": color_distance(image, style),
+        }
+
+
+def _check_names(variants: Sequence[Variant]) -> None:
+    names = [variant.name.lower() for variant in variants]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"the variant {name} comes {names.count(name)} times",
+                expected="a name of its own for every variant",
+                remedy="rename one",
+            )
+    if not names:
+        raise InputError(
+            "there is no variant", expected="at least one", remedy="give one with --variant"
+        )
+
+
+def _caption(row: Row, model: str) -> str:
+    judges = [
+        f"{judge}: content {row[f'{judge}_content']:.3g}, style {row[f'{judge}_style']:.3g}"
+        for judge in MODELS
+        if judge != model
+    ]
+    failed = ["not finite"] if row["status"] == "non_finite" else []
+    others = f"ssim {row['ssim']:.2f}, color {row['color']:.1f}, {row['seconds']:.0f} s"
+    return "\n".join([*judges, others, *failed])
+
+
+def _star(row: Row) -> Row:
+    """Mark what the row's own network says."""
+    return {
+        name: f"{format_value(value)}\\*"
+        if row["model"] and name.startswith(f"{row['model']}_")
+        else value
+        for name, value in row.items()
+    }

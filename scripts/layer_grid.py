@@ -1,0 +1,31 @@
+"""Paint with growing sets of style layers (rows) and several weights of the content (columns).
+
+  python scripts/layer_grid.py --content=PHOTO --style=PAINTING [--flags]
+
+Rows are --style_layers, one more at a time. Finished cells below --output are not made again.
+"""
+
+from absl import flags
+
+from neuart_jax.command_line import run_command
+from neuart_jax.config import Config
+from neuart_jax.experiments import layer_grid
+from neuart_jax.experiments.layer_grid import read_ratios
+from neuart_jax.record import Record
+
+_RATIOS = flags.DEFINE_string(
+    "ratios",
+    "",
+    "content weight / style weight of the columns, such as 1e-5,1e-4; empty means 0.01, 0.1, 1 "
+    "and 10 times that of the settings",
+)
+
+
+def run(config: Config, record: Record | None) -> int:
+    """Run the experiment and say where its contact sheet is."""
+    print(layer_grid(config, ratios=read_ratios(_RATIOS.value)).sheet_path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(run, usage=__doc__)

@@ -1,0 +1,450 @@
+"""Experiments on small pictures: what they run, what they write, how they go on."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from neuart_jax import Config, InputError, transfer
+from neuart_jax.config import MODEL_SETTINGS
+from neuart_jax.experiments import (
+    Pair,
+    cells,
+    compare_models,
+    evaluate,
+    layer_grid,
+    networks,
+    reconstruct,
+)
+from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, PHOTOGRAPH, parse_variant
+from neuart_jax.experiments.layer_grid import read_ratios
+from neuart_jax.experiments.layer_sets import grow_layers
+from neuart_jax.images import save_image
+from neuart_jax.presets import apply_preset
+from neuart_jax.record import read_record
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models")
+QUICK = {
+    "weights": "random",
+    "style_layers": "conv1_1,relu1_1",
+    "content_layers": "relu1_1",
+    "steps": 2,
+    "report_every": 2,
+    "scales": 1,
+    # Compiled in less time than a line search.
+    "optimizer": "adam",
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, content_image, style_image):
+    folder = tmp_path_factory.mktemp("pictures")
+    save_image(folder / "photo.png", content_image)
+    save_image(folder / "photo2.png", content_image[::-1])
+    save_image(folder / "painting.png", style_image)
+    return folder
+
+
+@pytest.fixture
+def config(pictures, tmp_path):
+    return Config().replace(
+        content=str(pictures / "photo.png"),
+        style=str(pictures / "painting.png"),
+        output=str(tmp_path / "out"),
+        **QUICK,
+    )
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Names of the cells that are run, as they are."""
+    names = []
+
+    def counted(config, **arguments):
+        names.append(Path(config.output.output).name)
+        return transfer(config, **arguments)
+
+    monkeypatch.setattr(cells, "transfer", counted)
+    return names
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Layers of the networks that are loaded, as they are."""
+    layers = []
+    load = networks.load_network
+
+    def counted(*arguments, **more):
+        layers.append(more["layers"])
+        return load(*arguments, **more)
+
+    monkeypatch.setattr(networks, "load_network", counted)
+    return layers
+
+
+def pairs_of(pictures, *contents):
+    return [
+        Pair(Path(content).stem, str(pictures / content), str(pictures / "painting.png"))
+        for content in contents
+    ]
+
+
+def read_table(folder):
+    with open(folder / "table.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_reconstructions_are_from_single_layers_and_from_growing_sets(config, loads):
+    config = config.replace(content_layers=())
+    report = reconstruct(config)
+    assert [cell.name for cell in report.cells] == [
+        "content_conv1_1",
+        "content_relu1_1",
+        "style_conv1_1",
+        "style_conv1_1-relu1_1",
+    ]
+    losses = [cell.record.config.losses for cell in report.cells]
+    assert [dict(each.content_layers) for each in losses[:2]] == [{"conv1_1": 1}, {"relu1_1": 1}]
+    assert [each.style_weight for each in losses[:2]] == [0, 0]
+    assert [each.content_weight for each in losses[2:]] == [0, 0]
+    assert dict(losses[3].style_layers) == {"conv1_1": 0.5, "relu1_1": 0.5}
+    assert {cell.record.config.run.init for cell in report.cells} == {"noise"}
+    assert loads == [("conv1_1", "relu1_1")]
+
+    table = read_table(report.folder)
+    assert [row["from"] for row in table] == ["content", "content", "style", "style"]
+    assert [row["style_loss"] == "" for row in table] == [True, True, False, False]
+    assert float(table[0]["total_loss"]) == report.cells[0].record.outcome["losses"]["total"]
+    document = json.loads((report.folder / "experiment.json").read_text())
+    assert document["experiment"] == "reconstruct"
+    assert Config.from_dict(document["settings"]).losses.tv_weight == config.losses.tv_weight
+    for cell in document["cells"]:
+        assert len(cell["weights"]["sha256"]) == len(cell["inputs"]["content"]) == 64
+        assert (report.folder / cell["folder"] / "result.png").is_file()
+    with Image.open(report.sheet_path) as sheet:
+        assert sheet.size[0] > 3 * 64
+    assert len((report.folder / "table.md").read_text().splitlines()) == 6
+
+
+def test_an_experiment_is_not_run_twice(config, runs):
+    first = reconstruct(config)
+    assert len(runs) == 3
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    second = reconstruct(config)
+    assert len(runs) == 3
+    assert [cell.reused for cell in second.cells] == [True] * 3
+    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_killed_experiment_goes_on_where_it_was(config, monkeypatch):
+    done = []
+
+    def killed(config, **arguments):
+        if len(done) == 1:
+            # What a kill between its last two files leaves of a cell.
+            path = transfer(config, **arguments).image_path
+            (path.parent / "config.json").unlink()
+            raise KeyboardInterrupt
+        done.append(transfer(config, **arguments))
+        return done[-1]
+
+    monkeypatch.setattr(cells, "transfer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(config)
+    monkeypatch.setattr(cells, "transfer", transfer)
+    report = reconstruct(config)
+    assert [cell.reused for cell in report.cells] == [True, False, False]
+
+
+def test_cells_without_a_whole_result_are_made_again(config, runs):
+    first, second, _ = reconstruct(config).cells
+    runs.clear()
+    first.image_path.unlink()
+    record = second.folder / "config.json"
+    record.write_text(record.read_text().replace('"status": "completed"', '"status": "stopped"'))
+    reconstruct(config)
+    assert runs == [first.name, second.name]
+
+
+def test_a_cell_alone_is_made_again_from_its_own_record(config, tmp_path, caplog):
+    """Though its network was loaded for deeper layers, too."""
+    cell = reconstruct(config.replace(weights="fitted")).cells[1]
+    assert cell.name == "style_conv1_1"
+    again = transfer(
+        cell.record.config.replace(output=str(tmp_path / "alone"), overwrite=False),
+        repeated=cell.record,
+    )
+    assert "differ" not in caplog.text
+    with Image.open(again.image_path) as one, Image.open(cell.image_path) as other:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_results_of_something_else_are_not_taken(config, runs, pictures):
+    reconstruct(config)
+    runs.clear()
+    sentence = r"content_relu1_1 already .*\(steps: 2 there, 3 here; seed: 0 there, 1 here\)"
+    with pytest.raises(InputError, match=sentence):
+        reconstruct(config.replace(steps=3, seed=1))
+    with pytest.raises(InputError, match="another content picture"):
+        reconstruct(config.replace(content=str(pictures / "photo2.png")))
+    with pytest.raises(InputError, match="; and [0-9]+ more.*--overwrite"):
+        reconstruct(apply_preset("neural-style", config).replace(**QUICK))
+    assert not runs
+    # Only what has changed is made again.
+    record = Path(config.output.output, "cells/style_conv1_1/config.json")
+    record.write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        reconstruct(config)
+    report = reconstruct(config.replace(overwrite=True))
+    assert runs == ["style_conv1_1"]
+    assert all(read_record(cell.folder / "config.json").outcome for cell in report.cells)
+
+
+def test_results_of_other_weights_are_not_taken(config, runs):
+    path = reconstruct(config).cells[0].folder / "config.json"
+    document = json.loads(path.read_text())
+    document["weights"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    runs.clear()
+    with pytest.raises(InputError, match=r"weights: random, version \d+ 000000000000 there, rand"):
+        reconstruct(config)
+    assert not runs
+    reconstruct(config.replace(overwrite=True))
+    assert runs == ["content_relu1_1"]
+
+
+def test_the_same_picture_may_have_moved(config, runs, tmp_path, pictures):
+    reconstruct(config)
+    runs.clear()
+    moved = tmp_path / "moved.png"
+    moved.write_bytes((pictures / "photo.png").read_bytes())
+    reconstruct(config.replace(content=str(moved)))
+    assert not runs
+
+
+def test_a_grid_has_a_cell_for_every_set_and_ratio(config, loads):
+    report = layer_grid(config, ratios=(0.5, 2))
+    places = [(row["layers"], row["ratio"]) for row in report.rows]
+    assert places == [(s, r) for s in ("conv1_1", "conv1_1-relu1_1") for r in (0.5, 2)]
+    for cell, (_, ratio) in zip(report.cells, places, strict=True):
+        losses = cell.record.config.losses
+        assert losses.content_weight / losses.style_weight == ratio
+    assert dict(report.cells[3].record.config.losses.style_layers) == {
+        "conv1_1": 0.5,
+        "relu1_1": 0.5,
+    }
+    assert len(loads) == 1
+    assert len({cell.load_image().tobytes() for cell in report.cells}) == 4
+
+
+def test_the_default_ratios_with_gatys_weights_are_those_of_the_paper(config, monkeypatch):
+    seen = []
+
+    def stop(planned, *arguments, **more):
+        seen.extend(planned)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["neuart_jax.experiments.layer_grid"], "run_cells", stop)
+    with pytest.raises(KeyboardInterrupt):
+        layer_grid(apply_preset("gatys2015", config))
+    losses = [cell.config.losses for cell in seen]
+    ratios = [each.content_weight / each.style_weight for each in losses]
+    assert ratios == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2] * 5)
+    assert [cell.name for cell in seen[:2]] == ["relu1_1_1e-05", "relu1_1_0.0001"]
+    assert [len(each.style_layers) for each in losses[::4]] == [1, 2, 3, 4, 5]
+
+
+def test_sets_grow_with_the_same_total():
+    grown = grow_layers((("a", 1.0), ("b", 3.0), ("skipped", 0.0), ("c", 4.0)))
+    assert grown == [
+        (("a", 8.0),),
+        (("a", 2.0), ("b", 6.0)),
+        (("a", 1.0), ("b", 3.0), ("c", 4.0)),
+    ]
+    with pytest.raises(InputError, match="no style layer has a weight above 0"):
+        grow_layers((("a", 0.0),))
+
+
+def test_bad_ratios(config):
+    assert read_ratios("1e-5, 2,") == (1e-5, 2)
+    for text in ("x", "1,-2", "nan", "inf"):
+        with pytest.raises(InputError, match="finite numbers of at least 0"):
+            read_ratios(text)
+    with pytest.raises(InputError, match="has a ratio twice"):
+        layer_grid(config, ratios=(1, 1.0001))
+    with pytest.raises(InputError, match="have no ratio"):
+        layer_grid(config.replace(style_weight=0))
+
+
+def test_evaluation_tabulates_pairs_and_their_averages(config, pictures):
+    report = evaluate(config, pairs_of(pictures, "photo.png", "photo2.png"))
+    table = read_table(report.folder)
+    assert [row["pair"] for row in table] == ["photo", "photo2", "average"]
+    for name in ("seconds", "evaluations", "steps", "total_loss", "content_loss", "style_loss"):
+        first, second, average = (float(row[name]) for row in table)
+        assert average == pytest.approx((first + second) / 2)
+    assert [row["status"] for row in table] == ["completed", "completed", ""]
+    assert [row["steps"] for row in table[:2]] == ["2", "2"]
+
+
+def test_a_run_that_fails_is_shown_and_the_others_go_on(config, pictures, caplog):
+    # Too much for float32.
+    config = config.replace(style_layers="conv1_1:1e30,relu1_1:1e30", style_weight=1e30)
+    with caplog.at_level("INFO"):
+        report = evaluate(config, pairs_of(pictures, "photo.png", "photo2.png"))
+    assert [row["status"] for row in report.rows] == ["non_finite", "non_finite", ""]
+    assert caplog.text.count("no longer finite") == 2
+    assert report.sheet_path.is_file()
+
+
+def test_a_picture_that_cannot_be_read_is_told_before_the_first_run(config, pictures, runs):
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate(config, pairs_of(pictures, "photo.png", "nowhere.png"))
+    assert not runs
+
+
+@pytest.fixture
+def shallow_models(monkeypatch):
+    """Judges that need no deep network."""
+    for model, layer in (("vgg19", "relu1_1"), ("resnet50", "conv1_relu")):
+        monkeypatch.setitem(MODEL_SETTINGS[model], "content_layers", layer)
+        monkeypatch.setitem(MODEL_SETTINGS[model], "style_layers", layer)
+
+
+def test_models_are_compared_by_what_they_did_not_pursue(
+    config, pictures, shallow_models, loads, runs
+):
+    config = config.replace(content_layers=(), style_layers=())
+    # Coefficients are data: the third needs no program of its own.
+    variants = ["V:model=vgg19", "R:model=resnet50", "strong:model=vgg19,style_weight=300"]
+    report = compare_models(config, pairs_of(pictures, "photo.png", "photo2.png"), variants)
+    assert runs == ["V", "R", "strong"] * 2
+    # Judges and runs share the networks: one of each model for each pair.
+    assert loads == [("relu1_1",), ("conv1_relu",)] * 2
+    rows = report.rows
+    assert [row["variant"] for row in rows] == [PHOTOGRAPH, "V", "R", "strong"] * 3
+    assert [row["pair"] for row in rows[::4]] == ["photo", "photo2", "average"]
+    photograph, vgg19, _, strong = rows[:4]
+    assert photograph["ssim"] == pytest.approx(1)
+    assert photograph["vgg19_content"] == pytest.approx(0, abs=1e-9)
+    assert photograph["vgg19_style"] > vgg19["vgg19_style"]
+    assert vgg19["vgg19_style"] == pytest.approx(vgg19["style_loss"], rel=0.05)  # 8 bits
+    assert strong["resnet50_content"] > vgg19["resnet50_content"]
+    assert 0 < vgg19["ssim"] < 1
+    assert rows[9]["color"] == pytest.approx((rows[1]["color"] + rows[5]["color"]) / 2)
+    # Only what a variant's own network says is marked.
+    text = (report.folder / "table.md").read_text().splitlines()
+    assert [line.count("\\* |") for line in text[2:6]] == [0, 2, 2, 2]
+    document = json.loads((report.folder / "experiment.json").read_text())
+    assert set(document["variants"]) == {"V", "R", "strong"}
+    assert set(document["judges"]["photo"]) == {"vgg19", "resnet50"}
+
+    runs.clear()
+    again = compare_models(config, pairs_of(pictures, "photo.png", "photo2.png"), variants)
+    assert not runs
+    assert again.rows == rows
+
+
+def test_variants_are_settings_over_those_given(config):
+    text = "a:style_layers=relu1_1:1,relu2_1:2, smoothing = softmax ,steps=3"
+    variant = parse_variant(text, config)
+    assert dict(variant.config.losses.style_layers) == {"relu1_1": 1, "relu2_1": 2}
+    assert (variant.config.losses.smoothing, variant.config.run.steps) == ("softmax", 3)
+    assert variant.config.run.scales == 1
+    recipe = parse_variant("b:preset=gatys2017,steps=7", config.replace(size=64)).config
+    assert (recipe.losses.content_loss, recipe.run.steps, recipe.images.size) == ("mean", 7, 64)
+    names = [parse_variant(text, Config()).name for text in DEFAULT_VARIANTS]
+    assert names == ["vgg19", "resnet50", "resnet50-plain", "resnet50-swag"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("vgg19", "can't be read; expected NAME:SETTING=VALUE"),
+        ("a b:steps=1", "can't be read"),
+        ("../a:steps=1", "can't be read"),
+        ("a:steps", "can't be read"),
+        ("a:stepps=1", "'stepps' is not a setting.*'steps'"),
+        ("a:steps=x", "steps='x'; expected a whole number"),
+        ("a:size=9", "sets size; .*give --size once"),
+        ("a:output=x", "sets output"),
+        ("a:preset=x", "--preset=x is not known"),
+    ],
+)
+def test_bad_variants(text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        parse_variant(text, Config())
+
+
+def test_variants_have_names_of_their_own(config, pictures):
+    pairs = pairs_of(pictures, "photo.png")
+    with pytest.raises(InputError, match="the variant a comes 2 times"):
+        compare_models(config, pairs, ["a:model=vgg19", "A:model=resnet50"])
+    with pytest.raises(InputError, match="there is no variant"):
+        compare_models(config, pairs, [])
+
+
+def run_script(name, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+BAD_ARGUMENTS = {
+    "reconstruct": ["--content=a.png", "--style=b.png", "--style_layers=relu9_9"],
+    "layer_grid": ["--content=a.png", "--style=b.png", "--ratios=x"],
+    "evaluate": ["--pairs=nowhere.csv"],
+    "compare_models": ["--content=a.png", "--style=b.png", "--variant=x"],
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bad_input_of_a_script_is_one_sentence_and_exit_code_2(name, tmp_path):
+    done = run_script(name, *BAD_ARGUMENTS[name], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "; expected " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_runs_and_goes_on(tmp_path, pictures):
+    arguments = [
+        f"--content={pictures}/photo.png",
+        f"--style={pictures}/painting.png",
+        *(f"--{name}={value}" for name, value in QUICK.items()),
+    ]
+    first = run_script("evaluate", *arguments, cwd=tmp_path)
+    assert (first.returncode, first.stdout) == (0, "output/evaluate/contact_sheet.png\n")
+    lines = first.stderr.splitlines()
+    assert lines[0] == "Weights: random orthogonal filters, seed 0, calibrated on the pictures."
+    assert lines[1].startswith("1/1 photo__painting took ")
+    assert len(lines) == 2
+    second = run_script("evaluate", *arguments, cwd=tmp_path)
+    assert second.returncode == 0
+    assert "1/1 photo__painting found finished, took " in second.stderr
+
+
+def test_help_of_a_script_names_its_own_flags(tmp_path):
+    done = run_script("compare_models", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for flag in ("variant", "pairs", "pairing", "judge_weights", "style_weight", "preset"):
+        assert f"\n  --{flag}\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_thin(name):
+    assert len((ROOT / "scripts" / f"{name}.py").read_text().splitlines()) < 60
