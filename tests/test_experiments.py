@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -173,19 +172,6 @@ def test_cells_without_a_whole_result_are_made_again(config, runs):
     assert runs == [first.name, second.name]
 
 
-def test_a_cell_alone_is_made_again_from_its_own_record(config, tmp_path, caplog):
-    """Though its network was loaded for deeper layers, too."""
-    cell = reconstruct(config.replace(weights="fitted")).cells[1]
-    assert cell.name == "style_conv1_1"
-    again = transfer(
-        cell.record.config.replace(output=str(tmp_path / "alone"), overwrite=False),
-        repeated=cell.record,
-    )
-    assert "differ" not in caplog.text
-    with Image.open(again.image_path) as one, Image.open(cell.image_path) as other:
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-
-
 def test_results_of_something_else_are_not_taken(config, runs, pictures):
     reconstruct(config)
     runs.clear()
@@ -202,8 +188,10 @@ def test_results_of_something_else_are_not_taken(config, runs, pictures):
     record.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         reconstruct(config)
+    other = Path(config.output.output, "cells/content_relu1_1/config.json")
+    other.write_text(other.read_text().replace('"seed": 0', '"seed": 5'))
     report = reconstruct(config.replace(overwrite=True))
-    assert runs == ["style_conv1_1"]
+    assert runs == ["content_relu1_1", "style_conv1_1"]
     assert all(read_record(cell.folder / "config.json").outcome for cell in report.cells)
 
 
@@ -292,6 +280,17 @@ def test_evaluation_tabulates_pairs_and_their_averages(config, pictures):
         assert average == pytest.approx((first + second) / 2)
     assert [row["status"] for row in table] == ["completed", "completed", ""]
     assert [row["steps"] for row in table[:2]] == ["2", "2"]
+
+
+def test_networks_of_one_pair_are_kept_at_a_time(config, pictures, loads):
+    first, second = (
+        config.replace(content=str(pictures / f"{n}.png")) for n in ("photo", "photo2")
+    )
+    pool = networks.NetworkPool([first, second])
+    assert pool.load(first) is pool.load(first.replace(steps=9))
+    pool.load(second)
+    pool.load(first)
+    assert len(loads) == 3
 
 
 def test_a_run_that_fails_is_shown_and_the_others_go_on(config, pictures, caplog):

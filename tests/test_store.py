@@ -424,7 +424,7 @@ def test_weights_are_normalized_over_the_bundled_photographs(load, tmp_path, mon
         asked.append(1)
         return iter([np.full((8, 8, 3), 0.7, np.float32), np.zeros((9, 7, 3), np.float32)])
 
-    monkeypatch.setattr("neuart_jax.params.store.bundled_photographs", photographs)
+    monkeypatch.setattr("neuart_jax.params.photographs.bundled_photographs", photographs)
     network = load(path, normalize_weights="bundled", padding="zero", pooling="max")
     assert asked
     assert network.identity["normalized"].endswith(", max pooling, zero padding")

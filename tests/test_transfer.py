@@ -15,11 +15,12 @@ from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.config import FIELDS
-from neuart_jax.images import load_metadata, save_image
+from neuart_jax.images import load_image, load_metadata, save_image
 from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.step import Status
+from neuart_jax.stylize import load_run_network, resolve_config
 
 SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
 
@@ -152,6 +153,22 @@ def test_a_repeated_run_says_what_is_not_the_same(pictures, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         transfer(config, repeated=repeated)
     assert "made with other content, weights, jax 0.0.1" in caplog.text
+
+
+def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, caplog):
+    config = config_for(pictures, tmp_path / "a", steps=1, weights="fitted")
+    images = [load_image(pictures / name).image for name in ("photo.png", "painting.png")]
+    deeper = resolve_config(config.replace(content_layers="relu2_2"))
+    network = load_run_network(deeper, images[0], images[1:])
+    with caplog.at_level(logging.INFO):
+        first = transfer(config, network=network)
+        assert not caplog.text
+        record = read_record(first.image_path)
+        again = transfer(record.config.replace(output=str(tmp_path / "b")), repeated=record)
+    assert "Weights: " in caplog.text
+    assert "differ" not in caplog.text
+    with Image.open(first.image_path) as one, Image.open(again.image_path) as other:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_alpha_is_put_back(pictures, tmp_path):

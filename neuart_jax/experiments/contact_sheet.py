@@ -74,14 +74,14 @@ def make_contact_sheet(
 
     heading_height = max((_height(lines, label) for lines in headings), default=0)
     title_height = _height(titles, large)
-    image_heights = [
-        max([_height(name, label), *(image.height for image in row if image is not None)])
-        for name, row in zip(names, fitted, strict=True)
-    ]
-    caption_heights = [max((_height(c, small) for c in row), default=0) for row in captions]
+    row_heights = []
+    for name, row, lines_of_row in zip(names, fitted, captions, strict=True):
+        heights = [_height(name, label)]
+        for image, lines in zip(row, lines_of_row, strict=True):
+            heights.append((image.height if image is not None else 0) + _height(lines, small))
+        row_heights.append(max(heights))
     top = _MARGIN + title_height + (_GAP if title_height else 0)
-    height = top + heading_height + sum(image_heights) + sum(caption_heights)
-    height += len(rows) * 2 * _GAP + _MARGIN
+    height = top + heading_height + sum(row_heights) + len(rows) * 2 * _GAP + _MARGIN
     width = 2 * _MARGIN + _LABEL_WIDTH + num_columns * (tile_width + _GAP)
 
     sheet = Image.new("RGB", (width, height), _PAPER)
@@ -97,8 +97,9 @@ def make_contact_sheet(
         for left, image, lines in zip(lefts, row, captions[index], strict=False):
             if image is not None:
                 sheet.paste(image, (left, y))
-            _write(draw, (left, y + image_heights[index] + 2), lines, small, _FAINT)
-        y += image_heights[index] + caption_heights[index] + 2 * _GAP
+            below = y + (image.height if image is not None else 0)
+            _write(draw, (left, below + 2), lines, small, _FAINT)
+        y += row_heights[index] + 2 * _GAP
     return np.asarray(sheet, np.float32) / np.float32(255)
 
 
@@ -130,12 +131,19 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
                 continue
             lines += [line] if line else []
             while font.getlength(word) > width:
-                length = max(1, sum(font.getlength(word[:n]) <= width for n in range(1, len(word))))
+                length = _breaking_length(word, font, width)
                 lines.append(word[:length])
                 word = word[length:]
             line = word
         lines.append(line)
     return lines
+
+
+def _breaking_length(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """Return how many letters of a long word to put on a line: up to a mark that joins, if any."""
+    fitting = [n for n in range(1, len(word)) if font.getlength(word[:n]) <= width] or [1]
+    joints = [n for n in fitting if word[n - 1] in "-_/,"]
+    return max(joints or fitting)
 
 
 def _fit(image: Float32 | None, size: int) -> Image.Image | None:
