@@ -26,7 +26,7 @@ _VARIANT = flags.DEFINE_multi_string(
     "variant",
     list(DEFAULT_VARIANTS),
     "NAME:SETTING=VALUE,SETTING=VALUE, repeated; preset=NAME is a setting here; without any: "
-    "VGG19, and ResNet50 as it is by default, without smoothing, and with SWAG's",
+    "VGG19, and ResNet50 as it is by default, without smoothing, plain, and with SWAG's softmax",
 )
 _JUDGE_WEIGHTS = flags.DEFINE_string(
     "judge_weights", "", "weights of the networks that judge; empty means --weights"

@@ -22,18 +22,18 @@ def strict_broadcasting(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def private_cache(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep weights and compiled programs out of the user's own caches, and fetch none."""
     folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    for name in ("KERAS_HOME", "TORCH_HOME", "HF_HOME"):
-        monkeypatch.setenv(name, str(folder / name.lower()))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return folder
+    # For the whole session: fixtures that serve a module are made before those of its tests.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        for name in ("KERAS_HOME", "TORCH_HOME", "HF_HOME"):
+            monkeypatch.setenv(name, str(folder / name.lower()))
+        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
 
 
 @pytest.fixture

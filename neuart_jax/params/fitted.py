@@ -20,7 +20,7 @@ from jax import Array
 from neuart_jax.images import fill_resize
 from neuart_jax.params.calibration import calibrated_variables
 
-VERSION = 2
+VERSION = 3
 """Part of the cache's key and of the weights' identity: raised whenever the numbers change."""
 
 Float32 = npt.NDArray[np.float32]
