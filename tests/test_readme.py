@@ -31,7 +31,9 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
 
 
 def test_flags_and_files_named_exist():
-    known = {*FIELDS, "config", "preset", "help"}
+    scripts = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
+    of_scripts = re.findall(r'flags\.DEFINE_\w+\(\s*"([a-z_]+)"', scripts)
+    known = {*FIELDS, *of_scripts, "config", "preset", "help"}
     for flag in re.findall(r"--([a-z_]+)", README):
         assert flag in known, flag
     for preset in re.findall(r"--preset=([\w-]+)", README):
@@ -44,3 +46,11 @@ def test_flags_and_files_named_exist():
         assert (ROOT / path).exists(), path
     for module in re.findall(r"`((?:\w+/)?\w+\.py)`", README):
         assert any((root / module).exists() for root in (ROOT, ROOT / "neuart_jax")), module
+
+
+def test_every_recipe_has_its_line_on_the_page_of_systems():
+    page = (ROOT / "docs" / "systems.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    # What it leaves open, and what came out.
+    assert rows[: len(PRESETS)] == list(PRESETS)
+    assert set(rows[len(PRESETS) :]) == set(PRESETS)
