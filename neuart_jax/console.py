@@ -42,7 +42,7 @@ class ProgressBar:
         self._bar.update(progress.num_steps - self._bar.n)
         self._bar.refresh()
         if self._print_losses:
-            numbers = ", ".join(f"{name} {value:.6g}" for name, value in progress.losses.items())
+            numbers = ", ".join(f"{name} {value:.8g}" for name, value in progress.losses.items())
             tqdm.write(f"Step {progress.num_steps}: {numbers}", file=sys.stderr)
 
     def close(self) -> None:

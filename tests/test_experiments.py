@@ -360,7 +360,8 @@ def test_variants_are_settings_over_those_given(config):
     recipe = parse_variant("b:preset=gatys2017,steps=7", config.replace(size=64)).config
     assert (recipe.losses.content_loss, recipe.run.steps, recipe.images.size) == ("mean", 7, 64)
     names = [parse_variant(text, Config()).name for text in DEFAULT_VARIANTS]
-    assert names == ["vgg19", "resnet50", "resnet50-plain", "resnet50-swag"]
+    kinds = ["", "-unsmoothed", "-plain", "-swag"]
+    assert names == ["vgg19", *(f"resnet50{kind}" for kind in kinds)]
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,6 @@ def test_each_model_has_its_own_smoothing():
     assert (plain.smoothing, plain.temperature, plain.content_weight) == ("none", 1.0, 8.0)
     resnet = Config().replace(model="resnet50")
     own = resolve_config(resnet).losses
-    assert (own.smoothing, own.temperature, own.content_weight) == ("centered_softmax", 16.0, 6.0)
+    assert (own.smoothing, own.temperature, own.content_weight) == ("centered_softmax", 16.0, 5.0)
     given = resolve_config(resnet.replace(smoothing="none", content_weight=0, temperature=2)).losses
     assert (given.smoothing, given.temperature, given.content_weight) == ("none", 2.0, 0.0)
