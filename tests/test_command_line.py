@@ -131,7 +131,7 @@ def test_the_bar_is_silent_without_a_terminal_but_for_lines_asked_for(capsys, pr
             )
         )
     bar.close()
-    expected = "Step 0: total 1.80012e+07, content 0\nStep 100: total 178230, content 0\n"
+    expected = "Step 0: total 18001224, content 0\nStep 100: total 178229.94, content 0\n"
     assert capsys.readouterr().err == (expected if print_losses else "")
 
 
