@@ -49,7 +49,7 @@ def test_flags_and_files_named_exist():
 
 
 def test_every_recipe_has_its_line_on_the_page_of_systems():
-    page = (ROOT / "docs" / "systems.md").read_text()
+    page = (ROOT / "docs" / "systems.md").read_text().partition("\n## ResNet50")[0]
     rows = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
     # What it leaves open, and what came out.
     assert rows[: len(PRESETS)] == list(PRESETS)
