@@ -26,8 +26,8 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     "resnet50": {
         # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
         "content_layers": "conv2_block3_out,conv3_block4_out",
-        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, which is too
-        # coarse to matter at 512 pixels.
+        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, whose positions
+        # are 32 pixels apart.
         "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
         "content_weight": 5.0,
         # Their softmax, much softer: at its own temperature of 1 it sees a few peaks only.
