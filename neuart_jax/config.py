@@ -253,6 +253,18 @@ class RunConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Section):
+    """How it is computed. What is computed stays the same, up to rounding."""
+
+    convolution: str = option(
+        "auto",
+        "3x3 convolutions: direct, or winograd (a quarter of the products; made for CPUs; float32 "
+        "gradients differ by about 1e-5); auto is winograd on CPUs, direct elsewhere",
+        choices=("auto", "direct", "winograd"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputConfig(Section):
     """What is written, and where."""
 
@@ -277,6 +289,7 @@ class Config:
     losses: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+    compute: ComputeConfig = ComputeConfig()
     output: OutputConfig = OutputConfig()
 
     def replace(self, **values: Any) -> Self:

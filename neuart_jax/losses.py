@@ -46,17 +46,32 @@ def gram_matrix(features: Array, *, divisor: Literal["positions", "elements", "n
       an entry easily passes float16's 65,504.
     """
     height, width, channels = features.shape
-    positions = features.reshape(height * width, channels)
-    accumulator = jnp.promote_types(features.dtype, jnp.float32)
-    products = jnp.einsum(
-        "pi,pj->ij",
-        positions,
-        positions,
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=accumulator,
-    )
+    products = _inner_products(features.reshape(height * width, channels))
     sizes = {"positions": height * width, "elements": height * width * channels, "none": 1}
     return products / sizes[divisor]
+
+
+@jax.custom_jvp
+def _inner_products(positions: Array) -> Array:
+    return _multiply_transposed(positions, positions)
+
+
+@_inner_products.defjvp
+def _inner_products_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The automatic rule takes two products, of which one is the other's transpose.
+    (positions,), (tangent,) = primals, tangents
+    half = _multiply_transposed(tangent, positions)
+    return _inner_products(positions), half + half.T
+
+
+def _multiply_transposed(left: Array, right: Array) -> Array:
+    return jnp.einsum(
+        "pi,pj->ij",
+        left,
+        right,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(left.dtype, jnp.float32),
+    )
 
 
 def sum_squared_error(values: Array, target: Array) -> Array:

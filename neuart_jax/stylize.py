@@ -13,7 +13,7 @@ from jax import Array
 
 from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfig
 from neuart_jax.errors import InputError
-from neuart_jax.features import FeatureFn, make_feature_fn
+from neuart_jax.features import FeatureFn, make_feature_fn, transform_kernels
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
@@ -80,6 +80,10 @@ def stylize(
     _check_terms(terms)
 
     params = network.params
+    if isinstance(network, Network) and _wants_winograd(config):
+        height, width, _ = content.shape
+        layers = _all_layers(terms)
+        params = transform_kernels(network.module, params, layers, size=(height, width))
 
     def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
         content, styles, num_steps = scale
@@ -276,6 +280,11 @@ def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
                 expected="a layer that it returns",
                 remedy=f"did you mean {nearest(name, features)}",
             )
+
+
+def _wants_winograd(config: Config) -> bool:
+    choice = config.compute.convolution
+    return choice == "winograd" or (choice == "auto" and jax.default_backend() == "cpu")
 
 
 def _bind(source: Any, layers: tuple[str, ...]) -> FeatureFn:

@@ -6,13 +6,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from neuart_jax.models.winograd import TransformedKernels, convolve_tiles
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_FEW_CHANNELS = 4
 
 Lines = tuple[Array, Array, Array, Array]
 """One row or column each: near the top, the bottom, the left and the right border."""
 
 
-def convolve(inputs: Array, kernel: Array, *, stride: int = 1, padding: str = "valid") -> Array:
+def convolve(
+    inputs: Array,
+    kernel: Array,
+    *,
+    stride: int = 1,
+    padding: str = "valid",
+    transformed: TransformedKernels | None = None,
+) -> Array:
     """Convolve with explicit padding: "valid", "zero" or "reflect" (the last two keep the size).
 
     `SAME` is never used: at stride 2 on even sizes it pads (0, 1) where these networks pad (1, 1).
@@ -22,20 +32,31 @@ def convolve(inputs: Array, kernel: Array, *, stride: int = 1, padding: str = "v
       kernel: float[kernel_height, kernel_width, in, out], a square of odd side.
       stride: step between the outputs, in positions.
       padding: "reflect" wants a 3x3 kernel and at least 2 positions per side.
+      transformed: what `winograd.transform_kernel` made of the kernel, where `has_fast_form`
+        says so: a quarter of the products.
 
     Returns:
       float[batch, height', width', out].
     """
     if stride == 1:
-        return _convolve_unit_stride(inputs, kernel, padding)
+        return _convolve_unit_stride(inputs, kernel, transformed, padding)
     if kernel.shape[0] == 1:
         # The gradient of a slice is a copy; that of a strided convolution is a dilated one.
-        return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, "valid")
+        return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, None, "valid")
     margin = _margin(kernel, padding)
     if padding == "reflect":
         margins = ((0, 0), (margin, margin), (margin, margin), (0, 0))
         inputs, margin = jnp.pad(inputs, margins, mode="reflect"), 0
     return _plain(inputs, kernel, margin=margin, stride=stride)
+
+
+def has_fast_form(kernel: Array, *, stride: int, padding: str) -> bool:
+    """Tell whether transforming the kernel would pay in `convolve` (on a CPU).
+
+    With few channels the transforms cost more than the products that they save.
+    """
+    size, _, *channels = kernel.shape
+    return (size, stride) == (3, 1) and padding != "valid" and min(channels) >= 32
 
 
 def _margin(kernel: Array, padding: str) -> int:
@@ -55,8 +76,10 @@ def _plain(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve_unit_stride(inputs: Array, kernel: Array, padding: str) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolve_unit_stride(
+    inputs: Array, kernel: Array, transformed: TransformedKernels | None, padding: str
+) -> Array:
     """Convolve at stride 1, with the gradient written out as a convolution of the same form.
 
     XLA's CPU compiler runs convolutions of this form in a fast library everywhere, but the
@@ -64,6 +87,8 @@ def _convolve_unit_stride(inputs: Array, kernel: Array, padding: str) -> Array:
     inside, the gradient took 4.3 times as long (VGG's first block at 128x128; the cause is
     https://github.com/jax-ml/jax/issues/12868). It has no forward-mode derivative.
     """
+    if transformed is not None:
+        return convolve_tiles(inputs, transformed.forward, padding)
     outputs = _plain(inputs, kernel, margin=_margin(kernel, padding))
     if padding == "reflect":
         lines = _borders_from_mirrored(_lines(inputs, 1), kernel)
@@ -71,26 +96,57 @@ def _convolve_unit_stride(inputs: Array, kernel: Array, padding: str) -> Array:
     return outputs
 
 
-def _forward(inputs: Array, kernel: Array, padding: str) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve_unit_stride(inputs, kernel, padding), (inputs, kernel)
+def _forward(
+    inputs: Array, kernel: Array, transformed: TransformedKernels | None, padding: str
+) -> tuple[Array, tuple[Array, Array, TransformedKernels | None]]:
+    outputs = _convolve_unit_stride(inputs, kernel, transformed, padding)
+    return outputs, (inputs, kernel, transformed)
 
 
-def _backward(padding: str, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    inputs, kernel = saved
-    transposed = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    margin = kernel.shape[0] - 1 - _margin(kernel, padding)
-    inputs_bar = _plain(cotangent, transposed, margin=margin)
+def _backward(
+    padding: str, saved: tuple[Array, Array, TransformedKernels | None], cotangent: Array
+) -> tuple[Array, Array, None]:
+    inputs, kernel, transformed = saved
+    if transformed is not None:
+        inputs_bar = convolve_tiles(cotangent, transformed.backward, "zero")
+    elif inputs.shape[-1] <= _FEW_CHANNELS and kernel.shape[0] > 1:
+        inputs_bar = _spread(cotangent, kernel, margin=_margin(kernel, padding))
+    else:
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        margin = kernel.shape[0] - 1 - _margin(kernel, padding)
+        inputs_bar = _plain(cotangent, turned, margin=margin)
     if padding == "reflect":
         _, pull_back = jax.vjp(lambda at: _borders_from_mirrored(at, kernel), _lines(inputs, 1))
         (lines_bar,) = pull_back(_lines(cotangent, 0))
         inputs_bar = _add_lines(inputs_bar, lines_bar, 1)
     # Frozen networks don't ask for the kernel's gradient, and the compiler drops it.
     original = _convolve_unit_stride.__wrapped__  # type: ignore[attr-defined]
-    _, pull_back_kernel = jax.vjp(lambda k: original(inputs, k, padding), kernel)
-    return inputs_bar, pull_back_kernel(cotangent)[0]
+    _, pull_back_kernel = jax.vjp(lambda k: original(inputs, k, None, padding), kernel)
+    return inputs_bar, pull_back_kernel(cotangent)[0], None
 
 
 _convolve_unit_stride.defvjp(_forward, _backward)
+
+
+def _spread(cotangent: Array, kernel: Array, *, margin: int) -> Array:
+    """Compute the gradient of a convolution of few channels: all products at once, then shifts.
+
+    Convolutions down to 3 channels fill a vector unit badly: 50 against 8 ms for VGG's first layer
+    at 512x512 on two cores.
+    """
+    size, _, channels, _ = kernel.shape
+    height, width = (side + size - 1 - 2 * margin for side in cotangent.shape[1:3])
+    products = jnp.einsum("nhwk,ijck->nhwijc", cotangent, kernel)
+    placed = jnp.zeros((), cotangent.dtype)
+    for i in range(size):
+        for j in range(size):
+            rows, columns = ((i, size - 1 - i, 0), (j, size - 1 - j, 0))
+            placed += lax.pad(
+                products[:, :, :, i, j],
+                jnp.zeros((), cotangent.dtype),
+                ((0, 0, 0), rows, columns, (0, 0, 0)),
+            )
+    return placed[:, margin : margin + height, margin : margin + width]
 
 
 def _lines(array: Array, depth: int) -> Lines:
@@ -127,10 +183,19 @@ def _borders_from_mirrored(mirrored: Lines, kernel: Array) -> Lines:
     def reflect_columns(row: Array) -> Array:
         return jnp.concatenate([row[:, :, 1:2], row, row[:, :, -2:-1]], axis=2)
 
+    def convolve_line(line: Array, taps: Array) -> Array:
+        # One product of matrices: a convolution of one row costs a CPU ten times as much.
+        length = line.shape[1] - 2
+        neighbors = jnp.concatenate([line[:, i : i + length] for i in range(3)], axis=2)
+        return jnp.einsum("nlc,ck->nlk", neighbors, taps.reshape(-1, taps.shape[-1]))
+
+    def pad_with_zeros(column: Array) -> Array:
+        return jnp.pad(column, ((0, 0), (1, 1), (0, 0)))
+
     # The corners come with the rows; so the columns see zeros above and below.
     return (
-        _plain(reflect_columns(top), kernel[:1], margin=0),
-        _plain(reflect_columns(bottom), kernel[2:], margin=0),
-        _plain(left, kernel[:, :1], margin=(1, 0)),
-        _plain(right, kernel[:, 2:], margin=(1, 0)),
+        convolve_line(reflect_columns(top)[:, 0], kernel[0])[:, None],
+        convolve_line(reflect_columns(bottom)[:, 0], kernel[2])[:, None],
+        convolve_line(pad_with_zeros(left[:, :, 0]), kernel[:, 0])[:, :, None],
+        convolve_line(pad_with_zeros(right[:, :, 0]), kernel[:, 2])[:, :, None],
     )

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.models.convolution import convolve
+from neuart_jax.models.convolution import convolve, has_fast_form
+from neuart_jax.models.winograd import TransformedKernels, transform_kernel
 
 FitConvolution = Callable[[Array, tuple[int, int, int, int], Callable[[Array], Array]], Array]
 """Chooses a kernel while `init` runs: (inputs, kernel shape, convolve) -> [kh, kw, in, out].
@@ -70,8 +71,14 @@ class Convolution(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         """Map float[batch, height, width, in] to float[batch, height', width', features]."""
 
-        def respond(kernel: Array) -> Array:
-            return convolve(inputs, kernel, stride=self.stride, padding=self.padding)
+        def respond(kernel: Array, transformed: TransformedKernels | None = None) -> Array:
+            return convolve(
+                inputs,
+                kernel,
+                stride=self.stride,
+                padding=self.padding,
+                transformed=transformed,
+            )
 
         shape = (self.size, self.size, inputs.shape[-1], self.features)
         make_kernel = jax.nn.initializers.he_normal()
@@ -89,7 +96,16 @@ class Convolution(nn.Module):
             make_kernel = lambda *_: fitted  # noqa: E731
         kernel = self.param("kernel", make_kernel, shape)
         bias = self.param("bias", lambda _: bias)
-        return respond(kernel) + bias.reshape(1, 1, 1, -1)
+        return respond(kernel, self._transform(kernel)) + bias.reshape(1, 1, 1, -1)
+
+    def _transform(self, kernel: Array) -> TransformedKernels | None:
+        """Return what the collection "winograd" has, or put it there if that may change."""
+        asked = self.is_mutable_collection("winograd") and not self.is_initializing()
+        fast = asked and has_fast_form(kernel, stride=self.stride, padding=self.padding)
+        if not fast and not self.has_variable("winograd", "kernels"):
+            return None
+        variable = self.variable("winograd", "kernels", transform_kernel, kernel)
+        return TransformedKernels(*variable.value)
 
 
 def pool(inputs: Array, *, kind: str) -> Array:
