@@ -253,6 +253,25 @@ class RunConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Section):
+    """How it is computed: what is asked for stays the same."""
+
+    precision: str = option(
+        "auto",
+        "what features are computed in: float32; tensorfloat32 (products as fast as the device "
+        "makes them by default); bfloat16 (half the memory; Gram matrices and losses stay in "
+        "float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
+        choices=("auto", "float32", "tensorfloat32", "bfloat16"),
+    )
+    memory_check: bool = option(
+        True, "refuse a run that needs more memory than there is, before anything is computed"
+    )
+    compilation_cache: bool = option(
+        True, "keep compiled programs for the next run, in the user's cache folder"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputConfig(Section):
     """What is written, and where."""
 
@@ -277,6 +296,7 @@ class Config:
     losses: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+    compute: ComputeConfig = ComputeConfig()
     output: OutputConfig = OutputConfig()
 
     def replace(self, **values: Any) -> Self:

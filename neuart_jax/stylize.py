@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
+from neuart_jax.compiling import compile_fn
 from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfig
 from neuart_jax.errors import InputError
-from neuart_jax.features import FeatureFn, make_feature_fn
+from neuart_jax.features import FeatureFn, make_feature_fn, resolve_precision
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
@@ -80,10 +81,11 @@ def stylize(
     _check_terms(terms)
 
     params = network.params
+    precision = config.compute.precision
 
     def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
         content, styles, num_steps = scale
-        content_features, style_features = _target_features(feature_source, terms)(
+        content_features, style_features = _target_features(feature_source, terms, precision)(
             params, content, styles
         )
         _check_features(content_features, _layers_of(terms, "content_layers"))
@@ -99,6 +101,7 @@ def stylize(
             start = make_start(config.run, content_image=content, style_image=styles[0])
         run_fn = _make_run_fn(
             feature_source,
+            precision,
             _program_of(config.losses),
             len(styles),
             extra_terms,
@@ -194,7 +197,9 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
         find_architecture(config.network.model)
     own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
     empty = {name for name in own if getattr(losses, name) in ("", (), None)}
-    config = config.replace(**{name: own[name] for name in empty})
+    config = config.replace(
+        precision=resolve_precision(config.compute.precision), **{name: own[name] for name in empty}
+    )
     if not check_names:
         return config
     resolved: dict[str, LayerWeights] = {}
@@ -278,23 +283,27 @@ def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
             )
 
 
-def _bind(source: Any, layers: tuple[str, ...]) -> FeatureFn:
-    return make_feature_fn(source, layers) if hasattr(source, "apply") else source
+def _bind(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
+    if hasattr(source, "apply"):
+        return make_feature_fn(source, layers, precision=precision)
+    return source
 
 
 @functools.lru_cache(maxsize=16)
-def _target_features_fn(source: Any, content: tuple[str, ...], style: tuple[str, ...]) -> Any:
+def _target_features_fn(
+    source: Any, content: tuple[str, ...], style: tuple[str, ...], precision: str
+) -> Any:
     def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
-        style_fn = _bind(source, style)
+        style_fn = _bind(source, style, precision)
         styles = tuple(style_fn(params, image) for image in style_images)
-        return _bind(source, content)(params, content_image), styles
+        return _bind(source, content, precision)(params, content_image), styles
 
-    return jax.jit(target_features)
+    return compile_fn(target_features)
 
 
-def _target_features(source: Any, terms: Sequence[Term]) -> Any:
+def _target_features(source: Any, terms: Sequence[Term], precision: str) -> Any:
     return _target_features_fn(
-        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers")
+        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers"), precision
     )
 
 
@@ -319,6 +328,7 @@ def _program_of(losses: LossConfig) -> LossConfig:
 @functools.lru_cache(maxsize=16)
 def _make_run_fn(
     source: Any,
+    precision: str,
     losses: LossConfig,
     num_styles: int,
     extra_terms: tuple[Term, ...],
@@ -327,7 +337,9 @@ def _make_run_fn(
     chunk_steps: int,
 ) -> RunFn:
     terms = (*make_terms(losses, num_styles=num_styles), *extra_terms)
-    objective = make_objective(_bind(source, _layers_of(terms, "layers")), terms)
+    feature_fn = _bind(source, _layers_of(terms, "layers"), precision)
+    # Traced once, however often the optimizer's program calls it.
+    objective = jax.jit(make_objective(feature_fn, terms))
     return make_run_fn(
         objective,
         make_optimizer(optimizer, num_steps=stop.num_steps),
