@@ -16,6 +16,7 @@ from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfi
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, make_feature_fn, resolve_precision
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
+from neuart_jax.memory import check_memory
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
@@ -215,10 +216,16 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
 def check_sizes(
     config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
 ) -> None:
-    """Check that all images reach the deepest layer of a resolved configuration.
+    """Check that all images reach the deepest layer, and that the run fits into memory.
+
+    Args:
+      config: resolved.
+      content_image: float[height, width, 3].
+      style_images: likewise, each of its own size.
 
     Raises:
-      InputError: one of them is too small, or the styles' shares don't fit their number.
+      InputError: one of them is too small, the content too large, or the styles' shares don't
+        fit their number.
     """
     make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
     layers = run_layers(config)
@@ -233,6 +240,8 @@ def check_sizes(
             padding=config.network.padding,
             name=name,
         )
+    height, width = np.shape(content_image)[:2]
+    check_memory(config, layers, height=height, width=width)
 
 
 def load_run_network(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from neuart_jax import Config
 from neuart_jax.features import make_feature_fn, resolve_precision
@@ -51,7 +51,9 @@ def evaluate(run, precision, content_image, style_image):
 
 def test_bfloat16_is_near_float32(run, content_image, style_image):
     """bfloat16 has 8 significant bits: 0.4 % per rounding; a dozen roundings follow each other."""
-    features, loss, losses, gradient, targets = evaluate(run, "bfloat16", content_image, style_image)
+    features, loss, losses, gradient, targets = evaluate(
+        run, "bfloat16", content_image, style_image
+    )
     exact, exact_loss, exact_losses, exact_gradient, _ = evaluate(
         run, "float32", content_image, style_image
     )
@@ -69,12 +71,6 @@ def test_bfloat16_is_near_float32(run, content_image, style_image):
     assert 0 < error < 0.05
     statistics, temperatures, _ = targets.values["style"]
     assert {a.dtype for a in jax.tree.leaves((statistics, temperatures))} == {jnp.dtype("float32")}
-
-
-def test_float32_and_tensorfloat32_are_the_same_on_cpus(run, content_image, style_image):
-    ours = evaluate(run, "float32", content_image, style_image)
-    default = evaluate(run, "tensorfloat32", content_image, style_image)
-    jax.tree.map(assert_array_equal, ours, default)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
