@@ -9,6 +9,7 @@ import jax
 from absl import app, flags
 
 from neuart_jax import console
+from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import user_cache
@@ -58,7 +59,8 @@ def run_command(command: Command, *, usage: str) -> None:
                 f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
             )
         config, record = read_flags()
-        jax.config.update("jax_compilation_cache_dir", str(user_cache("jit")))
+        if config.compute.compilation_cache:
+            use_compilation_cache(user_cache("jit"))
         return command(config, record)
 
     try:

@@ -262,6 +262,19 @@ class ComputeConfig(Section):
         "gradients differ by about 1e-5); auto is winograd on CPUs, direct elsewhere",
         choices=("auto", "direct", "winograd"),
     )
+    precision: str = option(
+        "auto",
+        "what features are computed in: float32; tensorfloat32 (products as fast as the device "
+        "makes them by default); bfloat16 (half the memory; Gram matrices and losses stay in "
+        "float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
+        choices=("auto", "float32", "tensorfloat32", "bfloat16"),
+    )
+    memory_check: bool = option(
+        True, "refuse a run that needs more memory than there is, before anything is computed"
+    )
+    compilation_cache: bool = option(
+        True, "keep compiled programs for the next run, in the user's cache folder"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from neuart_jax.compiling import compile_fn
 from neuart_jax.objective import Objective, Targets
 from neuart_jax.optimizers import Optimizer
 from neuart_jax.step import (
@@ -140,7 +140,7 @@ def make_run_fn(
       latest; see `make_next_stop`.
     """
     step = make_step_fn(objective, optimizer, stop)
-    init = jax.jit(make_init_fn(objective, optimizer))
+    init = compile_fn(make_init_fn(objective, optimizer))
 
     def chunk(
         state: TransferState, params: Any, targets: Targets, until: Array
@@ -155,7 +155,7 @@ def make_run_fn(
 
         return lax.scan(body, state, length=chunk_steps)
 
-    run_chunk = jax.jit(chunk, donate_argnames="state")
+    run_chunk = compile_fn(chunk, donate_argnames="state")
 
     def run(
         image: Array,

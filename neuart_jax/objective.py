@@ -112,7 +112,9 @@ class Smoothing(NamedTuple):
             "none": lambda values: jnp.ones(()),
             "softmax": lambda values: jnp.ones(()),
             # A flat picture's features have no spread to be measured in.
-            "centered_softmax": lambda values: jnp.maximum(jnp.std(values), 1e-6),
+            "centered_softmax": lambda values: jnp.maximum(
+                jnp.std(values.astype(jnp.promote_types(values.dtype, jnp.float32))), 1e-6
+            ),
         }
         return {name: self.temperature * units[self.kind](features[name]) for name in layers}
 

@@ -31,6 +31,7 @@ class Record(NamedTuple):
       inputs: "content" and "style" to the SHA-256 of their files.
       versions: package to version.
       device: platform and kind.
+      predicted_bytes: memory that the run was expected to need at its peak.
       outcome: figures of the result, as far as it is known: "status", "losses", "steps", ...; a
         number that was not finite is None.
     """
@@ -40,11 +41,17 @@ class Record(NamedTuple):
     inputs: Mapping[str, str] = {}
     versions: Mapping[str, str] = {}
     device: str = ""
+    predicted_bytes: int = 0
     outcome: Mapping[str, Any] = {}
 
     @classmethod
     def of_this_run(
-        cls, config: Config, *, weights: Mapping[str, str], inputs: Mapping[str, str]
+        cls,
+        config: Config,
+        *,
+        weights: Mapping[str, str],
+        inputs: Mapping[str, str],
+        predicted_bytes: int,
     ) -> Self:
         """Complete a record with this machine's versions and device."""
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -55,6 +62,7 @@ class Record(NamedTuple):
             inputs,
             {"python": platform.python_version(), **versions},
             f"{device.platform} {device.device_kind}",
+            predicted_bytes,
         )
 
     def to_json(self, result: Result) -> str:
@@ -65,6 +73,7 @@ class Record(NamedTuple):
             "inputs": dict(self.inputs),
             "versions": dict(self.versions),
             "device": self.device,
+            "predicted_bytes": self.predicted_bytes,
             "result": {
                 "status": result.status.name.lower(),
                 "losses": result.losses,
@@ -133,4 +142,4 @@ def _parse(text: str, *, source: str) -> Record:
     )
     config = Config.from_dict(document["config"], source=source)
     device = str(document.get("device", ""))
-    return Record(config, weights, inputs, versions, device, outcome)
+    return Record(config, weights, inputs, versions, device, outcome=outcome)

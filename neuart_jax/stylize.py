@@ -11,10 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
+from neuart_jax.compiling import compile_fn
 from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfig
 from neuart_jax.errors import InputError
-from neuart_jax.features import FeatureFn, make_feature_fn, transform_kernels
+from neuart_jax.features import (
+    FeatureFn,
+    make_feature_fn,
+    resolve_precision,
+    takes_winograd,
+    transform_kernels,
+)
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
+from neuart_jax.memory import check_memory
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
@@ -80,14 +88,15 @@ def stylize(
     _check_terms(terms)
 
     params = network.params
-    if isinstance(network, Network) and _wants_winograd(config):
+    precision = config.compute.precision
+    if isinstance(network, Network) and takes_winograd(config.compute):
         height, width, _ = content.shape
         layers = _all_layers(terms)
         params = transform_kernels(network.module, params, layers, size=(height, width))
 
     def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
         content, styles, num_steps = scale
-        content_features, style_features = _target_features(feature_source, terms)(
+        content_features, style_features = _target_features(feature_source, terms, precision)(
             params, content, styles
         )
         _check_features(content_features, _layers_of(terms, "content_layers"))
@@ -103,6 +112,7 @@ def stylize(
             start = make_start(config.run, content_image=content, style_image=styles[0])
         run_fn = _make_run_fn(
             feature_source,
+            precision,
             _program_of(config.losses),
             len(styles),
             extra_terms,
@@ -198,7 +208,9 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
         find_architecture(config.network.model)
     own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
     empty = {name for name in own if getattr(losses, name) in ("", (), None)}
-    config = config.replace(**{name: own[name] for name in empty})
+    config = config.replace(
+        precision=resolve_precision(config.compute.precision), **{name: own[name] for name in empty}
+    )
     if not check_names:
         return config
     resolved: dict[str, LayerWeights] = {}
@@ -214,10 +226,16 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
 def check_sizes(
     config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
 ) -> None:
-    """Check that all images reach the deepest layer of a resolved configuration.
+    """Check that all images reach the deepest layer, and that the run fits into memory.
+
+    Args:
+      config: resolved.
+      content_image: float[height, width, 3].
+      style_images: likewise, each of its own size.
 
     Raises:
-      InputError: one of them is too small, or the styles' shares don't fit their number.
+      InputError: one of them is too small, the content too large, or the styles' shares don't
+        fit their number.
     """
     make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
     layers = run_layers(config)
@@ -232,6 +250,8 @@ def check_sizes(
             padding=config.network.padding,
             name=name,
         )
+    height, width = np.shape(content_image)[:2]
+    check_memory(config, layers, height=height, width=width)
 
 
 def load_run_network(
@@ -282,28 +302,27 @@ def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
             )
 
 
-def _wants_winograd(config: Config) -> bool:
-    choice = config.compute.convolution
-    return choice == "winograd" or (choice == "auto" and jax.default_backend() == "cpu")
-
-
-def _bind(source: Any, layers: tuple[str, ...]) -> FeatureFn:
-    return make_feature_fn(source, layers) if hasattr(source, "apply") else source
+def _bind(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
+    if hasattr(source, "apply"):
+        return make_feature_fn(source, layers, precision=precision)
+    return source
 
 
 @functools.lru_cache(maxsize=16)
-def _target_features_fn(source: Any, content: tuple[str, ...], style: tuple[str, ...]) -> Any:
+def _target_features_fn(
+    source: Any, content: tuple[str, ...], style: tuple[str, ...], precision: str
+) -> Any:
     def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
-        style_fn = _bind(source, style)
+        style_fn = _bind(source, style, precision)
         styles = tuple(style_fn(params, image) for image in style_images)
-        return _bind(source, content)(params, content_image), styles
+        return _bind(source, content, precision)(params, content_image), styles
 
-    return jax.jit(target_features)
+    return compile_fn(target_features)
 
 
-def _target_features(source: Any, terms: Sequence[Term]) -> Any:
+def _target_features(source: Any, terms: Sequence[Term], precision: str) -> Any:
     return _target_features_fn(
-        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers")
+        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers"), precision
     )
 
 
@@ -328,6 +347,7 @@ def _program_of(losses: LossConfig) -> LossConfig:
 @functools.lru_cache(maxsize=16)
 def _make_run_fn(
     source: Any,
+    precision: str,
     losses: LossConfig,
     num_styles: int,
     extra_terms: tuple[Term, ...],
@@ -336,7 +356,9 @@ def _make_run_fn(
     chunk_steps: int,
 ) -> RunFn:
     terms = (*make_terms(losses, num_styles=num_styles), *extra_terms)
-    objective = make_objective(_bind(source, _layers_of(terms, "layers")), terms)
+    feature_fn = _bind(source, _layers_of(terms, "layers"), precision)
+    # Traced once, however often the optimizer's program calls it.
+    objective = jax.jit(make_objective(feature_fn, terms))
     return make_run_fn(
         objective,
         make_optimizer(optimizer, num_steps=stop.num_steps),

@@ -11,6 +11,7 @@ from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import Picture, load_image
 from neuart_jax.loop import Callback, Progress, Result
+from neuart_jax.memory import predict_memory
 from neuart_jax.objective import make_terms
 from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.params.photographs import BUNDLED_SET
@@ -125,7 +126,15 @@ def transfer(
         logger.info(network.message)
     else:
         network = narrow_network(network, config.network, layers=run_layers(config))
-    record = Record.of_this_run(config, weights=network.identity, inputs=prepared.digests)
+    height, width = content.image.shape[:2]
+    record = Record.of_this_run(
+        config,
+        weights=network.identity,
+        inputs=prepared.digests,
+        predicted_bytes=predict_memory(
+            config, run_layers(config), height=height, width=width
+        ).total,
+    )
     if repeated is not None and (differences := record.differences(repeated)):
         logger.warning(
             "Pixels may differ: the record was made with other %s.", ", ".join(differences)

@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+CACHE_SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+"""What the command line sets for the whole process."""
+
 
 @pytest.fixture(autouse=True)
 def strict_broadcasting(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -48,7 +56,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
 
     logger = logging.getLogger("neuart_jax")
     before = logger.propagate, logger.level
-    cache = jax.config.jax_compilation_cache_dir
+    cache = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
 
     def run(**given: object) -> int:
         arguments = [
@@ -68,7 +76,8 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
 
     yield run
     logger.propagate, logger.level = before
-    jax.config.update("jax_compilation_cache_dir", cache)
+    for name, value in cache.items():
+        jax.config.update(name, value)
 
 
 def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:

@@ -33,7 +33,8 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
 def test_flags_and_files_named_exist():
     scripts = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
     of_scripts = re.findall(r'flags\.DEFINE_\w+\(\s*"([a-z_]+)"', scripts)
-    known = {*FIELDS, *of_scripts, "config", "preset", "help"}
+    negated = {f"no{name}" for name, field in FIELDS.items() if field.hint is bool}
+    known = {*FIELDS, *negated, *of_scripts, "config", "preset", "help"}
     for flag in re.findall(r"--([a-z_]+)", README):
         assert flag in known, flag
     for preset in re.findall(r"--preset=([\w-]+)", README):

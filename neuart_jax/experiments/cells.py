@@ -26,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 _RECORD_NAME = "config.json"
 # What doesn't change a picture, and what is compared by its hash.
-_FREE = {"output", "overwrite", "print_losses", "weights_dir", "offline", "content", "style"}
+_FREE = {
+    *("output", "overwrite", "print_losses", "weights_dir", "offline", "content", "style"),
+    *("memory_check", "compilation_cache"),
+}
 _MAX_DIFFERENCES = 5
 
 

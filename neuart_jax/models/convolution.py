@@ -54,12 +54,12 @@ def convolve(
     return _plain(inputs, kernel, margin=margin, stride=stride)
 
 
-def has_fast_form(kernel: Array, *, stride: int, padding: str) -> bool:
-    """Tell whether transforming the kernel would pay in `convolve` (on a CPU).
+def has_fast_form(shape: tuple[int, ...], *, stride: int, padding: str) -> bool:
+    """Tell whether transforming a kernel of this shape pays in `convolve` (on a CPU).
 
     With few channels the transforms cost more than the products that they save.
     """
-    size, _, *channels = kernel.shape
+    size, _, *channels = shape
     return (size, stride) == (3, 1) and padding != "valid" and min(channels) >= 32
 
 

@@ -101,7 +101,7 @@ class Convolution(nn.Module):
     def _transform(self, kernel: Array) -> TransformedKernels | None:
         """Return what the collection "winograd" has, or put it there if that may change."""
         asked = self.is_mutable_collection("winograd") and not self.is_initializing()
-        fast = asked and has_fast_form(kernel, stride=self.stride, padding=self.padding)
+        fast = asked and has_fast_form(kernel.shape, stride=self.stride, padding=self.padding)
         if not fast and not self.has_variable("winograd", "kernels"):
             return None
         variable = self.variable("winograd", "kernels", transform_kernel, kernel)

@@ -51,6 +51,9 @@ _OUTPUT = np.array(
     ]
 )
 
+TRANSFORMED_SIZE = 2 * _PLACES**2 // 9
+"""Size of `TransformedKernels` over that of the kernel."""
+
 _STRIP_BYTES = 10 * 2**20
 """What a strip's transformed tiles may take: they are written, multiplied and read again, which is
 fastest while they stay in the cache. Measured at 2.5, 5, 10 and 20 MiB."""
@@ -60,7 +63,7 @@ _MIN_TILES = 256
 
 
 class TransformedKernels(NamedTuple):
-    """A kernel as the products need it, made once: four times its size, twice.
+    """A kernel as the products need it, made once.
 
     Attributes:
       forward: float[36, in, out].

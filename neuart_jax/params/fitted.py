@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 from jax import Array
 
 from neuart_jax.images import fill_resize
@@ -177,6 +176,8 @@ def _spherical_k_means(
 
     def normalize(rows: Float32) -> Float32:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-8)
+
+    import scipy.sparse  # Not at the top: it slows the command line's start.
 
     points = normalize(points)
     count = len(points)

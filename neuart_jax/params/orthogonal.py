@@ -15,7 +15,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 from jax import Array
 
 from neuart_jax.params.calibration import calibrated_variables
@@ -83,5 +82,7 @@ def _orthonormalize(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     By Cholesky's factor of the columns' inner products: no less exact for normal numbers in double
     precision, and for [4608, 512] up to 16 times as fast as `numpy.linalg.qr` on a busy machine.
     """
+    import scipy.linalg  # Not at the top: it slows the command line's start.
+
     upper = scipy.linalg.cholesky(columns.T @ columns)
     return scipy.linalg.solve_triangular(upper, columns.T, trans="T").T

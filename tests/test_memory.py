@@ -1,0 +1,136 @@
+"""The prediction of a run's memory, against compiled programs, and the refusal."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from neuart_jax import Config, InputError, memory
+from neuart_jax.compiling import compile_fn
+from neuart_jax.features import make_feature_fn
+from neuart_jax.memory import GIB, check_memory, predict_memory
+from neuart_jax.models import MODELS, NetworkParams
+from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.optimizers import make_optimizer
+from neuart_jax.params.canonical import nest, variable_shapes
+from neuart_jax.step import StopRule, make_init_fn, make_step_fn
+from neuart_jax.stylize import resolve_config, run_layers
+
+
+def compiled_bytes(config, size):
+    """Compile one step for its memory, and don't run it."""
+    network, layers = config.network, run_layers(config)
+    architecture = MODELS[network.model]
+    module = architecture.make_module(pooling=network.pooling, padding=network.padding)
+    channel = jax.ShapeDtypeStruct((3,), jnp.float32)
+    params = NetworkParams(nest(variable_shapes(architecture, layers)), channel, channel)
+    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    terms = make_terms(config.losses)
+    feature_fn = make_feature_fn(module, layers, precision=config.compute.precision)
+
+    def find_targets(params, image):
+        features = feature_fn(params, image)
+        return make_targets(
+            terms,
+            content_image=image,
+            style_images=(image,),
+            content_features=features,
+            style_features=(features,),
+        )
+
+    targets = jax.eval_shape(find_targets, params, image)
+    objective = jax.jit(make_objective(feature_fn, terms))
+    optimizer = make_optimizer(config.optimizer, num_steps=40)
+    state = jax.eval_shape(make_init_fn(objective, optimizer), image, params, targets)
+    step = compile_fn(make_step_fn(objective, optimizer, StopRule(40)), donate_argnums=0)
+    wants_terms = jax.ShapeDtypeStruct((), jnp.bool_)
+    found = step.lower(state, params, targets, wants_terms).compile().memory_analysis()
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers order otherwise")
+@pytest.mark.parametrize("model, optimizer", [("vgg19", "adam"), ("resnet50", "lbfgs")])
+def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
+    config = resolve_config(Config().replace(model=model, optimizer=optimizer))
+    predicted = predict_memory(config, run_layers(config), height=128, width=128).total
+    assert predicted == pytest.approx(compiled_bytes(config, 128), rel=0.2)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_linear_in_pixels(model):
+    config = resolve_config(Config().replace(model=model))
+    layers = run_layers(config)
+    small, large = (predict_memory(config, layers, height=h, width=256) for h in (128, 512))
+    assert large.growing == 4 * small.growing
+    assert large.constant == small.constant
+
+
+def test_each_setting_has_its_share():
+    def growing(**settings):
+        config = resolve_config(Config().replace(**settings))
+        return predict_memory(config, run_layers(config), height=64, width=64).growing
+
+    pair = 2 * 64 * 64 * 3 * 4
+    assert growing(history=11) - growing(history=10) == pair
+    assert (
+        growing(optimizer="lbfgs", history=10) - growing(optimizer="adam") == 10 * pair + pair // 2
+    )
+    assert growing(content_layers="relu2_1", style_layers="relu1_1") < 0.8 * growing()
+    features = growing(optimizer="adam") - 5 * pair // 2
+    assert growing(optimizer="adam", precision="bfloat16") == features // 2 + 5 * pair // 2
+
+
+@pytest.mark.parametrize("free, remedy", [(1.0, r"take --size=\d+, or"), (0.01, "close other")])
+def test_refusal_names_what_came_what_is_there_and_what_fits(monkeypatch, free, remedy):
+    config = resolve_config(Config())
+    layers = run_layers(config)
+    monkeypatch.setattr(memory, "free_memory", lambda: int(free * GIB))
+    with pytest.raises(InputError, match=remedy) as refusal:
+        check_memory(config, layers, height=1536, width=2048)
+    predicted = predict_memory(config, layers, height=1536, width=2048).total / GIB
+    assert f"2048x1536 pixels needs about {predicted:.1f} GiB" in str(refusal.value)
+    assert f"the {free:.1f} GiB of memory that are free" in str(refusal.value)
+    check_memory(config.replace(memory_check=False), layers, height=1536, width=2048)
+
+
+def test_the_size_advised_fits_and_hardly_more_does(monkeypatch):
+    config = resolve_config(Config())
+    layers = run_layers(config)
+    monkeypatch.setattr(memory, "free_memory", lambda: GIB)
+    with pytest.raises(InputError) as refusal:
+        check_memory(config, layers, height=2048, width=2048)
+    size = int(refusal.value.remedy.split("--size=")[1].split(",")[0])
+    check_memory(config, layers, height=size, width=size)
+    with pytest.raises(InputError):
+        check_memory(config, layers, height=size + 16, width=size + 16)
+
+
+@pytest.mark.parametrize("limit, expected", [("max", 8), (str(3 * GIB), 2), (str(99 * GIB), 8)])
+def test_free_is_what_the_machine_and_the_control_group_leave(
+    tmp_path, monkeypatch, limit, expected
+):
+    class Device:
+        def memory_stats(self):
+            return None
+
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(f"{GIB}\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(
+        memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 8 * GIB})
+    )
+    assert memory.free_memory() == expected * GIB
+
+
+def test_a_device_that_knows_its_memory_is_asked(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 10 * GIB, "bytes_in_use": 3 * GIB}
+
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    assert memory.free_memory() == 7 * GIB
