@@ -63,7 +63,7 @@ class Network(NamedTuple):
     stride_on: str
 
     def features(self, images: Tensor) -> Tensors:
-        """Map [batch, 3, height, width] in [0, 1] to a [batch, channels, height', width'] by layer."""
+        """Map [batch, 3, height, width] in [0, 1] to features[batch, channels, h, w] by layer."""
         walk = {"vgg19": self._walk_vgg19, "resnet50": self._walk_resnet50}[self.model]
         found: Tensors = {}
         for name, features in walk((images - self.mean) / self.std):
