@@ -9,6 +9,7 @@ Without pictures it takes scikit-image's cat and our own brush strokes. Filters 
 import sys
 from pathlib import Path
 
+import jax
 import skimage
 from absl import flags
 
@@ -38,6 +39,8 @@ flags.DEFINE_string("loss_size", "0", "size for time_to_loss; 0 takes each recip
 
 def run(config: Config, record: Record | None) -> int:
     """Measure and print the tables; 1 if something can't be trusted or was not measured."""
+    # This process only plans: a GPU that it held would have no memory left for those that measure.
+    jax.config.update("jax_platforms", "cpu")
     images, network = config.images, config.network
     config = config.replace(
         content=images.content or str(CONTENT),
