@@ -22,6 +22,7 @@ from neuart_jax.benchmarks.plan import PARTS, Plan, jax_variants, read_plan, tor
 from neuart_jax.benchmarks.problem import make_problem
 from neuart_jax.benchmarks.processes import Job, run_job, run_rounds
 from neuart_jax.benchmarks.rows import (
+    GRADIENT_TOLERANCE,
     TOLERANCE,
     Group,
     disagreement,
@@ -184,7 +185,8 @@ def group(**runs):
             {"seconds": s, "loss_error": 1e-6, "gradient_error": 9e-5} for s in (4, 4, 5)
         ],
     }
-    return Group("vgg19", 10, 2, figures | {name.replace("_", " "): r for name, r in runs.items()})
+    runs = figures | {name.replace("_", " "): rounds for name, rounds in runs.items()}
+    return Group("vgg19", 10, 2, runs, {"loss_error": 1e-9, "gradient_error": 1e-9})
 
 
 def test_ratios_are_medians_over_rounds():
@@ -197,7 +199,23 @@ def test_ratios_are_medians_over_rounds():
     assert (ours["GFLOP/s"], ours["of_products"], ours["of_peak"]) == (2, 0.25, 0.25)
 
 
-@pytest.mark.parametrize("error", [1.1e-4, None, float("nan")])
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"loss_error": 1e-9, "gradient_error": 2e-6},
+        {"loss_error": 2e-6, "gradient_error": 1e-9},
+        {"loss_error": float("nan"), "gradient_error": 1e-9},
+        {"error": "no memory"},
+    ],
+)
+def test_what_differs_in_float64_has_no_ratios(check):
+    wrong = group()._replace(check=check)
+    assert "so there are no ratios" in disagreement(wrong)
+    assert torch_rows(wrong) == []
+    assert [row["ratio"] for row in evaluation_rows(wrong)] == [1, None]
+
+
+@pytest.mark.parametrize("error", [1.1e-2, None, float("nan")])
 def test_another_objective_has_no_ratios(error):
     wrong = group(
         **{"torch_float32_x": [{"seconds": 1, "loss_error": 0.0, "gradient_error": error}]}
@@ -389,15 +407,18 @@ def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
     }
     for channels_last in (False, True):
         found = torch_objective.measure(job | {"channels_last": channels_last})
-        assert max(found["loss_error"], found["gradient_error"]) < TOLERANCE
+        assert found["loss_error"] < TOLERANCE
+        assert found["gradient_error"] < GRADIENT_TOLERANCE
+    exact = {**job, "channels_last": False, "precision": "float64"}
+    found = torch_objective.measure(exact)
+    assert max(found["loss_error"], found["gradient_error"]) < 1e-9
     low = torch_objective.measure(job | {"channels_last": True, "precision": "bfloat16"})
     assert 1e-4 < low["gradient_error"] < 0.5
     arrays = dict(np.load(npz))
     np.savez(npz, **(arrays | {"targets/weights/style": 1.01 * arrays["targets/weights/style"]}))
-    wrong = torch_objective.measure(job | {"channels_last": False})
-    assert wrong["loss_error"] > 1e-4
-    runs = {"jax float32": [{"seconds": 1}], "torch float32 NCHW": [wrong | {"seconds": 1}]}
-    assert disagreement(Group(model, SIZE, 2, runs))
+    wrong = torch_objective.measure(exact)
+    assert disagreement(Group(model, SIZE, 2, {}, wrong))
+    assert not disagreement(Group(model, SIZE, 2, {}, found))
 
 
 def run_script(*arguments, cwd):

@@ -190,6 +190,7 @@ class _Session:
             name: _job("evaluation", base.replace(**settings), cache=cache, **more)
             for name, settings in variants.items()
         }
+        check = None
         if with_torch:
             has_gpu = self.facts["torch"]["has_gpu"]
             task = {
@@ -198,10 +199,14 @@ class _Session:
                 "padding": base.network.padding,
                 "device": "cuda" if has_gpu else "cpu",
             }
+            exact = {"precision": "float64", "channels_last": False, "compile": False}
+            check = self._run(
+                Job({**task, **exact, "evaluations": 0}, interpreter=plan.torch_python)
+            )
             for name, ways in torch_variants(plan, has_gpu=has_gpu).items():
                 jobs[name] = Job({**task, **ways}, interpreter=plan.torch_python)
         runs = run_rounds(jobs, rounds=plan.rounds, run=self._run)
-        return self._keep(Group(model, size, batch, runs), "evaluation")
+        return self._keep(Group(model, size, batch, runs, check), "evaluation")
 
     def _measure_steps(self, model: str, size: int) -> Group:
         base = self._base(model, size)

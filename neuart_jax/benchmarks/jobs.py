@@ -56,18 +56,28 @@ def prepare_network(job: Job) -> Figures:
 
 
 def write_reference(job: Job) -> Figures:
-    """Evaluate once, with float32 products throughout, and write all that others need to "npz".
+    """Evaluate once, in float64, and write all that others need to "npz".
 
-    That is "images", "loss" and "gradient", one of each pair; with "for_torch" also "mean", "std",
-    "variables/..." and "targets/...".
+    In float32 a ReLU whose input is next to zero may be on in one program and off in another, which
+    changes the gradient by some 1e-3: no measure of whether two programs compute the same.
+
+    Written are "images", "loss" and "gradient", one of each pair; with "for_torch" also "mean",
+    "std", "variables/..." and "targets/...".
     """
-    with jax.default_matmul_precision("highest"):
-        problem = make_problem(_config_of(job), batch=job["batch"])
-        evaluate = jax.jit(problem.evaluate)
-        loss, gradient = evaluate(problem.images, problem.params, problem.targets)
+    problem = make_problem(_config_of(job), batch=job["batch"], dtype=jnp.float64)
+    params = problem.params
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def evaluate(images: Array, params: Any, targets: Any) -> tuple[Array, Array]:
+            # One after the other: twice as wide as what is measured, it might not fit at once.
+            return lax.map(
+                lambda pair: problem.evaluate_pair(pair[0], params, pair[1]), (images, targets)
+            )
+
+        loss, gradient = evaluate(problem.images, params, problem.targets)
     arrays = {"images": problem.images, "loss": loss, "gradient": gradient}
     if job["for_torch"]:
-        params = problem.params
         arrays |= {"mean": params.mean, "std": params.std}
         arrays |= {f"variables/{n}": a for n, a in flatten(params.variables).items()}
         for path, array in jax.tree_util.tree_leaves_with_path(problem.targets):

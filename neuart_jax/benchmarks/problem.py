@@ -31,6 +31,7 @@ class Problem(NamedTuple):
     Attributes:
       config: resolved.
       evaluate: see `EvaluateFn`.
+      evaluate_pair: the same of one pair, without the first axis.
       module: the network.
       params: of the network.
       targets: of every pair, along a first axis.
@@ -39,6 +40,7 @@ class Problem(NamedTuple):
 
     config: Config
     evaluate: EvaluateFn
+    evaluate_pair: EvaluateFn
     module: Any
     params: Any
     targets: Targets
@@ -77,12 +79,14 @@ def write_network(config: Config, path: Path) -> None:
     )
 
 
-def make_problem(config: Config, *, batch: int) -> Problem:
+def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Problem:
     """Build pairs whose contents are one picture, shifted differently for each.
 
     Args:
       config: with `content`, `style` and `size`.
       batch: number of pairs. A single one is evaluated as a run does, without a batch axis.
+      dtype: of the numbers of the network, and of the pictures. What is made in float64 has to be
+        evaluated under `jax.enable_x64`.
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
@@ -121,6 +125,10 @@ def make_problem(config: Config, *, batch: int) -> Problem:
     contents = np.stack([np.roll(content, shift, axis=1) for shift in shifts])
     noise = np.random.default_rng(0).normal(0, _NOISE, contents.shape)
     images = np.clip(contents + noise, 0, 1).astype(np.float32)
-    params = network.params
-    targets = jax.jit(find_targets)(params, jnp.asarray(contents), jnp.asarray(style))
-    return Problem(config, evaluate, network.module, params, targets, jnp.asarray(images))
+    # Only here: networks are made in float32.
+    with jax.enable_x64(dtype == jnp.float64):
+        params, first, second, start = jax.tree.map(
+            lambda array: jnp.asarray(array, dtype), (network.params, contents, style, images)
+        )
+        targets = jax.jit(find_targets)(params, first, second)
+    return Problem(config, evaluate, evaluate_pair, network.module, params, targets, start)

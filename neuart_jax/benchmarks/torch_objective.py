@@ -183,7 +183,7 @@ def make_losses_fn(
       network: see `Network`.
       targets: by their paths in `objective.Targets`.
       smoothing: "none", "softmax" or "centered_softmax".
-      autocast: gives the context in which features are computed; losses are in float32.
+      autocast: gives the context in which features are computed; losses are in the images' dtype.
     """
     # values/TERM/PART/LAYER: the target itself, its temperatures, its weights.
     values: dict[tuple[str, str], Tensors] = {}
@@ -195,8 +195,8 @@ def make_losses_fn(
     def losses_fn(images: Tensor) -> Tensor:
         with autocast():
             features = network.features(images)
-        features = {name: each.float() for name, each in features.items()}
-        total = torch.zeros(len(images), device=images.device)
+        features = {name: each.to(images.dtype) for name, each in features.items()}
+        total = torch.zeros(len(images), device=images.device, dtype=images.dtype)
         for term in ("content", "style"):
             for layer, weight in values.get((term, "2"), {}).items():
                 found = smooth(features[layer], values[term, "1"][layer], kind=smoothing)
@@ -240,20 +240,21 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       job: "npz"; "model", "pooling", "padding", "stride_on", "smoothing", "layers"; "device";
-        "precision": float32, tensorfloat32 or bfloat16; "channels_last"; "compile"; "evaluations":
-        how many to time, 0 for none.
+        "precision": float64, float32, tensorfloat32 or bfloat16; "channels_last"; "compile";
+        "evaluations": how many to time, 0 for none.
     """
     device = torch.device(job["device"])
     arrays = dict(np.load(job["npz"]))
     layout = torch.channels_last if job["channels_last"] else torch.contiguous_format
     low = job["precision"] == "bfloat16"
+    dtype = torch.float64 if job["precision"] == "float64" else torch.float32
     tensorfloat32 = job["precision"] == "tensorfloat32"
     torch.backends.cuda.matmul.allow_tf32 = tensorfloat32
     torch.backends.cudnn.allow_tf32 = tensorfloat32
     torch.backends.cudnn.benchmark = True
 
     def to_device(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
 
     def to_maps(array: np.ndarray) -> Tensor:
         return to_device(np.moveaxis(array, -1, 1)).contiguous(memory_format=layout)
