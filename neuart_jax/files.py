@@ -27,6 +27,22 @@ def user_cache(name: str) -> Path:
     return Path(platformdirs.user_cache_dir("neuart_jax")) / name
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder that --output names, and those above it.
+
+    Raises:
+      InputError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output={path} can't be made ({error.strerror})",
+            expected="a folder that can be written",
+            remedy="give another --output",
+        ) from error
+
+
 @contextlib.contextmanager
 def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
     """Open a binary file that takes its name only once it is complete and on the disk.

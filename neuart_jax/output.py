@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.errors import InputError
-from neuart_jax.files import dump_json, write_atomically
+from neuart_jax.files import dump_json, make_folder, write_atomically
 from neuart_jax.images import check_output_name, save_image
 from neuart_jax.loop import Progress, Result
 from neuart_jax.record import METADATA_KEY, Record
@@ -59,14 +59,7 @@ class RunFolder:
                 expected="a folder without one",
                 remedy="give another --output, or add --overwrite",
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--output={self.path} can't be made ({error.strerror})",
-                expected="a folder that can be written",
-                remedy="give another --output",
-            ) from error
+        make_folder(self.path)
         # Better now than after minutes of work.
         probe = self.path / ".probe"
         with write_atomically(probe):

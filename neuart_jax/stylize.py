@@ -23,7 +23,7 @@ from neuart_jax.features import (
 )
 from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
 from neuart_jax.memory import check_memory
-from neuart_jax.models import check_image_size, find_architecture, resolve_layers
+from neuart_jax.models import NetworkParams, check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.store import Network, load_network
@@ -87,12 +87,10 @@ def stylize(
     terms = (*make_terms(config.losses, num_styles=len(styles)), *extra_terms)
     _check_terms(terms)
 
-    params = network.params
+    params: Any = network.params
     precision = config.compute.precision
-    if isinstance(network, Network) and takes_winograd(config.compute):
-        height, width, _ = content.shape
-        layers = _all_layers(terms)
-        params = transform_kernels(network.module, params, layers, size=(height, width))
+    if isinstance(network, Network):
+        params = prepare_params(network, config, content, layers=_all_layers(terms))
 
     def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
         content, styles, num_steps = scale
@@ -264,6 +262,16 @@ def load_run_network(
         images=[np.asarray(image) for image in (content_image, *style_images)],
         seed=config.run.seed,
     )
+
+
+def prepare_params(
+    network: Network, config: Config, content_image: Array, *, layers: tuple[str, ...]
+) -> NetworkParams:
+    """Return a network's arrays as a run with a resolved configuration computes with them."""
+    if not takes_winograd(config.compute):
+        return network.params
+    height, width, _ = content_image.shape
+    return transform_kernels(network.module, network.params, layers, size=(height, width))
 
 
 def run_layers(config: Config) -> tuple[str, ...]:

@@ -1,0 +1,270 @@
+"""The whole of a benchmark: plan in, processes run in turns, tables out."""
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neuart_jax.benchmarks.plan import (
+    OPTIMIZERS,
+    Plan,
+    jax_variants,
+    reference_settings,
+    torch_variants,
+)
+from neuart_jax.benchmarks.processes import Figures, Job, RunJob, run_job, run_rounds
+from neuart_jax.benchmarks.report import to_text, write_report
+from neuart_jax.benchmarks.rows import (
+    Group,
+    disagreement,
+    evaluation_rows,
+    find_error,
+    start_rows,
+    step_rows,
+    torch_rows,
+)
+from neuart_jax.config import Config, OptimizerConfig, RunConfig
+from neuart_jax.experiments.tables import Row
+from neuart_jax.presets import apply_preset
+
+logger = logging.getLogger(__name__)
+
+_TIMED_CHUNKS = 3
+
+
+class Outcome(NamedTuple):
+    """A finished benchmark.
+
+    Attributes:
+      tables: title to rows.
+      text: all of them in Markdown.
+      problems: sentences on what can't be trusted or was not measured.
+    """
+
+    tables: dict[str, list[Row]]
+    text: str
+    problems: list[str]
+
+
+def benchmark(config: Config, plan: Plan, folder: Path, *, run: RunJob = run_job) -> Outcome:
+    """Measure what the plan says, and write benchmark.json, benchmark.md and benchmark.png.
+
+    Args:
+      config: what all variants have in common, with `content` and `style`. The sizes are the
+        plan's.
+      plan: see `plan.read_plan`.
+      folder: where to; it is there.
+      run: runs a job in a process of its own.
+
+    Raises:
+      InputError: something given can't be used.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        session = _Session(config, plan, Path(scratch), run)
+        tables = session.measure()
+    text = to_text(tables, facts=session.facts, notes="\n\n".join(session.problems))
+    document = {
+        "machine": session.facts,
+        "plan": plan._asdict(),
+        "settings": config.to_dict(),
+        "problems": session.problems,
+        "tables": tables,
+        "rounds": session.rounds,
+    }
+    write_report(folder, text=text, document=document)
+    return Outcome(tables, text, session.problems)
+
+
+class _Session:
+    """One benchmark under way, with its scratch folder."""
+
+    def __init__(self, config: Config, plan: Plan, scratch: Path, run: RunJob) -> None:
+        self._config, self._plan, self._scratch, self._run = config, plan, scratch, run
+        self._networks: dict[Any, str] = {}
+        self.problems: list[str] = []
+        self.rounds: list[dict[str, Any]] = []
+        self.facts: Figures = self._ask("describe", config)
+
+    def measure(self) -> dict[str, list[Row]]:
+        plan = self._plan
+        if "torch" in plan.parts:
+            self._find_torch()
+        groups: list[Group] = []
+        if {"evaluation", "torch"} & set(plan.parts):
+            groups = [
+                self._measure_evaluations(model, size, batch)
+                for model in plan.models
+                for size in plan.sizes
+                for batch in plan.batches
+            ]
+        self.problems += filter(None, map(disagreement, groups))
+        tables: dict[str, list[Row]] = {
+            "evaluation": [
+                row for g in groups for row in evaluation_rows(g, peak_tflops=plan.peak_tflops)
+            ],
+            "jax / torch": [row for group in groups for row in torch_rows(group)],
+        }
+        if "steps" in plan.parts:
+            tables["steps"] = [
+                row
+                for model in plan.models
+                for size in plan.sizes
+                for row in step_rows(self._measure_steps(model, size))
+            ]
+        if "start" in plan.parts:
+            tables["start"] = [
+                row for model in plan.models for row in start_rows(self._measure_start(model))
+            ]
+        if "time_to_loss" in plan.parts:
+            tables["time to loss"] = [
+                row for preset in plan.presets for row in self._measure_time_to_loss(preset)
+            ]
+        return tables
+
+    def _ask(self, kind: str, config: Config, **more: Any) -> Figures:
+        return self._run(_job(kind, config, **more))
+
+    def _find_torch(self) -> None:
+        found = self._run(Job({"kind": "describe"}, interpreter=self._plan.torch_python))
+        if "error" in found:
+            self.problems.append(
+                f"torch was left out: {self._plan.torch_python} can't import it "
+                f"({found['error']}); --torch_python names another interpreter."
+            )
+            return
+        self.facts["torch"] = found
+        if found["has_gpu"] != self.facts["has_gpu"]:
+            self.problems.append("jax and torch run on different devices: no ratio means anything.")
+
+    def _with_network(self, config: Config) -> Config:
+        """Have the network's weights in a file, made at the configuration's own size."""
+        key = config.images, config.network, config.losses
+        if key not in self._networks:
+            path = str(self._scratch / f"network{len(self._networks)}.safetensors")
+            figures = self._ask("network", config, weights=path)
+            if "error" in figures:
+                raise RuntimeError(figures["error"])
+            self._networks[key] = path
+        # The file says what its network is fed.
+        return config.replace(weights=self._networks[key], preprocessing="", normalize_weights="")
+
+    def _base(self, model: str, size: int) -> Config:
+        config = self._config.replace(model=model)
+        # One network for all sizes.
+        config = self._with_network(config.replace(size=max(self._plan.sizes)))
+        return config.replace(size=size)
+
+    def _keep(self, group: Group, part: str) -> Group:
+        self.rounds.append({"part": part, **group.labels, "runs": group.runs})
+        for variant, rounds in group.runs.items():
+            seconds = [f"{f['seconds']:.3g} s" for f in rounds if "seconds" in f]
+            said = ", ".join(seconds) or find_error(rounds) or "done"
+            logger.info(
+                "%s: %s, %d pixels, %d pair(s), %s: %s",
+                *(part, group.model, group.size, group.batch, variant, said),
+            )
+        return group
+
+    def _measure_evaluations(self, model: str, size: int, batch: int) -> Group:
+        plan = self._plan
+        base = self._base(model, size)
+        npz = str(self._scratch / "reference.npz")
+        with_torch = "torch" in self.facts
+        reference = self._ask(
+            "reference",
+            base.replace(**reference_settings()),
+            npz=npz,
+            batch=batch,
+            for_torch=with_torch,
+        )
+        more = {"npz": npz, "batch": batch, "evaluations": plan.evaluations}
+        variants = jax_variants(plan)
+        if "error" in reference:
+            return self._keep(
+                Group(model, size, batch, {name: [reference] for name in variants}), "evaluation"
+            )
+        cache = str(self._scratch / "programs")
+        jobs = {
+            name: _job("evaluation", base.replace(**settings), cache=cache, **more)
+            for name, settings in variants.items()
+        }
+        check = None
+        if with_torch:
+            has_gpu = self.facts["torch"]["has_gpu"]
+            task = {
+                **{"kind": "measure", "model": model, **more, **reference},
+                "pooling": base.network.pooling,
+                "padding": base.network.padding,
+                "device": "cuda" if has_gpu else "cpu",
+            }
+            exact = {"precision": "float64", "channels_last": False, "compile": False}
+            check = self._run(
+                Job({**task, **exact, "evaluations": 0}, interpreter=plan.torch_python)
+            )
+            for name, ways in torch_variants(plan, has_gpu=has_gpu).items():
+                jobs[name] = Job({**task, **ways}, interpreter=plan.torch_python)
+        runs = run_rounds(jobs, rounds=plan.rounds, run=self._run)
+        return self._keep(Group(model, size, batch, runs, check), "evaluation")
+
+    def _measure_steps(self, model: str, size: int) -> Group:
+        base = self._base(model, size)
+        cache = str(self._scratch / "programs")
+        steps = (1 + _TIMED_CHUNKS) * base.run.report_every
+        jobs = {
+            f"{optimizer}, {name}": _job(
+                "steps",
+                base.replace(
+                    **settings, optimizer=optimizer, learning_rate=0.0, scales=1, steps=steps
+                ),
+                cache=cache,
+            )
+            for optimizer in OPTIMIZERS
+            for name, settings in jax_variants(self._plan).items()
+        }
+        runs = run_rounds(jobs, rounds=self._plan.rounds, run=self._run)
+        return self._keep(Group(model, size, 1, runs), "steps")
+
+    def _measure_start(self, model: str) -> Group:
+        size = min(self._plan.sizes)
+        config = self._base(model, size)
+        runs: dict[str, list[Figures]] = {"cold": [], "warm": []}
+        for number in range(self._plan.rounds):
+            # Of its own for each round: the first process finds it empty.
+            cache = str(self._scratch / f"start_{model}_{number}")
+            for rounds in runs.values():
+                rounds.append(self._run(_job("start", config, cache=cache)))
+        return self._keep(Group(model, size, 1, runs), "start")
+
+    def _measure_time_to_loss(self, preset: str) -> list[Row]:
+        """Let the recipe run to its end, and ours until it is as far: both minimize the recipe's.
+
+        What is ours is the optimizer with its start and its sizes.
+        """
+        config = apply_preset(preset, self._config)
+        # Its published weights may not be at hand; those of the command line serve both.
+        config = config.replace(weights=self._config.network.weights, save_every=0)
+        if self._plan.loss_size:
+            config = config.replace(size=self._plan.loss_size)
+        theirs = self._with_network(config)
+        end = self._ask("loss", theirs, target=None)
+        if "error" in end:
+            return [{"preset": preset, "optimizer": "its own", "error": end["error"]}]
+        limit = RunConfig(steps=theirs.run.steps, seed=theirs.run.seed)
+        ours = dataclasses.replace(theirs, optimizer=OptimizerConfig(), run=limit)
+        reached = self._ask("loss", ours, target=end["loss"])
+        self.rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, reached]})
+        rows: list[Row] = []
+        for name, figures in (("its own", end), ("default", reached)):
+            row: dict[str, Any] = {"preset": preset, "size": theirs.images.size, "optimizer": name}
+            rows.append(row | figures)
+        if reached.get("reached"):
+            shares = {n: reached[n] / end[n] for n in ("seconds", "evaluations")}
+            rows.append({"preset": preset, "optimizer": "default / its own", **shares})
+        return rows
+
+
+def _job(kind: str, config: Config, *, cache: str = "", **more: Any) -> Job:
+    task: Mapping[str, Any] = {"kind": kind, "config": config.to_dict(), **more}
+    return Job(task, cache=cache)

@@ -1,0 +1,284 @@
+"""What a measured process does: one job, from its description to its figures.
+
+A job is a JSON object: "kind", a key of `JOBS`; "config", a whole configuration; and what the
+function of that kind reads besides. Its figures are JSON, too.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from neuart_jax.benchmarks.flops import evaluation_flops
+from neuart_jax.benchmarks.memory import peak_resident_bytes
+from neuart_jax.benchmarks.problem import load_pictures, make_problem, write_network
+from neuart_jax.compiling import compile_fn
+from neuart_jax.config import Config
+from neuart_jax.loop import Progress
+from neuart_jax.params.canonical import flatten
+from neuart_jax.record import Record
+from neuart_jax.stylize import run_layers, stylize
+
+Job = dict[str, Any]
+Figures = dict[str, Any]
+
+# A step that changes the pixels, so that no evaluation can be left out, and changes them little.
+_STEP = 1e-6
+_THREAD_SETTINGS = ("OMP_NUM_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
+
+
+def describe_machine(job: Job) -> Figures:
+    """Name the machine, its threads and the versions."""
+    record = Record.of_this_run(_config_of(job), weights={}, inputs={})
+    return {
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "device": record.device,
+        "has_gpu": jax.devices()[0].platform == "gpu",
+        "versions": dict(record.versions),
+        "environment": {name: os.environ[name] for name in _THREAD_SETTINGS if name in os.environ},
+    }
+
+
+def prepare_network(job: Job) -> Figures:
+    """Write the weights of a configuration to the file "weights"."""
+    write_network(_config_of(job), Path(job["weights"]))
+    return {}
+
+
+def write_reference(job: Job) -> Figures:
+    """Evaluate once, in float64, and write all that others need to "npz".
+
+    In float32 a ReLU whose input is next to zero may be on in one program and off in another, which
+    changes the gradient by some 1e-3: no measure of whether two programs compute the same.
+
+    Written are "images", "loss" and "gradient", one of each pair; with "for_torch" also "mean",
+    "std", "variables/..." and "targets/...".
+    """
+    problem = make_problem(_config_of(job), batch=job["batch"], dtype=jnp.float64)
+    params = problem.params
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def evaluate(images: Array, params: Any, targets: Any) -> tuple[Array, Array]:
+            # One after the other: twice as wide as what is measured, it might not fit at once.
+            return lax.map(
+                lambda pair: problem.evaluate_pair(pair[0], params, pair[1]), (images, targets)
+            )
+
+        loss, gradient = evaluate(problem.images, params, problem.targets)
+    arrays = {"images": problem.images, "loss": loss, "gradient": gradient}
+    if job["for_torch"]:
+        arrays |= {"mean": params.mean, "std": params.std}
+        arrays |= {f"variables/{n}": a for n, a in flatten(params.variables).items()}
+        for path, array in jax.tree_util.tree_leaves_with_path(problem.targets):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            arrays[f"targets/{name}"] = array
+    with open(job["npz"], "wb") as file:
+        named: Any = {name: np.asarray(array) for name, array in arrays.items()}
+        np.savez(file, **named)
+    return {
+        "layers": list(run_layers(problem.config)),
+        "smoothing": problem.config.losses.smoothing,
+        "stride_on": getattr(problem.module, "stride_on", ""),
+    }
+
+
+def measure_evaluation(job: Job) -> Figures:
+    """Time "evaluations" of the objective with its gradient, for "batch" pairs at once.
+
+    They run as a user's do: in one compiled chunk, whose next image depends on the last gradient,
+    with one synchronization at the end. The first evaluation is compared with the reference in
+    "npz".
+    """
+    product_rate = measure_product_rate()
+    problem = make_problem(_config_of(job), batch=job["batch"])
+    count = job["evaluations"]
+    stride_on = getattr(problem.module, "stride_on", "")
+
+    def chunk(images: Array, params: Any, targets: Any, until: Array) -> Any:
+        def evaluate(carry: Any) -> Any:
+            images, _, gradient = carry
+            images = images - _STEP * gradient
+            return images, *problem.evaluate(images, params, targets)
+
+        def body(carry: Any, index: Array) -> tuple[Any, None]:
+            return lax.cond(index < until, evaluate, lambda same: same, carry), None
+
+        losses = jnp.zeros(images.shape[0])
+        carry = images, losses, jnp.zeros_like(images)
+        return lax.scan(body, carry, jnp.arange(count))[0]
+
+    arguments = problem.images, problem.params, problem.targets
+    began = time.perf_counter()
+    compiled = compile_fn(chunk).lower(*arguments, jnp.int32(0)).compile()
+    compile_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    _, loss, gradient = jax.block_until_ready(compiled(*arguments, jnp.int32(1)))
+    first_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments, jnp.int32(count)))
+    seconds = (time.perf_counter() - began) / count
+    return {
+        "seconds": seconds,
+        "first_seconds": first_seconds,
+        "compile_seconds": compile_seconds,
+        "product_gflops": product_rate,
+        "flops": job["batch"] * evaluation_flops(problem.config, stride_on=stride_on),
+        **find_errors(job["npz"], loss=loss, gradient=gradient),
+        **_memory(compiled),
+    }
+
+
+def find_errors(npz: str, **found: Array) -> dict[str, float]:
+    """Compare arrays with the reference's of the same names: relative errors, in the 2-norm."""
+    errors = {}
+    with np.load(npz) as arrays:
+        for name, array in found.items():
+            reference = arrays[name].astype(np.float64)
+            error = np.linalg.norm(np.asarray(array, np.float64) - reference)
+            errors[f"{name}_error"] = float(error / np.linalg.norm(reference))
+    return errors
+
+
+def measure_product_rate(*, side: int = 2048) -> float:
+    """Return the rate of float32 matrix products, in GFLOP/s: the machine's pace at the moment."""
+    matrix = jnp.full((side, side), 1 / side)
+    multiply = jax.jit(lambda matrix: matrix @ matrix)
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        jax.block_until_ready(multiply(matrix))
+        seconds.append(time.perf_counter() - began)
+    # The first one was compiled.
+    return 2 * side**3 / statistics.median(seconds[1:]) / 1e9
+
+
+def measure_steps(job: Job) -> Figures:
+    """Time the steps of the configuration's optimizer, as a run makes them.
+
+    The first chunk is left out, since it is compiled and may hold a longer line search.
+    """
+    config = _config_of(job)
+    product_rate = measure_product_rate()
+    reports: list[tuple[float, Progress]] = []
+
+    def remember(progress: Progress) -> None:
+        reports.append((time.perf_counter(), progress))
+
+    content, style = load_pictures(config)
+    stylize(content, style, config, callback=remember)
+    (began, first), (ended, last) = reports[1], reports[-1]
+    steps = last.num_steps - first.num_steps
+    evaluations = last.num_evaluations - first.num_evaluations
+    return {
+        "seconds": (ended - began) / steps,
+        "evaluations_per_step": evaluations / steps,
+        "product_gflops": product_rate,
+        "peak_bytes": peak_resident_bytes(),
+    }
+
+
+def measure_start(job: Job) -> Figures:
+    """Time a process from its start, at "spawned" (Unix time), to the end of its first chunk."""
+    compiled: list[float] = []
+
+    def remember(event: str, duration_secs: float, **_: Any) -> None:
+        # Tracing, lowering, and compiling or loading what was compiled before.
+        if "/compile/" in event:
+            compiled.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(remember)
+    config = _config_of(job)
+    content, style = load_pictures(config)
+    began = time.time()
+    first_steps: list[float] = []
+
+    def stop_at_once(progress: Progress) -> bool:
+        if progress.num_steps:
+            first_steps.append(time.time())
+        return bool(first_steps)
+
+    stylize(content, style, config, callback=stop_at_once)
+    return {
+        "import_seconds": job["import_seconds"],
+        "before_seconds": began - job["spawned"],
+        "compile_seconds": sum(compiled),
+        "first_step_seconds": first_steps[0] - job["spawned"],
+    }
+
+
+def run_to_loss(job: Job) -> Figures:
+    """Run a configuration, and say when the loss at full size was no more than "target".
+
+    Without a target: to its end, whose loss is the "loss" of the figures. The loss is that of the
+    best image before it is clipped, on both sides.
+    """
+    config, target = _config_of(job), job["target"]
+    content, style = load_pictures(config)
+    best: list[tuple[float, Progress]] = []
+    began = time.perf_counter()
+
+    def watch(progress: Progress) -> bool:
+        if progress.size == content.shape[:2]:
+            best.append((time.perf_counter() - began, progress))
+        return bool(target is not None and best and best[-1][1].best_loss <= target)
+
+    result = stylize(content, style, config, callback=watch)
+    seconds, last = best[-1]
+    return {
+        "seconds": seconds,
+        "seconds_to_first_step": result.seconds_to_first_step,
+        "evaluations": last.num_evaluations,
+        "steps": last.num_steps,
+        "loss": last.best_loss,
+        "reached": target is None or last.best_loss <= target,
+    }
+
+
+JOBS: dict[str, Callable[[Job], Figures]] = {
+    "describe": describe_machine,
+    "network": prepare_network,
+    "reference": write_reference,
+    "evaluation": measure_evaluation,
+    "steps": measure_steps,
+    "start": measure_start,
+    "loss": run_to_loss,
+}
+"""What may be asked of a measured process, by the job's kind."""
+
+
+def _config_of(job: Job) -> Config:
+    return Config.from_dict(job["config"])
+
+
+def _memory(compiled: Any) -> Figures:
+    """Return what a compiled function needs beside and for its arguments, and the peaks so far."""
+    # Not every platform tells.
+    analysis = compiled.memory_analysis()
+    device = jax.devices()[0].memory_stats() or {}
+    return {
+        "temporary_bytes": getattr(analysis, "temp_size_in_bytes", None),
+        "argument_bytes": getattr(analysis, "argument_size_in_bytes", None),
+        "device_peak_bytes": device.get("peak_bytes_in_use"),
+        "peak_bytes": peak_resident_bytes(),
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()

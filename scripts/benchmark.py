@@ -1,0 +1,62 @@
+"""Measure how fast this machine is: evaluations, steps, starts, memory, and torch beside them.
+
+  python scripts/benchmark.py [--parts=evaluation,torch] [--sizes=256,512] [--flags]
+
+Without pictures it takes scikit-image's cat and our own brush strokes. Filters are random unless
+--weights says otherwise, or a part depends on them.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import skimage
+from absl import flags
+
+from neuart_jax.benchmarks.benchmark import benchmark
+from neuart_jax.benchmarks.plan import PARTS, Plan, read_plan
+from neuart_jax.command_line import run_command
+from neuart_jax.config import Config
+from neuart_jax.files import make_folder
+from neuart_jax.record import Record
+
+CONTENT = Path(skimage.__file__).parent / "data" / "chelsea.png"
+STYLE = Path(__file__).resolve().parents[1] / "docs" / "images" / "brush_strokes.png"
+
+flags.DEFINE_list("parts", "evaluation,steps,start,torch", f"some of {', '.join(PARTS)}")
+flags.DEFINE_list("sizes", "256,512", "sides of the square pictures, in pixels")
+flags.DEFINE_list("models", "vgg19,resnet50", "networks")
+flags.DEFINE_list("precisions", "float32,bfloat16", "values of --precision, and of torch's own")
+flags.DEFINE_list("convolutions", "auto", "values of --convolution")
+flags.DEFINE_list("batches", "1,4,16", "numbers of pairs evaluated at once")
+flags.DEFINE_string("rounds", "3", "how often each variant is measured, in turns with the others")
+flags.DEFINE_string("evaluations", "5", "evaluations timed in one go")
+flags.DEFINE_string("torch_python", sys.executable, "an interpreter that has torch and numpy")
+flags.DEFINE_string("peak_tflops", "0", "the device's rate in TFLOP/s, to be given a share of")
+flags.DEFINE_list("presets", "neural-style,gordicaleksa", "recipes whose loss time_to_loss reaches")
+flags.DEFINE_string("loss_size", "0", "size for time_to_loss; 0 takes each recipe's own")
+
+
+def run(config: Config, record: Record | None) -> int:
+    """Measure and print the tables; 1 if something can't be trusted or was not measured."""
+    # This process only plans: a GPU that it held would have no memory left for those that measure.
+    jax.config.update("jax_platforms", "cpu")
+    images, network = config.images, config.network
+    config = config.replace(
+        content=images.content or str(CONTENT),
+        style=images.style or str(STYLE),
+    )
+    parts = flags.FLAGS["parts"].value
+    if network.weights == "auto" and "time_to_loss" not in parts:
+        # What the filters are doesn't change the time; these need no download and no fit.
+        config = config.replace(weights="random")
+    plan = read_plan(config, {name: flags.FLAGS[name].value for name in Plan._fields})
+    folder = Path(config.output.output or "output/benchmark").expanduser()
+    make_folder(folder)
+    outcome = benchmark(config, plan, folder)
+    print(outcome.text)
+    return int(bool(outcome.problems))
+
+
+if __name__ == "__main__":
+    run_command(run, usage=__doc__)

@@ -1,0 +1,447 @@
+"""The benchmark on tiny pictures: what it computes, compares, refuses and writes, not how fast."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from neuart_jax import Config, InputError
+from neuart_jax.benchmarks import jobs, memory, processes
+from neuart_jax.benchmarks.benchmark import benchmark
+from neuart_jax.benchmarks.flops import count_flops, evaluation_flops
+from neuart_jax.benchmarks.jobs import JOBS
+from neuart_jax.benchmarks.plan import PARTS, Plan, jax_variants, read_plan, torch_variants
+from neuart_jax.benchmarks.problem import make_problem
+from neuart_jax.benchmarks.processes import Job, run_job, run_rounds
+from neuart_jax.benchmarks.rows import (
+    GRADIENT_TOLERANCE,
+    TOLERANCE,
+    Group,
+    disagreement,
+    evaluation_rows,
+    torch_rows,
+)
+from neuart_jax.config import MODEL_SETTINGS
+from neuart_jax.images import save_image
+from neuart_jax.stylize import resolve_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "scripts" / "benchmark.py"
+SIZE = 32
+QUICK = {
+    "weights": "random",
+    "style_layers": "conv1_1,relu1_1",
+    "content_layers": "relu1_1",
+    "size": SIZE,
+}
+FLAGS = {
+    "parts": ["evaluation"],
+    "sizes": [str(SIZE)],
+    "models": ["vgg19"],
+    "batches": ["1"],
+    "precisions": ["float32"],
+    "convolutions": ["auto"],
+    "rounds": "2",
+    "evaluations": "2",
+    "torch_python": sys.executable,
+    "peak_tflops": "0",
+    "presets": ["neural-style"],
+    "loss_size": str(SIZE),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, content_image, style_image):
+    folder = tmp_path_factory.mktemp("pictures")
+    save_image(folder / "photo.png", content_image)
+    save_image(folder / "painting.png", style_image)
+    return {"content": str(folder / "photo.png"), "style": str(folder / "painting.png")}
+
+
+@pytest.fixture
+def config(pictures):
+    return Config().replace(**pictures, **QUICK)
+
+
+@pytest.fixture(autouse=True)
+def no_large_products(monkeypatch):
+    measure = jobs.measure_product_rate
+    monkeypatch.setattr(jobs, "measure_product_rate", lambda: measure(side=8))
+
+
+def do(kind, config, **more):
+    """Do a job here, since a process of its own would take seconds."""
+    task = {"kind": kind, "config": config.to_dict(), **more}
+    return JOBS[kind](json.loads(json.dumps(task)))
+
+
+def do_here(job):
+    return json.loads(json.dumps(JOBS[job.task["kind"]](json.loads(json.dumps(job.task)))))
+
+
+def test_operations_are_counted_by_the_formula():
+    def function(image, kernel, matrix):
+        strided = jax.lax.conv_general_dilated(
+            image, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        # Within a function of its own, as networks have them.
+        return strided, jax.jit(lambda m: m.T @ m)(matrix)
+
+    shapes = [(2, 9, 11, 3), (3, 3, 3, 5), (7, 4)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    of_convolution = 2 * 3 * 3 * 3 * 5 * (4 * 5) * 2
+    assert count_flops(function, *arrays) == of_convolution + 2 * 4 * 7 * 4
+
+
+def test_an_evaluation_of_vgg19_takes_twice_its_forward_pass(pictures):
+    config = resolve_config(Config().replace(**pictures, size=512))
+    # Table 1 E, up to conv5_1: channels in and out, and the side.
+    layers = [(3, 64, 512), (64, 64, 512), (64, 128, 256), (128, 128, 256), (128, 256, 128)]
+    layers += [(256, 256, 128)] * 3 + [(256, 512, 64)] + [(512, 512, 64)] * 3 + [(512, 512, 32)]
+    forward = sum(2 * 9 * before * after * side**2 for before, after, side in layers)
+    assert evaluation_flops(config) == 2 * forward
+    # ... whatever the borders are.
+    assert evaluation_flops(config.replace(padding="zero")) == 2 * forward
+
+
+def test_pairs_of_a_batch_are_independent_and_equal_to_a_single_one(config):
+    single, batch = (make_problem(config, batch=count) for count in (1, 3))
+    one, three = (
+        jax.jit(problem.evaluate)(problem.images, problem.params, problem.targets)
+        for problem in (single, batch)
+    )
+    assert three[1].shape == (3, SIZE, SIZE, 3)
+    np.testing.assert_allclose(three[0][:1], one[0], rtol=1e-5)
+    np.testing.assert_allclose(three[1][:1], one[1], rtol=1e-3, atol=1e-6)
+    assert len(set(np.asarray(three[0]).tolist())) == 3
+    assert np.all(np.abs(one[1]).max() > 0)
+
+
+@pytest.fixture(scope="module")
+def reference(pictures, tmp_path_factory):
+    config = Config().replace(**pictures, **QUICK)
+    npz = str(tmp_path_factory.mktemp("reference") / "reference.npz")
+    do("reference", config, npz=npz, batch=2, for_torch=False)
+    return config, npz
+
+
+def test_what_is_timed_is_compared_with_the_reference(reference, tmp_path):
+    config, npz = reference
+    more = {"batch": 2, "evaluations": 2}
+    found = do("evaluation", config, npz=npz, **more)
+    assert 0 <= found["loss_error"] < 1e-5 and 0 <= found["gradient_error"] < 1e-5
+    assert min(found[f"{n}seconds"] for n in ("", "first_", "compile_")) > 0
+    assert found["flops"] == 2 * evaluation_flops(resolve_config(config))
+    # At least the images and the targets of both pairs.
+    assert found["argument_bytes"] > 2 * 4 * SIZE**2 * (3 + 64)
+    arrays = dict(np.load(npz))
+    wrong = str(tmp_path / "wrong.npz")
+    np.savez(wrong, **(arrays | {"gradient": arrays["gradient"] / 1.01}))
+    found = do("evaluation", config, npz=wrong, **more)
+    assert found["gradient_error"] == pytest.approx(0.01, rel=1e-2)
+    assert found["loss_error"] < 1e-5
+
+
+def test_steps_and_starts_are_measured_by_runs(config):
+    quick = config.replace(optimizer="adam", scales=1, report_every=2, steps=6)
+    steps = do("steps", quick)
+    assert steps["evaluations_per_step"] == 1 and steps["seconds"] > 0
+    start = do("start", quick, spawned=time.time(), import_seconds=0.5)
+    assert start["import_seconds"] == 0.5
+    assert 0 < start["before_seconds"] < start["first_step_seconds"]
+    assert 0 < start["compile_seconds"] < start["first_step_seconds"]
+
+
+def test_a_run_ends_when_it_is_as_far_as_another(config):
+    quick = config.replace(optimizer="adam", scales=1, report_every=1, steps=4)
+    end = do("loss", quick, target=None)
+    assert (end["steps"], end["evaluations"], end["reached"]) == (4, 5, True)
+    again = do("loss", quick.replace(steps=50, schedule="constant"), target=end["loss"])
+    assert again["reached"] and 0 < again["steps"] < 50 and again["loss"] <= end["loss"]
+    never = do("loss", quick, target=-1.0)
+    assert (never["steps"], never["reached"]) == (4, False)
+
+
+def test_the_peak_of_memory_is_of_this_process():
+    before = memory.peak_resident_bytes()
+    if before is None:
+        pytest.skip("the system doesn't say")
+    np.ones(before // 8 + 2**22)
+    assert memory.peak_resident_bytes() > before
+
+
+def group(**runs):
+    figures = {
+        "jax float32": [{"seconds": s, "flops": 4e9, "product_gflops": 8.0} for s in (1, 2, 4)],
+        "torch float32 NCHW": [
+            {"seconds": s, "loss_error": 1e-6, "gradient_error": 9e-5} for s in (4, 4, 5)
+        ],
+    }
+    runs = figures | {name.replace("_", " "): rounds for name, rounds in runs.items()}
+    return Group("vgg19", 10, 2, runs, {"loss_error": 1e-9, "gradient_error": 1e-9})
+
+
+def test_ratios_are_medians_over_rounds():
+    # 1/4, 2/4 and 4/5, not 2/4 of the medians alone.
+    (row,) = torch_rows(group())
+    assert row["/ torch float32 NCHW"] == 0.5
+    ours, theirs = evaluation_rows(group(), peak_tflops=0.008)
+    assert (ours["seconds"], ours["ratio"], theirs["ratio"]) == (2, 1, 2)
+    assert ours["ns_per_pixel"] == 2e9 / 200
+    assert (ours["GFLOP/s"], ours["of_products"], ours["of_peak"]) == (2, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"loss_error": 1e-9, "gradient_error": 2e-6},
+        {"loss_error": 2e-6, "gradient_error": 1e-9},
+        {"loss_error": float("nan"), "gradient_error": 1e-9},
+        {"error": "no memory"},
+    ],
+)
+def test_what_differs_in_float64_has_no_ratios(check):
+    wrong = group()._replace(check=check)
+    assert "so there are no ratios" in disagreement(wrong)
+    assert torch_rows(wrong) == []
+    assert [row["ratio"] for row in evaluation_rows(wrong)] == [1, None]
+
+
+@pytest.mark.parametrize("error", [1.1e-2, None, float("nan")])
+def test_another_objective_has_no_ratios(error):
+    wrong = group(
+        **{"torch_float32_x": [{"seconds": 1, "loss_error": 0.0, "gradient_error": error}]}
+    )
+    assert disagreement(group()) == ""
+    assert "torch float32 x computes something else" in disagreement(wrong)
+    assert torch_rows(wrong) == []
+    assert [row["ratio"] for row in evaluation_rows(wrong)] == [1, None, None]
+
+
+def test_what_failed_has_a_row_that_says_why():
+    (row, *_, failed) = evaluation_rows(group(**{"jax_x": [{"error": "no memory"}]}))
+    assert failed["error"] == "no memory" and failed["seconds"] is failed["ratio"] is None
+    assert "error" not in row
+
+
+def test_rounds_alternate_and_failures_are_not_tried_again():
+    calls = []
+
+    def run(job):
+        calls.append(job.task["name"])
+        return {"error": "no"} if job.task["name"] == "b" else {"seconds": 1}
+
+    found = run_rounds({n: Job({"name": n}) for n in "abc"}, rounds=2, run=run)
+    assert calls == ["a", "b", "c", "a", "c"]
+    assert found == {"a": [{"seconds": 1}] * 2, "b": [{"error": "no"}], "c": [{"seconds": 1}] * 2}
+
+
+def test_a_job_runs_in_a_process_of_its_own(config, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    task = {"kind": "describe", "config": config.to_dict()}
+    facts = run_job(Job(task))
+    assert facts["versions"]["jax"] == jax.__version__
+    assert facts["environment"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_process_that_fails_is_told(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n")
+    stub.chmod(0o755)
+    assert run_job(Job({}, interpreter=str(stub))) == {
+        "error": "the process ended with 3: out of luck"
+    }
+    stub.write_text("#!/bin/sh\nkill -9 $$\n")
+    assert "killed by signal 9" in run_job(Job({}, interpreter=str(stub)))["error"]
+    with pytest.raises(InputError, match="can't be run .*check --torch_python"):
+        run_job(Job({}, interpreter=str(tmp_path / "nothing")))
+
+
+def test_bad_input_of_a_process_is_bad_input_here(tmp_path):
+    stub = tmp_path / "python"
+    answer = {"bad_input": {"came": "x", "expected": "y", "remedy": "z"}}
+    stub.write_text(
+        f"#!{sys.executable}\nimport json, sys\njob = json.load(sys.stdin)\n"
+        f"open(job['result'], 'w').write({json.dumps(answer)!r})\n"
+    )
+    stub.chmod(0o755)
+    with pytest.raises(InputError, match="x; expected y; z."):
+        run_job(Job({}, interpreter=str(stub)))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "sentence"),
+    [
+        ("parts", ["evalution"], "--parts has 'evalution'; .* did you mean 'evaluation'"),
+        ("parts", [], "--parts is empty"),
+        ("sizes", ["64", "x"], "--sizes=x; expected a number"),
+        ("sizes", ["0"], "--sizes=0; expected whole numbers of at least 1"),
+        ("sizes", ["2.5"], "--sizes=2.5; expected whole numbers"),
+        ("sizes", ["1"], "the smallest of --sizes is 1x1 pixels"),
+        ("batches", [], "--batches=; expected whole numbers"),
+        ("rounds", "no", "--rounds=no; expected a number"),
+        ("peak_tflops", "-1", "--peak_tflops=-1; expected a number of at least 0"),
+        ("models", ["vgg91"], "model 'vgg91' is not known"),
+        ("precisions", ["float8"], "--precisions has 'float8'"),
+        ("convolutions", ["slow"], "--convolutions has 'slow'"),
+        ("presets", ["neural"], "--preset=neural is not known"),
+    ],
+)
+def test_bad_flags_are_one_sentence(config, flag, value, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_plan(config, FLAGS | {flag: value})
+
+
+def test_torch_is_not_asked_for_what_it_has_not(config):
+    flags = FLAGS | {"parts": ["torch"]}
+    assert read_plan(config, flags).parts == ("torch",)
+    for setting in ({"style_loss": "wasserstein"}, {"content_loss": "gatys"}, {"pixel_scale": 255}):
+        read_plan(config.replace(**setting), FLAGS)
+        with pytest.raises(InputError, match="is not written in torch.*leave torch out"):
+            read_plan(config.replace(**setting), flags)
+
+
+def test_variants_are_settings(config):
+    plan = read_plan(config, FLAGS | {"precisions": ["float32", "bfloat16"]})
+    for settings in jax_variants(plan).values():
+        config.replace(**settings)
+    assert next(iter(jax_variants(plan))) == "jax float32"
+    assert "tensorfloat32" not in "".join(torch_variants(plan, has_gpu=False))
+    assert len(torch_variants(plan, has_gpu=False)) == 6
+
+
+def test_a_benchmark_writes_tables_figures_and_a_plot(config, tmp_path):
+    flags = FLAGS | {"parts": ["evaluation", "torch"], "torch_python": "another"}
+    plan = read_plan(config, flags)
+    asked = []
+
+    def run(job):
+        asked.append(job.task["kind"])
+        return {"error": "ImportError: torch"} if job.interpreter else do_here(job)
+
+    outcome = benchmark(config, plan, tmp_path, run=run)
+    assert asked[:2] == ["describe"] * 2 and asked.count("network") == 1
+    assert asked.count("evaluation") == 2
+    (problem,) = outcome.problems
+    assert "torch was left out: another can't import it (ImportError: torch)" in problem
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    (row,) = document["tables"]["evaluation"]
+    assert row["gradient_error"] < 1e-5 and row["products_GFLOP/s"] > 0
+    assert len(document["rounds"][0]["runs"]["jax float32"]) == 2
+    assert document["machine"]["versions"]["jax"] == jax.__version__
+    text = (tmp_path / "benchmark.md").read_text()
+    assert text == outcome.text and problem in text and "| vgg19 |" in text
+    assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_same_loss_is_reached_by_both_optimizers(config, tmp_path):
+    plan = read_plan(config, FLAGS | {"parts": ["time_to_loss"]})
+    asked = []
+
+    def run(job):
+        asked.append(job.task)
+        if job.task["kind"] != "loss":
+            return do_here(job)
+        seconds = 2.0 if job.task["target"] is None else 1.0
+        return {"seconds": seconds, "evaluations": 100, "loss": 0.5, "reached": True}
+
+    rows = benchmark(config, plan, tmp_path, run=run).tables["time to loss"]
+    assert rows[-1]["seconds"] == 0.5 and rows[-1]["evaluations"] == 1
+    theirs, ours = (task["config"] for task in asked if task["kind"] == "loss")
+    assert asked[-1]["target"] == 0.5
+    assert theirs["losses"] == ours["losses"] and theirs["network"] == ours["network"]
+    assert theirs["optimizer"]["optimizer"] == "lbfgs_fixed"
+    assert ours["optimizer"] == Config().to_dict()["optimizer"]
+    assert (theirs["run"]["scales"], ours["run"]["scales"]) == (1, Config().run.scales)
+    assert theirs["run"]["steps"] == ours["run"]["steps"] == 1000
+    assert theirs["images"]["size"] == SIZE
+
+
+def test_torchs_script_imports_nothing_of_this_project():
+    for name in ("torch_objective.py", "memory.py"):
+        tree = ast.parse(Path(processes.__file__).with_name(name).read_text())
+        imported = {
+            (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        roots = {module.partition(".")[0] for module in imported}
+        assert roots <= {*sys.stdlib_module_names, "numpy", "torch"}
+
+
+NETWORKS = [
+    (model, padding, pooling)
+    for model in ("vgg19", "resnet50")
+    for padding, pooling in (("reflect", "average"), ("zero", "max"))
+]
+
+
+@pytest.mark.parametrize(("model", "padding", "pooling"), NETWORKS)
+def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
+    pytest.importorskip("torch")
+    from neuart_jax.benchmarks import torch_objective
+
+    # Both halvings of the resolution, no more: the rest is compiled in vain.
+    layers = {
+        "vgg19": {"content_layers": "relu2_2", "style_layers": "relu1_1,conv3_1"},
+        "resnet50": {"content_layers": "conv2_block3_out", "style_layers": "conv3_block2_out"},
+    }
+    config = Config().replace(
+        **pictures, **QUICK | layers[model], model=model, padding=padding, pooling=pooling
+    )
+    npz = str(tmp_path / "reference.npz")
+    told = do("reference", config, npz=npz, batch=2, for_torch=True)
+    assert told["smoothing"] == MODEL_SETTINGS[model]["smoothing"]
+    job = {
+        **{"npz": npz, "model": model, "pooling": pooling, "padding": padding, **told},
+        **{"device": "cpu", "precision": "float32", "compile": False, "evaluations": 0},
+    }
+    for channels_last in (False, True):
+        found = torch_objective.measure(job | {"channels_last": channels_last})
+        assert found["loss_error"] < TOLERANCE
+        assert found["gradient_error"] < GRADIENT_TOLERANCE
+    exact = {**job, "channels_last": False, "precision": "float64"}
+    found = torch_objective.measure(exact)
+    assert max(found["loss_error"], found["gradient_error"]) < 1e-9
+    low = torch_objective.measure(job | {"channels_last": True, "precision": "bfloat16"})
+    assert 1e-4 < low["gradient_error"] < 0.5
+    arrays = dict(np.load(npz))
+    np.savez(npz, **(arrays | {"targets/weights/style": 1.01 * arrays["targets/weights/style"]}))
+    wrong = torch_objective.measure(exact)
+    assert disagreement(Group(model, SIZE, 2, {}, wrong))
+    assert not disagreement(Group(model, SIZE, 2, {}, found))
+
+
+def run_script(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_bad_input_of_the_script_is_one_sentence_and_exit_code_2(tmp_path):
+    done = run_script("--parts=speed", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and "; expected " in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_script_has_a_flag_for_every_part_of_a_plan(tmp_path):
+    done = run_script("--help", cwd=tmp_path)
+    for flag in Plan._fields:
+        assert f"\n  --{flag}\n" in done.stdout
+    assert ", ".join(PARTS) in " ".join(done.stdout.split())
+    assert len(SCRIPT.read_text().splitlines()) < 70
