@@ -14,14 +14,14 @@ class Memory(NamedTuple):
       changes: y_k = g_{k+1} - g_k, float[history, height, width, 3].
       inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 where there is no pair.
       scale: gamma = s_k . y_k / y_k . y_k of the newest pair, float[].
-      count: pairs stored since the memory was last empty, int32[].
+      num_stored: pairs stored since the memory was last empty, int32[].
     """
 
     steps: Array
     changes: Array
     inverses: Array
     scale: Array
-    count: Array
+    num_stored: Array
 
 
 def init_memory(image: Array, *, history: int) -> Memory:
@@ -32,7 +32,7 @@ def init_memory(image: Array, *, history: int) -> Memory:
         changes=empty,
         inverses=jnp.zeros(history, image.dtype),
         scale=jnp.ones((), image.dtype),
-        count=jnp.int32(0),
+        num_stored=jnp.int32(0),
     )
 
 
@@ -52,7 +52,7 @@ def remember(memory: Memory, *, step: Array, change: Array, wanted: Array) -> Me
     # Below the rounding of s . y its sign means nothing.
     least = jnp.finfo(step.dtype).eps * jnp.sqrt(dot(step, step) * change_square)
     stored = wanted & (product > least)
-    index = memory.count % len(memory.inverses)
+    index = memory.num_stored % len(memory.inverses)
 
     # One slot is read and written, never the whole memory, so that it stays where it is.
     def put(ring: Array, value: Array) -> Array:
@@ -63,14 +63,15 @@ def remember(memory: Memory, *, step: Array, change: Array, wanted: Array) -> Me
         changes=put(memory.changes, change),
         inverses=put(memory.inverses, 1 / product),
         scale=jnp.where(stored, product / change_square, memory.scale),
-        count=memory.count + stored,
+        num_stored=memory.num_stored + stored,
     )
 
 
 def forget(memory: Memory, *, wanted: Array) -> Memory:
     """Empty the memory if that is `wanted`, bool[]."""
     return memory._replace(
-        inverses=jnp.where(wanted, 0, memory.inverses), count=jnp.where(wanted, 0, memory.count)
+        inverses=jnp.where(wanted, 0, memory.inverses),
+        num_stored=jnp.where(wanted, 0, memory.num_stored),
     )
 
 
@@ -86,7 +87,7 @@ def find_direction(memory: Memory, gradient: Array) -> Array:
       gradient: g, float[height, width, 3].
     """
     history = len(memory.inverses)
-    newest_first = (memory.count - 1 - jnp.arange(history)) % history
+    newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
 
     def backward(rest: Array, index: Array) -> tuple[Array, Array]:
         factor = memory.inverses[index] * dot(memory.steps[index], rest)
@@ -98,7 +99,7 @@ def find_direction(memory: Memory, gradient: Array) -> Array:
         return rest + (factor - other) * memory.steps[index], None
 
     first_scale = jnp.minimum(1, 1 / jnp.sqrt(dot(gradient, gradient)))
-    scale = jnp.where(memory.count > 0, memory.scale, first_scale)
+    scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)
     rest, factors = lax.scan(backward, gradient, newest_first)
     scaled, _ = lax.scan(forward, scale * rest, (newest_first, factors), reverse=True)
     return -scaled

@@ -167,6 +167,25 @@ def test_a_non_finite_objective_ends_the_run_with_the_last_good_image(name, brok
     assert result.image.mean() < 0.6
 
 
+def test_a_line_search_turns_back_where_there_are_no_numbers():
+    """The minimum lies before the edge, the first trial behind it."""
+    tried = []
+
+    def cliff(image, params, targets):
+        level = jnp.mean(image)
+        jax.debug.callback(lambda level: tried.append(float(level)), level)
+        loss = jnp.where(level > 0.4, jnp.sum((image - 0.405) ** 2), jnp.nan)
+        return loss, {"total": loss}
+
+    run = make_run_fn(cliff, OPTIMIZERS["lbfgs"], StopRule(5))
+    result = run(np.full((3, 4, 3), 0.5, np.float32), None, None)
+    jax.effects_barrier()
+    assert min(tried) < 0.4
+    assert (result.status, result.num_steps) == (Status.COMPLETED, 5)
+    assert len(tried) == result.num_evaluations + 1
+    assert_allclose(result.image, 0.405, atol=1e-5)
+
+
 def test_a_non_finite_start_is_returned_as_it_came():
     def broken(image, params, targets):
         loss = jnp.sum(image) * jnp.nan
