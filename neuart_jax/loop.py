@@ -5,6 +5,7 @@ One pair or a batch of them run through the same code; a batch's arrays have a l
 
 import dataclasses
 import functools
+import operator
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -212,7 +213,7 @@ def _make_run_pairs(
     def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
         if not batched:
             return [tree]
-        return [jax.tree.map(lambda leaf: leaf[pair], tree) for pair in range(num_pairs)]
+        return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
 
     def run(
         images: Array,
