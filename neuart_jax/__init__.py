@@ -6,7 +6,7 @@ from neuart_jax.images import load_image, save_image
 from neuart_jax.loop import Progress, Result
 from neuart_jax.objective import Inputs, Term
 from neuart_jax.step import Status
-from neuart_jax.stylize import FeatureNetwork, stylize
+from neuart_jax.stylize import FeatureNetwork, stylize, stylize_batch
 from neuart_jax.transfer import transfer
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "load_image",
     "save_image",
     "stylize",
+    "stylize_batch",
     "transfer",
 ]

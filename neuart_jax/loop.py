@@ -1,12 +1,17 @@
-"""The loop: compiled chunks of steps, one host synchronization after each."""
+"""The loop: compiled chunks of steps, one host synchronization after each.
+
+One pair or a batch of them run through the same code; a batch's arrays have a leading axis.
+"""
 
 import dataclasses
 import functools
+import operator
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -18,8 +23,9 @@ from neuart_jax.step import (
     Status,
     StopRule,
     TransferState,
+    make_evaluate_fn,
     make_init_fn,
-    make_step_fn,
+    make_tick_fn,
 )
 
 
@@ -64,6 +70,9 @@ class Progress(NamedTuple):
 
 Callback = Callable[[Progress], bool | None]
 """Called after every chunk; returning True stops the run."""
+
+BatchCallback = Callable[[int, Progress], bool | None]
+"""The same for a batch, with the number of the pair; returning True stops that pair."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,12 +130,13 @@ def make_next_stop(*, every: int, at: Sequence[int] = (), first_step: int = 0) -
 
 
 RunFn = Callable[..., Result]
+BatchRunFn = Callable[..., list[Result]]
 
 
 def make_run_fn(
     objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int = 5
 ) -> RunFn:
-    """Build a run that compiles once per image shape and serves any number of pairs.
+    """Build a run that compiles once per image shape and serves any number of pairs in turn.
 
     Args:
       objective: (image, params, targets) -> (loss, terms).
@@ -139,23 +149,7 @@ def make_run_fn(
       the start, float32[height, width, 3], and a chunk ends at `next_stop(steps made)` at the
       latest; see `make_next_stop`.
     """
-    step = make_step_fn(objective, optimizer, stop)
-    init = compile_fn(make_init_fn(objective, optimizer))
-
-    def chunk(
-        state: TransferState, params: Any, targets: Targets, until: Array
-    ) -> tuple[TransferState, Array]:
-        def body(state: TransferState, _: None) -> tuple[TransferState, Array]:
-            active = (state.status == Status.RUNNING) & (state.num_steps < until)
-            is_last = (state.num_steps + 1 >= until) | (state.num_steps + 1 >= stop.num_steps)
-            state = lax.cond(
-                active, lambda s: step(s, params, targets, is_last), lambda s: s, state
-            )
-            return state, state.evaluation.loss
-
-        return lax.scan(body, state, length=chunk_steps)
-
-    run_chunk = compile_fn(chunk, donate_argnames="state")
+    run_pairs = _make_run_pairs(objective, optimizer, stop, chunk_steps=chunk_steps, batched=False)
 
     def run(
         image: Array,
@@ -165,61 +159,149 @@ def make_run_fn(
         next_stop: NextStop | None = None,
         callback: Callback | None = None,
     ) -> Result:
+        report = None if callback is None else lambda _, progress: callback(progress)
+        return run_pairs(image, params, targets, next_stop=next_stop, callback=report)[0]
+
+    return run
+
+
+def make_batch_run_fn(
+    objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int = 5
+) -> BatchRunFn:
+    """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
+
+    Every evaluation is one batched call. Each pair has a line search, a number of steps and an end
+    of its own: none waits for another, but for those that run on when it has ended.
+
+    Returns:
+      ``run(images, params, targets, *, next_stop=None, callback=None) -> list[Result]``, where
+      `images` and all arrays of `targets` have a leading axis of pairs. A chunk ends when the
+      slowest pair is at its boundary; others may be some steps ahead. The callback is a
+      `BatchCallback`; `seconds` are those of the whole batch, and `seconds_per_evaluation` are
+      shared out among the pairs.
+    """
+    return _make_run_pairs(objective, optimizer, stop, chunk_steps=chunk_steps, batched=True)
+
+
+class _Figures(NamedTuple):
+    """What the host reads of a state after a chunk; fields as in `TransferState`."""
+
+    status: Any
+    num_steps: Any
+    num_evaluations: Any
+    terms: Any
+    best_loss: Any
+
+
+def _make_run_pairs(
+    objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int, batched: bool
+) -> BatchRunFn:
+    evaluate = make_evaluate_fn(objective)
+    init = make_init_fn(evaluate, optimizer, stop)
+    if batched:
+        pair_axes = (0, None, 0)  # The network's parameters are shared.
+        evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
+    tick = make_tick_fn(evaluate, optimizer, stop, batched=batched)
+
+    def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
+        def goes_on(state: TransferState) -> Array:
+            return jnp.any((state.status == Status.RUNNING) & (state.num_steps < until))
+
+        return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
+
+    run_init, run_chunk = compile_fn(init), compile_fn(chunk, donate_argnames="state")
+
+    def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
+        if not batched:
+            return [tree]
+        return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
+
+    def run(
+        images: Array,
+        params: Any,
+        targets: Targets,
+        *,
+        next_stop: NextStop | None = None,
+        callback: BatchCallback | None = None,
+    ) -> list[Result]:
         began = time.perf_counter()
         # A copy, since the state is donated and the caller's image must survive.
-        state = init(jnp.array(image, dtype=jnp.float32), params, targets)
+        state = run_init(jnp.array(images, dtype=jnp.float32), params, targets)
         # best_image and image are one buffer here, which can't be donated twice.
         state = state._replace(best_image=jnp.copy(state.best_image))
-        step_losses = [np.asarray(state.evaluation.loss)[None]]
-        history: list[dict[str, Any]] = []
+        num_pairs = len(state.image) if batched else 1
+
+        def fetch_figures(state: TransferState) -> list[_Figures]:
+            fields = {name: getattr(state, name) for name in _Figures._fields}
+            return pairs_of(jax.device_get(_Figures(**fields)), num_pairs)  # Waits for the device.
+
+        def fetch_image(state: TransferState, pair: int) -> np.ndarray:
+            return np.asarray(state.image[pair] if batched else state.image)
+
+        figures = fetch_figures(state)
+        histories: list[list[dict[str, Any]]] = [[] for _ in figures]
+        statuses = [Status.RUNNING for _ in figures]
         paces: list[float] = []
         first = 0.0
-        done, evaluations = 0, 1
-        status = Status(int(state.status))
         while True:
-            progress = Progress(
-                num_steps=done,
-                num_evaluations=evaluations,
-                losses={name: float(value) for name, value in state.terms.items()},
-                best_loss=float(state.best_loss),
-                seconds=time.perf_counter() - began,
-                total_steps=stop.num_steps,
-                size=state.image.shape[:2],
-                status=status,
-                image=functools.partial(np.asarray, state.image),
-            )
-            history.append(progress.figures())
-            if callback is not None and callback(progress) and status == Status.RUNNING:
-                status = Status.STOPPED
-            if status != Status.RUNNING:
+            for pair, now in enumerate(figures):
+                if statuses[pair] != Status.RUNNING:
+                    continue  # It has ended, and was reported then.
+                statuses[pair] = Status(int(now.status))
+                progress = Progress(
+                    num_steps=int(now.num_steps),
+                    num_evaluations=int(now.num_evaluations),
+                    losses={name: float(value) for name, value in now.terms.items()},
+                    best_loss=float(now.best_loss),
+                    seconds=time.perf_counter() - began,
+                    total_steps=stop.num_steps,
+                    size=state.image.shape[-3:-1],
+                    status=statuses[pair],
+                    image=functools.partial(fetch_image, state, pair),
+                )
+                histories[pair].append(progress.figures())
+                wants_end = callback is not None and callback(pair, progress)
+                if wants_end and statuses[pair] == Status.RUNNING:
+                    statuses[pair] = Status.STOPPED
+            running = [f for f, s in zip(figures, statuses, strict=True) if s == Status.RUNNING]
+            if not running:
                 break
+            state = state._replace(status=jnp.int32(statuses if batched else statuses[0]))
+            done = min(int(now.num_steps) for now in running)
             until = done + chunk_steps
             if next_stop is not None:
                 until = min(until, next_stop(done))
             chunk_began = time.perf_counter()
-            state, losses = run_chunk(state, params, targets, jnp.int32(until))
-            now = int(state.num_steps)  # Waits for the device.
-            step_losses.append(np.asarray(losses)[: now - done])
-            made = int(state.num_evaluations) - evaluations
+            state = run_chunk(state, params, targets, jnp.int32(until))
+            before, figures = figures, fetch_figures(state)
+            made = sum(
+                int(now.num_evaluations - then.num_evaluations)
+                for now, then in zip(figures, before, strict=True)
+            )
             paces.append((time.perf_counter() - chunk_began) / max(made, 1))
             first = first or time.perf_counter() - began
-            done, evaluations = now, evaluations + made
-            status = Status(int(state.status))
 
-        image = jnp.clip(state.best_image, 0, 1)
+        best_images = jnp.clip(state.best_image, 0, 1)
         # The program that made the first state also judges the last image: no third compilation.
-        terms = init(image, params, targets).terms
-        return Result(
-            image=np.asarray(image),
-            losses={name: float(value) for name, value in terms.items()},
-            status=status,
-            num_steps=done,
-            num_evaluations=evaluations,
-            step_losses=np.concatenate(step_losses),
-            history=tuple(history),
-            seconds=time.perf_counter() - began,
-            seconds_to_first_step=first,
-            seconds_per_evaluation=float(np.median(paces[1:] or paces or [0.0])),
-        )
+        last_terms = run_init(best_images, params, targets).terms
+        ends = jax.device_get((best_images, last_terms, state.step_losses))
+        seconds = time.perf_counter() - began
+        return [
+            Result(
+                image=image,
+                losses={name: float(value) for name, value in terms.items()},
+                status=status,
+                num_steps=int(now.num_steps),
+                num_evaluations=int(now.num_evaluations),
+                step_losses=step_losses[: int(now.num_steps) + 1],
+                history=tuple(history),
+                seconds=seconds,
+                seconds_to_first_step=first,
+                seconds_per_evaluation=float(np.median(paces[1:] or paces or [0.0])),
+            )
+            for (image, terms, step_losses), status, now, history in zip(
+                pairs_of(ends, num_pairs), statuses, figures, histories, strict=True
+            )
+        ]
 
     return run

@@ -21,9 +21,9 @@ from neuart_jax.params.canonical import nest, variable_shapes
 GIB = 1024**3
 _CGROUP = Path("/sys/fs/cgroup")
 
-# Of the largest activation: what its own gradient needs beside what the forward pass left behind.
-# VGG19 1.6 and ResNet50 1.3, from the compiled programs' memory at 256 and 512 pixels.
-_TRANSIENTS = 1.5
+# Of the largest activation: what its own gradient needs beside what the forward pass left behind,
+# from the compiled programs' memory at 128, 256 and 512 pixels.
+_TRANSIENTS = 2.5
 _FLOAT = 4
 
 
@@ -74,13 +74,10 @@ def predict_memory(
 
 def _images_of_state(config: Config) -> int:
     """Count the arrays of the image's size that the state holds."""
-    # The image, its gradient and the best one; Adam's two means; L-BFGS' last image, last gradient
-    # and its line search's gradient, and a difference of both per step of the history.
-    history = 2 * config.optimizer.history
-    return (
-        3
-        + {"adam": 2, "lbfgs_fixed": 2 + history, "lbfgs": 3 + history}[config.optimizer.optimizer]
-    )
+    # The image and its gradient, the best image, the trial and its gradient; Adam's two means;
+    # L-BFGS' direction, and two differences per step of the history.
+    of_optimizer = 2 if config.optimizer.optimizer == "adam" else 1 + 2 * config.optimizer.history
+    return 5 + of_optimizer
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,17 +107,19 @@ def _predict(
     activations = sum(size for name, size in outputs if name == "max")
     largest = max((size for name, size in outputs if name == "conv_general_dilated"), default=0)
     arrays = [_bytes(array) for array in jax.tree.leaves(variables)]
-    transformed = 0
-    if winograd:
-        kernels = [array for array in jax.tree.leaves(variables) if array.ndim == 4]
-        fast = (k for k in kernels if has_fast_form(k.shape, stride=1, padding=padding))
-        transformed = TRANSFORMED_SIZE * sum(_bytes(kernel) for kernel in fast)
+    fast = [
+        array
+        for array in jax.tree.leaves(variables)
+        if winograd and array.ndim == 4
+        if has_fast_form(array.shape, stride=1, padding=padding)
+    ]
+    transformed = sum(_bytes(kernel) for kernel in fast)
     grams = sum(_FLOAT * features[name].shape[-1] ** 2 for name in layers)
     targets = sum(_bytes(features[name]) for name in content_layers)
     images = num_images * 3 * _FLOAT * height * width
     return Prediction(
-        # A kernel is turned over for its gradient.
-        constant=sum(arrays) + max(arrays) + transformed + grams,
+        # A kernel that isn't transformed is turned over for its gradient.
+        constant=2 * sum(arrays) + (TRANSFORMED_SIZE - 1) * transformed + grams,
         growing=round(activations + _TRANSIENTS * largest) + targets + images,
     )
 

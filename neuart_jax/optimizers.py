@@ -1,19 +1,20 @@
 """Optimizers behind one interface, so that one loop serves them all.
 
-An optimizer proposes the next image from the value and gradient at the current one. A line search
-evaluates the objective to do so and hands over what it found; the others leave that to the step.
+An optimizer names the image to evaluate next and is told what the objective is there; it may take
+that image as its next step or ask for another. It never evaluates anything itself.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
 from neuart_jax.config import LEARNING_RATES, OptimizerConfig
-
-LossFn = Callable[[Array], Array]
+from neuart_jax.curvature import Memory, dot, find_direction, forget, init_memory, remember
+from neuart_jax.line_search import Search, judge_trial, start_search
 
 
 class Evaluation(NamedTuple):
@@ -27,33 +28,55 @@ class Evaluation(NamedTuple):
     loss: Array
     gradient: Array
 
+    def is_finite(self) -> Array:
+        """Return whether every number is, bool[]."""
+        # The sum is non-finite if any element is, and costs no array of booleans.
+        return jnp.isfinite(self.loss) & jnp.isfinite(jnp.sum(jnp.abs(self.gradient)))
 
-class Proposal(NamedTuple):
-    """What an optimizer's update returns.
+
+class Point(NamedTuple):
+    """An image with the objective there.
 
     Attributes:
-      image: the next image, float32[height, width, 3].
-      opt_state: the optimizer's next state.
-      evaluation: the objective at that image if the optimizer knows it, else None.
-      num_evaluations: calls of the objective that the update made, int32[].
+      image: float32[height, width, 3].
+      evaluation: at that image.
     """
 
     image: Array
+    evaluation: Evaluation
+
+
+class Decision(NamedTuple):
+    """What an optimizer makes of a trial.
+
+    Attributes:
+      accepted: the trial is the next image, bool[].
+      failed: there is no way on from here, bool[].
+      opt_state: the optimizer's next state.
+    """
+
+    accepted: Array
+    failed: Array
     opt_state: Any
-    evaluation: Evaluation | None
-    num_evaluations: Array
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions.
+    """Three pure functions. Between an update and the next there may be several trials.
 
     Attributes:
-      init: image -> opt_state.
-      update: (image, evaluation at that image, opt_state, loss_fn) -> Proposal.
+      init: the start -> opt_state.
+      propose: (the current point, opt_state) -> (the image to try next, opt_state).
+      observe: (the current point, the trial, opt_state) -> Decision.
     """
 
-    init: Callable[[Array], Any]
-    update: Callable[[Array, Evaluation, Any, LossFn], Proposal]
+    init: Callable[[Point], Any]
+    propose: Callable[[Point, Any], tuple[Array, Any]]
+    observe: Callable[[Point, Point, Any], Decision]
+
+
+def _accept_if_finite(trial: Point, opt_state: Any) -> Decision:
+    finite = trial.evaluation.is_finite()
+    return Decision(finite, ~finite, opt_state)
 
 
 def make_adam(
@@ -77,37 +100,88 @@ def make_adam(
     """
     transform = optax.adam(learning_rate, beta1, beta2, epsilon)
 
-    def update(image: Array, now: Evaluation, opt_state: Any, loss_fn: LossFn) -> Proposal:
-        step, opt_state = transform.update(now.gradient, opt_state, image)
-        return Proposal(jnp.clip(image + step, 0, 1), opt_state, None, jnp.int32(0))
+    def propose(now: Point, opt_state: Any) -> tuple[Array, Any]:
+        step, opt_state = transform.update(now.evaluation.gradient, opt_state, now.image)
+        return jnp.clip(now.image + step, 0, 1), opt_state
 
-    return Optimizer(transform.init, update)
+    return Optimizer(
+        init=lambda start: transform.init(start.image),
+        propose=propose,
+        observe=lambda now, trial, opt_state: _accept_if_finite(trial, opt_state),
+    )
+
+
+class LbfgsState(NamedTuple):
+    """State of L-BFGS between two trials.
+
+    Attributes:
+      memory: of the steps made.
+      direction: from the current image, float32[height, width, 3].
+      search: for the step length along it.
+    """
+
+    memory: Memory
+    direction: Array
+    search: Search
 
 
 def make_lbfgs(*, history: int) -> Optimizer:
-    """L-BFGS with a zoom line search (strong Wolfe conditions).
+    """L-BFGS with a line search (strong Wolfe conditions).
 
-    Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4, 7.5, 3.5 and 3.6.
-    Pixels aren't clipped between steps: the line search's value belongs to the unclipped image.
+    Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; `line_search`.
+    Pixels aren't clipped between steps: what is known belongs to the unclipped image.
+    If no step lowers the objective, one is made without moving, and the memory is emptied.
 
     Args:
       history: pairs of differences kept, each twice the image's size.
     """
-    transform = optax.lbfgs(memory_size=history)
 
-    def update(image: Array, now: Evaluation, opt_state: Any, loss_fn: LossFn) -> Proposal:
-        step, opt_state = transform.update(
-            now.gradient, opt_state, image, value=now.loss, grad=now.gradient, value_fn=loss_fn
+    def aim(now: Evaluation, memory: Memory) -> tuple[Array, Search]:
+        direction = find_direction(memory, now.gradient)
+        return direction, start_search(value=now.loss, slope=dot(now.gradient, direction))
+
+    def init(start: Point) -> LbfgsState:
+        memory = init_memory(start.image, history=history)
+        return LbfgsState(memory, *aim(start.evaluation, memory))
+
+    def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
+        return now.image + state.search.step * state.direction, state
+
+    def observe(now: Point, trial: Point, state: LbfgsState) -> Decision:
+        found = trial.evaluation
+        accepted, failed, search = judge_trial(
+            state.search,
+            value=found.loss,
+            slope=dot(found.gradient, state.direction),
+            finite=found.is_finite(),
         )
-        search = opt_state[-1]
-        found = Evaluation(search.value, search.grad)
-        return Proposal(image + step, opt_state, found, search.info.num_linesearch_steps)
+        memory = remember(
+            state.memory,
+            step=trial.image - now.image,
+            change=found.gradient - now.evaluation.gradient,
+            wanted=accepted,
+        )
+        memory = forget(memory, wanted=accepted & (state.search.step == 0))
+        # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
+        # while another one doesn't, and both are cheap beside an evaluation.
+        direction, next_search = aim(found, memory)
+        return Decision(
+            accepted,
+            failed,
+            LbfgsState(
+                memory=memory,
+                direction=jnp.where(accepted, direction, state.direction),
+                search=jax.tree.map(
+                    lambda new, old: jnp.where(accepted, new, old), next_search, search
+                ),
+            ),
+        )
 
-    return Optimizer(transform.init, update)
+    return Optimizer(init, propose, observe)
 
 
 def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
-    """L-BFGS without a line search: one evaluation per step.
+    """L-BFGS without a line search: every evaluation is a step.
 
     Source: as `make_lbfgs`; the fixed step is jcjohnson/neural-style's and PyTorch's default.
 
@@ -115,13 +189,23 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
       learning_rate: factor of the quasi-Newton step; 1 is the full step.
       history: pairs of differences kept, each twice the image's size.
     """
-    transform = optax.lbfgs(learning_rate, memory_size=history, linesearch=None)
 
-    def update(image: Array, now: Evaluation, opt_state: Any, loss_fn: LossFn) -> Proposal:
-        step, opt_state = transform.update(now.gradient, opt_state, image)
-        return Proposal(image + step, opt_state, None, jnp.int32(0))
+    def propose(now: Point, memory: Memory) -> tuple[Array, Memory]:
+        return now.image + learning_rate * find_direction(memory, now.evaluation.gradient), memory
 
-    return Optimizer(transform.init, update)
+    def observe(now: Point, trial: Point, memory: Memory) -> Decision:
+        change = trial.evaluation.gradient - now.evaluation.gradient
+        decision = _accept_if_finite(trial, memory)
+        memory = remember(
+            memory, step=trial.image - now.image, change=change, wanted=decision.accepted
+        )
+        return decision._replace(opt_state=memory)
+
+    return Optimizer(
+        init=lambda start: init_memory(start.image, history=history),
+        propose=propose,
+        observe=observe,
+    )
 
 
 def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from neuart_jax.images import resize_image
-from neuart_jax.loop import Callback, Progress, Result
+from neuart_jax.loop import BatchCallback, Progress, Result
 from neuart_jax.step import Status
 
 SMALLEST_SIDE = 96
@@ -37,9 +37,9 @@ class Scale(NamedTuple):
     num_steps: int
 
 
-RunScale = Callable[[Scale, Array | None, int, Callback], Result]
-"""(scale, the coarser scale's image at this size or None, steps made before it, callback) ->
-its result."""
+RunScale = Callable[[list[Scale], list[Array | None], int, BatchCallback], list[Result]]
+"""(each pair's scale, each pair's coarser image at this size or None, steps made before it,
+callback) -> their results."""
 
 
 def make_scales(
@@ -73,72 +73,107 @@ def _reduce(image: Array, factor: int) -> Array:
     return jnp.asarray(resize_image(np.asarray(image), height, width))
 
 
-def run_scales(scales: list[Scale], run_scale: RunScale, *, callback: Callback | None) -> Result:
+class _Pair:
+    """What one pair has been through: the scales' results and reports, joined as they come."""
+
+    def __init__(self, scales: list[Scale]) -> None:
+        self.scales = scales
+        self.results: list[Result] = []
+        self._history: list[dict[str, Any]] = []
+        self._began = time.perf_counter()
+        self._seconds_to_first_step = 0.0
+
+    @property
+    def goes_on(self) -> bool:
+        failed = (Status.STOPPED, Status.NON_FINITE)
+        return not self.results or self.results[-1].status not in failed
+
+    @property
+    def num_steps(self) -> int:
+        return sum(result.num_steps for result in self.results)
+
+    @property
+    def num_evaluations(self) -> int:
+        return sum(result.num_evaluations for result in self.results)
+
+    def start_of(self, scale: Scale) -> Array | None:
+        """Return the last result at the size of a scale, if there is one."""
+        if not self.results:
+            return None
+        shape = scale.content_image.shape[:2]
+        return jnp.asarray(resize_image(self.results[-1].image, *shape))
+
+    def count_on(self, progress: Progress) -> Progress:
+        """Return a scale's progress with counts over all scales and its image at full size."""
+        seconds = time.perf_counter() - self._began
+        if not self._seconds_to_first_step and progress.num_steps:
+            self._seconds_to_first_step = seconds
+        ended = progress.status != Status.RUNNING
+        is_last = len(self.results) == len(self.scales) - 1
+        progress = progress._replace(
+            num_steps=progress.num_steps + self.num_steps,
+            num_evaluations=progress.num_evaluations + self.num_evaluations,
+            seconds=seconds,
+            total_steps=sum(scale.num_steps for scale in self.scales),
+            image=functools.partial(self._at_full_size, progress.image),
+            status=progress.status if is_last or not ended else Status.RUNNING,
+        )
+        self._history.append(progress.figures())
+        return progress
+
+    def join(self) -> Result:
+        first, *others = self.results
+        last = self.results[-1]
+        return dataclasses.replace(
+            last,
+            image=self._at_full_size(lambda: last.image),
+            num_steps=self.num_steps,
+            num_evaluations=self.num_evaluations,
+            step_losses=np.concatenate([first.step_losses, *(r.step_losses[1:] for r in others)]),
+            history=tuple(self._history),
+            seconds=time.perf_counter() - self._began,
+            seconds_to_first_step=self._seconds_to_first_step,
+        )
+
+    def _at_full_size(self, fetch: Callable[[], np.ndarray]) -> np.ndarray:
+        image = fetch()
+        shape = self.scales[-1].content_image.shape[:2]
+        return image if image.shape[:2] == shape else resize_image(image, *shape)
+
+
+def run_scales(
+    pyramids: list[list[Scale]], run_scale: RunScale, *, callback: BatchCallback | None
+) -> list[Result]:
     """Run one scale after the other and join what they give.
 
-    A run that is stopped or fails at a coarse scale ends there: its picture is enlarged, its
-    losses are those of the coarse one.
+    A pair that is stopped or fails at a coarse scale ends there: its picture is enlarged, its
+    losses are those of the coarse one. The others go on without it.
 
     Args:
-      scales: coarsest first.
-      run_scale: runs one of them.
+      pyramids: of each pair, coarsest scale first; the pairs' shapes are the same.
+      run_scale: runs one scale of some pairs.
       callback: sees steps, evaluations and seconds counted over all scales, and images at full
         size.
 
     Returns:
-      The last scale's result, with counts, seconds and histories of all.
+      Each pair's last result, with counts, seconds and histories of all.
     """
-    height, width = scales[-1].content_image.shape[:2]
-    total_steps = sum(scale.num_steps for scale in scales)
-    results: list[Result] = []
-    history: list[dict[str, Any]] = []
+    pairs = [_Pair(scales) for scales in pyramids]
 
-    began = time.perf_counter()
-    seconds_to_first_step = 0.0
-
-    def at_full_size(fetch: Callable[[], np.ndarray]) -> np.ndarray:
-        image = fetch()
-        if image.shape[:2] == (height, width):
-            return image
-        return resize_image(image, height, width)
-
-    def report(progress: Progress) -> bool | None:
-        nonlocal seconds_to_first_step
-        seconds = time.perf_counter() - began
-        if not seconds_to_first_step and progress.num_steps:
-            seconds_to_first_step = seconds
-        ended = progress.status != Status.RUNNING
-        is_last = len(results) == len(scales) - 1
-        progress = progress._replace(
-            num_steps=progress.num_steps + sum(r.num_steps for r in results),
-            num_evaluations=progress.num_evaluations + sum(r.num_evaluations for r in results),
-            seconds=seconds,
-            total_steps=total_steps,
-            image=functools.partial(at_full_size, progress.image),
-            status=progress.status if is_last or not ended else Status.RUNNING,
-        )
-        history.append(progress.figures())
-        return callback(progress) if callback is not None else None
-
-    for scale in scales:
-        start = None
-        if results:
-            shape = scale.content_image.shape[:2]
-            start = jnp.asarray(resize_image(results[-1].image, *shape))
-        first_step = sum(r.num_steps for r in results)
-        results.append(run_scale(scale, start, first_step, report))
-        if results[-1].status in (Status.STOPPED, Status.NON_FINITE):
+    for level in range(len(pyramids[0])):
+        running = [number for number, pair in enumerate(pairs) if pair.goes_on]
+        if not running:
             break
-    last = results[-1]
-    return dataclasses.replace(
-        last,
-        image=at_full_size(lambda: last.image),
-        num_steps=sum(r.num_steps for r in results),
-        num_evaluations=sum(r.num_evaluations for r in results),
-        step_losses=np.concatenate(
-            [results[0].step_losses, *(r.step_losses[1:] for r in results[1:])]
-        ),
-        history=tuple(history),
-        seconds=time.perf_counter() - began,
-        seconds_to_first_step=seconds_to_first_step,
-    )
+
+        def report(index: int, progress: Progress, running: list[int] = running) -> bool | None:
+            number = running[index]
+            progress = pairs[number].count_on(progress)
+            return callback(number, progress) if callback is not None else None
+
+        scales = [pairs[number].scales[level] for number in running]
+        starts = [pairs[n].start_of(s) for n, s in zip(running, scales, strict=True)]
+        first_step = min(pairs[number].num_steps for number in running)
+        results = run_scale(scales, starts, first_step, report)
+        for number, result in zip(running, results, strict=True):
+            pairs[number].results.append(result)
+    return [pair.join() for pair in pairs]

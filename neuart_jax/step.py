@@ -1,4 +1,4 @@
-"""One update of one pair: the state it carries, and the pure function that moves it."""
+"""One evaluation of one pair: the state it carries, and the pure functions that move it."""
 
 import enum
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from neuart_jax.objective import LossTerms, Objective, Targets
-from neuart_jax.optimizers import Evaluation, Optimizer, Proposal
+from neuart_jax.optimizers import Evaluation, Optimizer, Point
 
 
 class Status(enum.IntEnum):
@@ -37,15 +37,17 @@ class Status(enum.IntEnum):
 
 
 class TransferState(NamedTuple):
-    """All that one pair carries from step to step.
+    """All that one pair carries from evaluation to evaluation.
 
     Attributes:
       image: current image, float32[height, width, 3]; may leave [0, 1] under L-BFGS.
       evaluation: objective and gradient at `image`.
-      terms: loss terms, at `image` after the last step of a chunk.
-      opt_state: the optimizer's own.
+      terms: loss terms at `image`.
+      opt_state: the optimizer's own; without meaning once the run has ended.
       num_steps: accepted updates, int32[].
       num_evaluations: calls of the objective, int32[].
+      step_losses: loss at the start and after every step, float32[steps at the most + 1]; zero
+        where no step was made yet.
       best_image: image with the smallest loss so far.
       best_loss: that loss, float32[].
       plateau_loss: best loss at the last gain that counted as progress, float32[].
@@ -59,6 +61,7 @@ class TransferState(NamedTuple):
     opt_state: Any
     num_steps: Array
     num_evaluations: Array
+    step_losses: Array
     best_image: Array
     best_loss: Array
     plateau_loss: Array
@@ -82,7 +85,7 @@ class StopRule(NamedTuple):
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Evaluation, LossTerms]]
 InitFn = Callable[[Array, Any, Targets], TransferState]
-StepFn = Callable[[TransferState, Any, Targets, Array], TransferState]
+TickFn = Callable[[TransferState, Any, Targets], TransferState]
 
 
 def make_evaluate_fn(objective: Objective) -> EvaluateFn:
@@ -97,25 +100,20 @@ def make_evaluate_fn(objective: Objective) -> EvaluateFn:
     return evaluate
 
 
-def _is_finite(evaluation: Evaluation) -> Array:
-    # The sum is non-finite if any element is, and costs no array of booleans.
-    return jnp.isfinite(evaluation.loss) & jnp.isfinite(jnp.sum(jnp.abs(evaluation.gradient)))
-
-
-def make_init_fn(objective: Objective, optimizer: Optimizer) -> InitFn:
+def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule) -> InitFn:
     """Return (image, params, targets) -> the state before the first step."""
-    evaluate = make_evaluate_fn(objective)
 
     def init(image: Array, params: Any, targets: Targets) -> TransferState:
         evaluation, terms = evaluate(image, params, targets)
-        status = jnp.where(_is_finite(evaluation), Status.RUNNING, Status.NON_FINITE)
+        status = jnp.where(evaluation.is_finite(), Status.RUNNING, Status.NON_FINITE)
         return TransferState(
             image=image,
             evaluation=evaluation,
             terms=terms,
-            opt_state=optimizer.init(image),
+            opt_state=optimizer.init(Point(image, evaluation)),
             num_steps=jnp.int32(0),
             num_evaluations=jnp.int32(1),
+            step_losses=jnp.zeros(stop.num_steps + 1).at[0].set(evaluation.loss),
             best_image=image,
             best_loss=evaluation.loss,
             plateau_loss=evaluation.loss,
@@ -126,42 +124,42 @@ def make_init_fn(objective: Objective, optimizer: Optimizer) -> InitFn:
     return init
 
 
-def make_step_fn(objective: Objective, optimizer: Optimizer, stop: StopRule) -> StepFn:
-    """Return one update: (state, params, targets, wants_terms) -> state.
+def make_tick_fn(
+    evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, batched: bool
+) -> TickFn:
+    """Return one evaluation and what follows from it: (state, params, targets) -> state.
 
-    `wants_terms` (bool[]) asks for the loss terms where they cost an evaluation of their own:
-    after a line search, which only knows their sum.
-    A non-finite loss or gradient leaves the image as it was and sets the status.
+    Where the optimizer accepts what it tried, that is a step. Where it sees no way on, since no
+    number was finite, the image stays as it was and the status says so. A pair that isn't running
+    stays as it is.
+
+    Args:
+      evaluate: see `make_evaluate_fn`.
+      optimizer: see `Optimizer`.
+      stop: when to end.
+      batched: whether state, targets and what `evaluate` takes and returns, but for the network's
+        parameters, have a leading axis of pairs. Nothing else connects the pairs: they search,
+        step and end independently.
     """
-    evaluate = make_evaluate_fn(objective)
 
-    def find_terms(
-        proposal: Proposal, state: TransferState, params: Any, targets: Targets, wanted: Array
-    ) -> tuple[Evaluation, LossTerms, Array]:
-        if proposal.evaluation is None:
-            evaluation, terms = evaluate(proposal.image, params, targets)
-            return evaluation, terms, proposal.num_evaluations + 1
-        terms = lax.cond(
-            wanted,
-            lambda: objective(proposal.image, params, targets)[1],
-            lambda: state.terms,
-        )
-        return proposal.evaluation, terms, proposal.num_evaluations
+    def propose(state: TransferState) -> tuple[Array, Any]:
+        return optimizer.propose(Point(state.image, state.evaluation), state.opt_state)
 
-    def step(
-        state: TransferState, params: Any, targets: Targets, wants_terms: Array
+    def observe(
+        state: TransferState, image: Array, opt_state: Any, evaluation: Evaluation, terms: LossTerms
     ) -> TransferState:
-        proposal = optimizer.update(
-            state.image,
-            state.evaluation,
-            state.opt_state,
-            lambda image: objective(image, params, targets)[0],
+        decision = optimizer.observe(
+            Point(state.image, state.evaluation), Point(image, evaluation), opt_state
         )
-        evaluation, terms, evaluations = find_terms(proposal, state, params, targets, wants_terms)
-        finite = _is_finite(evaluation)
-        num_steps = state.num_steps + finite
+        active = state.status == Status.RUNNING
+        accepted = active & decision.accepted
+        num_steps = state.num_steps + accepted
 
-        better = finite & (evaluation.loss < state.best_loss)
+        def choose(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(accepted, n, o), new, old)
+
+        now = choose(evaluation, state.evaluation)
+        better = accepted & (evaluation.loss < state.best_loss)
         best_loss = jnp.where(better, evaluation.loss, state.best_loss)
         progress = best_loss < state.plateau_loss * (1 - stop.tolerance)
         plateau_step = jnp.where(progress, num_steps, state.plateau_step)
@@ -169,23 +167,29 @@ def make_step_fn(objective: Objective, optimizer: Optimizer, stop: StopRule) -> 
         if stop.patience > 0:
             stuck = num_steps - plateau_step >= stop.patience
             status = jnp.where(stuck, Status.PLATEAU, status)
-        status = jnp.where(finite, status, Status.NON_FINITE)
-
-        def keep_if_finite(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
         return TransferState(
-            image=keep_if_finite(proposal.image, state.image),
-            evaluation=keep_if_finite(evaluation, state.evaluation),
-            terms=keep_if_finite(terms, state.terms),
-            opt_state=proposal.opt_state,
+            image=choose(image, state.image),
+            evaluation=now,
+            terms=choose(terms, state.terms),
+            opt_state=decision.opt_state,
             num_steps=num_steps,
-            num_evaluations=state.num_evaluations + evaluations,
-            best_image=jnp.where(better, proposal.image, state.best_image),
+            num_evaluations=state.num_evaluations + active,
+            step_losses=state.step_losses.at[num_steps].set(now.loss),
+            best_image=jnp.where(better, image, state.best_image),
             best_loss=best_loss,
             plateau_loss=jnp.where(progress, best_loss, state.plateau_loss),
             plateau_step=plateau_step,
-            status=status.astype(jnp.int32),
+            status=jnp.where(active, status, state.status).astype(jnp.int32),
         )
 
-    return step
+    if batched:
+        propose, observe = jax.vmap(propose), jax.vmap(observe)
+
+    def tick(state: TransferState, params: Any, targets: Targets) -> TransferState:
+        image, opt_state = propose(state)
+        evaluation, terms = evaluate(image, params, targets)
+        return observe(state, image, opt_state, evaluation, terms)
+
+    return tick

@@ -1,8 +1,11 @@
-"""Two images and a configuration in, a `Result` out: the pieces of the core put together."""
+"""Two images and a configuration in, a `Result` out: the pieces of the core put together.
+
+Or many pairs of images in, as many results out.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +24,14 @@ from neuart_jax.features import (
     takes_winograd,
     transform_kernels,
 )
-from neuart_jax.loop import Callback, Result, RunFn, make_next_stop, make_run_fn
+from neuart_jax.loop import (
+    BatchCallback,
+    Callback,
+    Result,
+    make_batch_run_fn,
+    make_next_stop,
+    make_run_fn,
+)
 from neuart_jax.memory import check_memory
 from neuart_jax.models import NetworkParams, check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
@@ -77,61 +87,147 @@ def stylize(
     """
     content = check_image(content_image, name="the content picture")
     styles = check_style_images(style_images)
+    report = None if callback is None else lambda _, progress: callback(progress)
+    return _stylize_pairs([(content, styles)], config, network, extra_terms, report)[0]
+
+
+def stylize_batch(
+    content_images: Sequence[npt.ArrayLike],
+    style_images: Sequence[npt.ArrayLike | Sequence[npt.ArrayLike]],
+    config: Config = Config(),
+    *,
+    network: Network | FeatureNetwork | None = None,
+    extra_terms: Sequence[Term] = (),
+    callback: BatchCallback | None = None,
+) -> list[Result]:
+    """Paint many pairs at once; each comes out as if it had been painted alone by `stylize`.
+
+    All share one network; filters that are fitted are fitted to all the pictures. An accelerator
+    is busy with many pairs where one alone would leave it idle.
+
+    Args:
+      content_images: one per pair, all of one shape.
+      style_images: one per pair, or several as a list; of the same shapes for every pair.
+      config: as in `stylize`. Frames and reports come when the slowest pair is due; the others
+        may be some steps ahead.
+      network: as in `stylize`.
+      extra_terms: as in `stylize`.
+      callback: called with the pair's number and its `Progress` after every chunk; returning True
+        stops that pair.
+
+    Returns:
+      One result per pair. A pair that fails or ends early leaves the others alone.
+
+    Raises:
+      InputError: as in `stylize`, or the pairs are none, or don't fit together.
+    """
+    if not content_images or len(content_images) != len(style_images):
+        raise InputError(
+            f"there are {len(content_images)} content and {len(style_images)} style pictures",
+            expected="as many of the one as of the other, one pair at least",
+            remedy="give one style picture, or one list of several, for every content picture",
+        )
+    pairs = [
+        (check_image(content, name=f"the content picture {number}"), check_style_images(styles))
+        for number, (content, styles) in enumerate(
+            zip(content_images, style_images, strict=True), 1
+        )
+    ]
+    shapes = [[image.shape for image in (content, *styles)] for content, styles in pairs]
+    for number, others in enumerate(shapes, 1):
+        if others != shapes[0]:
+            raise InputError(
+                f"pair {number} has the shapes {others}, pair 1 has {shapes[0]}",
+                expected="one shape for all content pictures, and one for all style pictures",
+                remedy="resize them, or paint pairs of each shape in a batch of their own",
+            )
+    return _stylize_pairs(pairs, config, network, extra_terms, callback)
+
+
+def _stylize_pairs(
+    pairs: Sequence[tuple[Array, tuple[Array, ...]]],
+    config: Config,
+    network: Network | FeatureNetwork | None,
+    extra_terms: Sequence[Term],
+    callback: BatchCallback | None,
+) -> list[Result]:
     config = resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
     if not isinstance(network, FeatureNetwork):
-        check_sizes(config, content, styles)
+        check_sizes(config, *pairs[0])
     if network is None:
-        network = load_run_network(config, content, styles)
+        network = _load_network(config, [image for c, styles in pairs for image in (c, *styles)])
     feature_source: Any = network.module if isinstance(network, Network) else network.feature_fn
     extra_terms = tuple(extra_terms)
-    terms = (*make_terms(config.losses, num_styles=len(styles)), *extra_terms)
+    num_styles = len(pairs[0][1])
+    terms = (*make_terms(config.losses, num_styles=num_styles), *extra_terms)
     _check_terms(terms)
 
     params: Any = network.params
     precision = config.compute.precision
     if isinstance(network, Network):
-        params = prepare_params(network, config, content, layers=_all_layers(terms))
+        params = prepare_params(network, config, pairs[0][0], layers=_all_layers(terms))
 
-    def run_scale(scale: Scale, start: Array | None, first_step: int, report: Callback) -> Result:
-        content, styles, num_steps = scale
+    def find_targets(scale: Scale) -> Targets:
+        content, styles, _ = scale
         content_features, style_features = _target_features(feature_source, terms, precision)(
             params, content, styles
         )
         _check_features(content_features, _layers_of(terms, "content_layers"))
         _check_features(style_features[0], _layers_of(terms, "style_layers"))
-        targets: Targets = make_targets(
+        return make_targets(
             terms,
             content_image=content,
             style_images=styles,
             content_features=content_features,
             style_features=style_features,
         )
-        if start is None:
-            start = make_start(config.run, content_image=content, style_image=styles[0])
-        run_fn = _make_run_fn(
+
+    def find_start(scale: Scale, coarser: Array | None) -> Array:
+        if coarser is not None:
+            return coarser
+        return make_start(
+            config.run, content_image=scale.content_image, style_image=scale.style_images[0]
+        )
+
+    def run_scale(
+        scales: list[Scale], coarser: list[Array | None], first_step: int, report: BatchCallback
+    ) -> list[Result]:
+        targets = [find_targets(scale) for scale in scales]
+        starts = [find_start(*pair) for pair in zip(scales, coarser, strict=True)]
+        run_fn = functools.partial(
+            _make_run_fn,
             feature_source,
             precision,
             _program_of(config.losses),
-            len(styles),
+            num_styles,
             extra_terms,
             config.optimizer,
-            StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
+            StopRule(scales[0].num_steps, config.run.stop_patience, config.run.stop_tolerance),
             config.run.report_every,
         )
         frames = config.output
         next_stop = make_next_stop(
             every=frames.save_every, at=frames.save_at, first_step=first_step
         )
-        return run_fn(start, params, targets, next_stop=next_stop, callback=report)
+        if len(scales) == 1:
+            run_one = run_fn(make=make_run_fn)
+            alone = functools.partial(report, 0)
+            return [run_one(starts[0], params, targets[0], next_stop=next_stop, callback=alone)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *targets)
+        run_all = run_fn(make=make_batch_run_fn)
+        return run_all(jnp.stack(starts), params, stacked, next_stop=next_stop, callback=report)
 
-    scales = make_scales(
-        content,
-        styles,
-        count=config.run.scales,
-        num_steps=config.run.steps,
-        coarse_steps=config.run.coarse_steps,
-    )
-    return run_scales(scales, run_scale, callback=callback)
+    pyramids = [
+        make_scales(
+            content,
+            styles,
+            count=config.run.scales,
+            num_steps=config.run.steps,
+            coarse_steps=config.run.coarse_steps,
+        )
+        for content, styles in pairs
+    ]
+    return run_scales(pyramids, run_scale, callback=callback)
 
 
 def check_image(image: npt.ArrayLike, *, name: str) -> Array:
@@ -256,10 +352,14 @@ def load_run_network(
     config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
 ) -> Network:
     """Load or fit the network of a resolved configuration; see `params.store.load_network`."""
+    return _load_network(config, [content_image, *style_images])
+
+
+def _load_network(config: Config, images: Sequence[npt.ArrayLike]) -> Network:
     return load_network(
         config.network,
         layers=run_layers(config),
-        images=[np.asarray(image) for image in (content_image, *style_images)],
+        images=[np.asarray(image) for image in images],
         seed=config.run.seed,
     )
 
@@ -362,12 +462,12 @@ def _make_run_fn(
     optimizer: OptimizerConfig,
     stop: StopRule,
     chunk_steps: int,
-) -> RunFn:
+    *,
+    make: Callable[..., Any],
+) -> Any:
     terms = (*make_terms(losses, num_styles=num_styles), *extra_terms)
-    feature_fn = _bind(source, _layers_of(terms, "layers"), precision)
-    # Traced once, however often the optimizer's program calls it.
-    objective = jax.jit(make_objective(feature_fn, terms))
-    return make_run_fn(
+    objective = make_objective(_bind(source, _layers_of(terms, "layers"), precision), terms)
+    return make(
         objective,
         make_optimizer(optimizer, num_steps=stop.num_steps),
         stop,

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax.loop import make_next_stop, make_run_fn
 from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed
-from neuart_jax.step import Status, StopRule, make_init_fn, make_step_fn
+from neuart_jax.step import Status, StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
 
 START = np.random.default_rng(0).random((3, 4, 3)).astype(np.float32)
 TARGET = jnp.asarray(np.random.default_rng(1).random((3, 4, 3)), jnp.float32)
@@ -29,17 +29,20 @@ def objective(image, params, targets):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("chunk_steps", [1, 4, 7])
-def test_scan_equals_a_python_loop(name, chunk_steps):
+def test_chunks_equal_a_python_loop(name, chunk_steps):
     optimizer, stop = OPTIMIZERS[name], StopRule(7)
     run = make_run_fn(objective, optimizer, stop, chunk_steps=chunk_steps)
     result = run(START, None, TARGET)
 
-    step = jax.jit(make_step_fn(objective, optimizer, stop))
-    state = make_init_fn(objective, optimizer)(jnp.asarray(START), None, TARGET)
+    evaluate = make_evaluate_fn(objective)
+    tick = jax.jit(make_tick_fn(evaluate, optimizer, stop, batched=False))
+    state = make_init_fn(evaluate, optimizer, stop)(jnp.asarray(START), None, TARGET)
     losses = [float(state.evaluation.loss)]
-    for _ in range(7):
-        state = step(state, None, TARGET, jnp.bool_(True))
-        losses.append(float(state.evaluation.loss))
+    while state.status == Status.RUNNING:
+        made = int(state.num_steps)
+        state = tick(state, None, TARGET)
+        if state.num_steps > made:
+            losses.append(float(state.evaluation.loss))
     assert_allclose(result.step_losses, losses, rtol=1e-5)
     assert_allclose(result.image, np.clip(state.best_image, 0, 1), atol=1e-5)
     assert result.num_evaluations == int(state.num_evaluations)
@@ -162,6 +165,25 @@ def test_a_non_finite_objective_ends_the_run_with_the_last_good_image(name, brok
     assert np.all(np.isfinite(result.image))
     assert np.isfinite(result.losses["total"])
     assert result.image.mean() < 0.6
+
+
+def test_a_line_search_turns_back_where_there_are_no_numbers():
+    """The minimum lies before the edge, the first trial behind it."""
+    tried = []
+
+    def cliff(image, params, targets):
+        level = jnp.mean(image)
+        jax.debug.callback(lambda level: tried.append(float(level)), level)
+        loss = jnp.where(level > 0.4, jnp.sum((image - 0.405) ** 2), jnp.nan)
+        return loss, {"total": loss}
+
+    run = make_run_fn(cliff, OPTIMIZERS["lbfgs"], StopRule(5))
+    result = run(np.full((3, 4, 3), 0.5, np.float32), None, None)
+    jax.effects_barrier()
+    assert min(tried) < 0.4
+    assert (result.status, result.num_steps) == (Status.COMPLETED, 5)
+    assert len(tried) == result.num_evaluations + 1
+    assert_allclose(result.image, 0.405, atol=1e-5)
 
 
 def test_a_non_finite_start_is_returned_as_it_came():

@@ -11,7 +11,14 @@ from numpy.testing import assert_allclose
 
 from neuart_jax.config import OptimizerConfig
 from neuart_jax.loop import make_next_stop, make_run_fn
-from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed, make_optimizer
+from neuart_jax.optimizers import (
+    Evaluation,
+    Point,
+    make_adam,
+    make_lbfgs,
+    make_lbfgs_fixed,
+    make_optimizer,
+)
 from neuart_jax.step import Status, StopRule
 
 SCALES = np.array([1.0, 10.0, 100.0])
@@ -96,6 +103,54 @@ def test_lbfgs_finds_the_minimum_that_scipy_finds():
     assert result.losses["total"] < 1e-5
 
 
+def bowl(x):
+    """A quadratic whose curvatures span six decades; value and gradient."""
+    scales = np.logspace(-3, 3, x.size)
+    return 0.5 * np.sum(scales * (x - 1) ** 2), scales * (x - 1)
+
+
+def valley(x):
+    return scipy.optimize.rosen(x), scipy.optimize.rosen_der(x)
+
+
+@pytest.mark.parametrize(("function", "num_steps"), [(bowl, 60), (valley, 50)])
+def test_every_step_of_lbfgs_fulfils_the_strong_wolfe_conditions(function, num_steps):
+    """In float64, evaluated by NumPy and SciPy, counted here."""
+    optimizer, trials = make_lbfgs(history=10), 0
+    with jax.enable_x64(True):
+        propose, observe = jax.jit(optimizer.propose), jax.jit(optimizer.observe)
+
+        def evaluate(image):
+            loss, gradient = function(np.asarray(image).reshape(-1))
+            return Point(
+                image, Evaluation(jnp.float64(loss), jnp.asarray(gradient).reshape(1, 2, 3))
+            )
+
+        now = evaluate(jnp.full((1, 2, 3), 0.3))
+        state = optimizer.init(now)
+        for _ in range(num_steps):
+            direction = np.asarray(state.direction).reshape(-1)
+            accepted = False
+            while not accepted:
+                step = float(state.search.step)
+                image, state = propose(now, state)
+                trial = evaluate(image)
+                accepted, failed, state = observe(now, trial, state)
+                trials += 1
+                assert not failed
+            before, after = (function(np.asarray(p.image).reshape(-1)) for p in (now, trial))
+            if before[0] < 1e-20:
+                break
+            slope = before[1] @ direction
+            assert slope < 0
+            # Nocedal & Wright 2006, equation (3.7).
+            assert after[0] <= before[0] + 1e-4 * step * slope
+            assert abs(after[1] @ direction) <= 0.9 * abs(slope)
+            now = trial
+    assert trials < 1.4 * num_steps
+    assert_allclose(np.asarray(now.image).reshape(-1), 1.0, atol=1e-4)
+
+
 def test_lbfgs_never_goes_up_and_counts_its_evaluations():
     calls = []
 
@@ -107,8 +162,8 @@ def test_lbfgs_never_goes_up_and_counts_its_evaluations():
     result = run(jnp.full((1, 2, 3), 0.3), None, None)
     jax.effects_barrier()
     assert np.all(np.diff(result.step_losses) <= 0)
-    # Beside the counted ones: the terms after the last step, and those of the final image.
-    assert len(calls) == result.num_evaluations + 2
+    # Beside the counted ones: that of the final image.
+    assert len(calls) == result.num_evaluations + 1
     assert result.num_evaluations >= 11
 
 

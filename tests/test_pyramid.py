@@ -6,7 +6,7 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax import Config, FeatureNetwork, Status, stylize
+from neuart_jax import Config, FeatureNetwork, Status, stylize, stylize_batch
 from neuart_jax.images import resize_image
 from neuart_jax.pyramid import SMALLEST_SIDE, make_scales
 
@@ -90,3 +90,30 @@ def test_a_failure_at_a_coarse_scale_ends_the_run(pictures):
 def test_one_scale_is_the_plain_run(pictures):
     result = stylize(*pictures, CONFIG.replace(scales=1), network=NETWORK)
     assert (result.num_steps, len(result.step_losses)) == (4, 5)
+
+
+def test_pairs_of_a_batch_go_through_all_scales_or_end_on_their_own(pictures):
+    """The second is stopped at the coarse scale, the third has no numbers at the fine one."""
+    content, style = pictures
+    seen = [[], [], []]
+
+    def stop_second(pair, progress):
+        seen[pair].append(progress.num_steps)
+        return pair == 1 and progress.num_steps >= 3
+
+    def broken(params, image):
+        is_broken = (image.shape[0] == 200) & (jnp.mean(image) < 0.1)
+        return {"pixels": jnp.where(is_broken, jnp.nan, 1.0) * image}
+
+    network = FeatureNetwork(broken, None)
+    config = CONFIG.replace(optimizer="adam", learning_rate=1e-4)
+    contents = [content, content[::-1].copy(), 0.05 * content]
+    results = stylize_batch(contents, [style] * 3, config, network=network, callback=stop_second)
+    statuses = [Status.COMPLETED, Status.STOPPED, Status.NON_FINITE]
+    assert [result.status for result in results] == statuses
+    assert [result.num_steps for result in results] == [10, 3, 6]
+    assert {result.image.shape for result in results} == {(200, 300, 3)}
+    assert seen == [[0, 3, 6, 6, 9, 10], [0, 3], [0, 3, 6, 6]]
+    alone = stylize(content, style, config, network=network)
+    assert_allclose(results[0].image, alone.image, atol=1e-5)
+    assert results[0].num_evaluations == alone.num_evaluations

@@ -4,10 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 import neuart_jax
-from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize
+from neuart_jax import (
+    Config,
+    FeatureNetwork,
+    InputError,
+    Status,
+    Term,
+    stylize,
+    stylize_batch,
+)
 from neuart_jax.images import fill_resize, save_image
 from neuart_jax.models.vgg19 import VGG19
 from neuart_jax.starts import make_start
@@ -141,6 +150,49 @@ def test_resnet50_runs_from_end_to_end(content_image, style_image):
     )
     result = stylize(content_image, style_image, config)
     assert result.step_losses[-1] < 0.7 * result.step_losses[0]
+
+
+@pytest.fixture(scope="module")
+def three_pairs():
+    contents = [smooth_picture(48, 64, seed=seed) for seed in (1, 2, 3)]
+    return contents, [smooth_picture(56, 40, seed=seed) for seed in (4, 5, 6)]
+
+
+def test_a_batch_equals_its_single_runs(three_pairs, network):
+    """Up to rounding, which later steps would let grow."""
+    config = SHALLOW.replace(init="noise")
+    together = stylize_batch(*three_pairs, config, network=network)
+    for one, content, style in zip(together, *three_pairs, strict=True):
+        alone = stylize(content, style, config, network=network)
+        assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
+        assert_allclose(one.image, alone.image, atol=2e-3)
+        assert one.num_evaluations == alone.num_evaluations
+
+
+@pytest.mark.parametrize("init", ["content", "noise"])
+def test_line_searches_take_few_evaluations(init, three_pairs):
+    config = SHALLOW.replace(steps=30, init=init, weights="random")
+    results = stylize_batch(*three_pairs, config)
+    assert [result.num_steps for result in results] == [30, 30, 30]
+    # A batch is evaluated as often as its slowest pair.
+    assert max(result.num_evaluations for result in results) <= 1.2 * 30
+    for result in results:
+        assert np.all(np.diff(result.step_losses) < 0)
+
+
+@pytest.mark.parametrize(
+    ("contents", "styles", "sentence"),
+    [
+        ([], [], "there are 0 content and 0 style pictures"),
+        ([(32, 32)], [(32, 32)] * 2, "there are 1 content and 2 style pictures"),
+        ([(32, 32), (32, 40)], [(32, 32)] * 2, r"pair 2 has the shapes \[\(32, 40, 3\), .*pair 1"),
+        ([(32, 32)] * 2, [(32, 32), (40, 32)], "one shape for all content pictures"),
+    ],
+)
+def test_pairs_that_are_no_batch_are_one_sentence(contents, styles, sentence):
+    contents, styles = ([image_of(shape=(*s, 3)) for s in part] for part in (contents, styles))
+    with pytest.raises(InputError, match=sentence):
+        stylize_batch(contents, styles, SHALLOW)
 
 
 def image_of(value=0.5, shape=(32, 32, 3), dtype=np.float32):

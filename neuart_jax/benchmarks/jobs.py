@@ -37,7 +37,7 @@ _THREAD_SETTINGS = ("OMP_NUM_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "CUDA_VISIB
 
 def describe_machine(job: Job) -> Figures:
     """Name the machine, its threads and the versions."""
-    record = Record.of_this_run(_config_of(job), weights={}, inputs={})
+    record = Record.of_this_run(_config_of(job), weights={}, inputs={}, predicted_bytes=0)
     return {
         "machine": platform.platform(),
         "processor": _processor(),

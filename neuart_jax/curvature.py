@@ -1,0 +1,105 @@
+"""What L-BFGS knows of the curvature: its last steps, and how the gradient changed along them."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+class Memory(NamedTuple):
+    """The newest pairs of differences, in a ring.
+
+    Attributes:
+      steps: s_k = x_{k+1} - x_k, float[history, height, width, 3].
+      changes: y_k = g_{k+1} - g_k, float[history, height, width, 3].
+      inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 where there is no pair.
+      scale: gamma = s_k . y_k / y_k . y_k of the newest pair, float[].
+      num_stored: pairs stored since the memory was last empty, int32[].
+    """
+
+    steps: Array
+    changes: Array
+    inverses: Array
+    scale: Array
+    num_stored: Array
+
+
+def init_memory(image: Array, *, history: int) -> Memory:
+    """Return an empty memory of `history` pairs, in the image's shape and dtype."""
+    empty = jnp.zeros((history, *image.shape), image.dtype)
+    return Memory(
+        steps=empty,
+        changes=empty,
+        inverses=jnp.zeros(history, image.dtype),
+        scale=jnp.ones((), image.dtype),
+        num_stored=jnp.int32(0),
+    )
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Return the sum of products over all elements."""
+    # Accelerators would round float32 factors to bfloat16 or TF32, too coarse for a line search.
+    return jnp.vdot(a, b, precision=lax.Precision.HIGHEST)
+
+
+def remember(memory: Memory, *, step: Array, change: Array, wanted: Array) -> Memory:
+    """Store a pair in the oldest one's place if it is `wanted` (bool[]) and s . y is positive.
+
+    Any other pair would make the approximate Hessian indefinite. Source: Nocedal & Wright 2006,
+    Algorithm 7.5; skipped pairs: PyTorch's and torch7's L-BFGS.
+    """
+    product, change_square = dot(step, change), dot(change, change)
+    # Below the rounding of s . y its sign means nothing.
+    least = jnp.finfo(step.dtype).eps * jnp.sqrt(dot(step, step) * change_square)
+    stored = wanted & (product > least)
+    index = memory.num_stored % len(memory.inverses)
+
+    # One slot is read and written, never the whole memory, so that it stays where it is.
+    def put(ring: Array, value: Array) -> Array:
+        return ring.at[index].set(jnp.where(stored, value, ring[index]))
+
+    return Memory(
+        steps=put(memory.steps, step),
+        changes=put(memory.changes, change),
+        inverses=put(memory.inverses, 1 / product),
+        scale=jnp.where(stored, product / change_square, memory.scale),
+        num_stored=memory.num_stored + stored,
+    )
+
+
+def forget(memory: Memory, *, wanted: Array) -> Memory:
+    """Empty the memory if that is `wanted`, bool[]."""
+    return memory._replace(
+        inverses=jnp.where(wanted, 0, memory.inverses),
+        num_stored=jnp.where(wanted, 0, memory.num_stored),
+    )
+
+
+def find_direction(memory: Memory, gradient: Array) -> Array:
+    """Return -H g, with the inverse Hessian H that the memory implies.
+
+    Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 as in equation (7.20).
+    Differs from source: with an empty memory H is the identity times min(1, 1 / |g|), as in
+    Optax, so that the first step is no longer than 1.
+
+    Args:
+      memory: of the steps that led here.
+      gradient: g, float[height, width, 3].
+    """
+    history = len(memory.inverses)
+    newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
+
+    def backward(rest: Array, index: Array) -> tuple[Array, Array]:
+        factor = memory.inverses[index] * dot(memory.steps[index], rest)
+        return rest - factor * memory.changes[index], factor
+
+    def forward(rest: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        index, factor = pair
+        other = memory.inverses[index] * dot(memory.changes[index], rest)
+        return rest + (factor - other) * memory.steps[index], None
+
+    first_scale = jnp.minimum(1, 1 / jnp.sqrt(dot(gradient, gradient)))
+    scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)
+    rest, factors = lax.scan(backward, gradient, newest_first)
+    scaled, _ = lax.scan(forward, scale * rest, (newest_first, factors), reverse=True)
+    return -scaled

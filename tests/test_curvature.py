@@ -1,0 +1,113 @@
+"""The two-loop recursion against the inverse Hessian it stands for, written out as a matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from neuart_jax.curvature import find_direction, forget, init_memory, remember
+
+SHAPE = (2, 1, 3)
+YES, NO = jnp.bool_(True), jnp.bool_(False)
+
+
+def inverse_hessian(pairs):
+    """BFGS updates of gamma * I: Nocedal & Wright 2006, equations (7.16) and (7.20)."""
+    step, change = pairs[-1]
+    inverse = np.eye(step.size) * (step @ change) / (change @ change)
+    for step, change in pairs:
+        rho = 1 / (step @ change)
+        factor = np.eye(step.size) - rho * np.outer(change, step)
+        inverse = factor.T @ inverse @ factor + rho * np.outer(step, step)
+    return inverse
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def make_pairs(count):
+    """Draw steps over a bowl: y = A s with a positive definite A."""
+    rng = np.random.default_rng(3)
+    root = rng.standard_normal((6, 6))
+    steps = rng.standard_normal((count, 6))
+    return [(step, (root @ root.T + np.eye(6)) @ step) for step in steps]
+
+
+def store(memory, pair, wanted=YES):
+    step, change = (jnp.asarray(part.reshape(SHAPE)) for part in pair)
+    return remember(memory, step=step, change=change, wanted=wanted)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_the_direction_is_that_of_the_newest_pairs(count):
+    memory = init_memory(jnp.zeros(SHAPE), history=4)
+    pairs = make_pairs(count)
+    for pair in pairs:
+        memory = store(memory, pair)
+    gradient = np.random.default_rng(4).standard_normal(6)
+    expected = -inverse_hessian(pairs[-4:]) @ gradient
+    direction = find_direction(memory, jnp.asarray(gradient.reshape(SHAPE)))
+    assert_allclose(direction.reshape(-1), expected, rtol=1e-9)
+
+
+@pytest.mark.lenient
+def test_directions_are_optaxs():
+    transform = optax.scale_by_lbfgs(memory_size=3)
+    state = transform.init(jnp.zeros(SHAPE))
+    memory = init_memory(jnp.zeros(SHAPE), history=3)
+    image, gradient = jnp.zeros(SHAPE), jnp.ones(SHAPE)
+    for pair in make_pairs(5):
+        expected, state = transform.update(gradient, state, image)
+        assert_allclose(find_direction(memory, gradient), -expected, rtol=1e-9)
+        step, change = (part.reshape(SHAPE) for part in pair)
+        image, gradient = image + step, gradient + change
+        memory = store(memory, pair)
+
+
+def test_the_first_direction_is_no_longer_than_one():
+    memory = init_memory(jnp.zeros(SHAPE), history=4)
+    for length, expected in ((50.0, 1.0), (0.01, 0.01)):
+        gradient = jnp.full(SHAPE, length / np.sqrt(6))
+        direction = find_direction(memory, gradient)
+        assert float(jnp.linalg.norm(direction)) == pytest.approx(expected)
+        assert float(jnp.vdot(direction, gradient)) == pytest.approx(-expected * length)
+
+
+def test_at_a_minimum_there_is_no_way_to_go():
+    memory = init_memory(jnp.zeros(SHAPE), history=4)
+    assert_array_equal(find_direction(memory, jnp.zeros(SHAPE)), jnp.zeros(SHAPE))
+
+
+def test_pairs_that_bend_down_or_are_not_wanted_are_left_out():
+    memory = store(init_memory(jnp.zeros(SHAPE), history=4), make_pairs(1)[0])
+    step, change = make_pairs(2)[1]
+    across = np.array([change[1], -change[0], 0, 0, 0, 0])
+    for other in (
+        store(memory, (step, change), NO),
+        store(memory, (step, -change)),
+        store(memory, (across, change)),  # The product is rounding, if not zero.
+        store(memory, (0 * step, 0 * change)),
+        store(memory, (step, change * np.nan), NO),
+    ):
+        for kept, given in zip(other, memory, strict=True):
+            assert_array_equal(kept, given)
+
+
+def test_a_memory_that_forgot_is_as_good_as_new():
+    full = init_memory(jnp.zeros(SHAPE), history=4)
+    for pair in make_pairs(6):
+        full = store(full, pair)
+    gradient = jnp.arange(6.0).reshape(SHAPE)
+    empty, kept = forget(full, wanted=YES), forget(full, wanted=NO)
+    new = init_memory(jnp.zeros(SHAPE), history=4)
+    assert_array_equal(find_direction(empty, gradient), find_direction(new, gradient))
+    assert_array_equal(find_direction(kept, gradient), find_direction(full, gradient))
+    pair = make_pairs(1)[0]
+    assert_allclose(
+        find_direction(store(empty, pair), gradient), find_direction(store(new, pair), gradient)
+    )
