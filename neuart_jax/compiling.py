@@ -15,7 +15,7 @@ def compile_fn(fn: Callable[..., Any], **options: Any) -> Any:
     XLA's CPU compiler orders a program for operations to run at the same time by default: what
     depends on the weights alone comes first and stays, as do gradients' parts that are needed
     last. One loss and gradient of VGG19 at 256x256 then takes 311 MiB besides its arguments, of
-    ResNet50 147 MiB; in this order it is 100 and 72 MiB, in the same time.
+    ResNet50 147 MiB; in this order it is 100 and 72 MiB.
     """
     return jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
 

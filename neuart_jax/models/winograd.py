@@ -122,7 +122,7 @@ def convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
 
 
 def _convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
-    batch, height, width, channels = inputs.shape
+    _, height, width, channels = inputs.shape
     tiles_down, tiles_across = (-(-side // TILE) for side in (height, width))
     widest = max(channels, kernel.shape[-1])
     bytes_per_row = _PLACES**2 * tiles_across * widest * inputs.dtype.itemsize
