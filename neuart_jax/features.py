@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.config import ComputeConfig
 from neuart_jax.models import NetworkParams
+from neuart_jax.sections import ComputeConfig
 
 Features = dict[str, Array]
 FeatureFn = Callable[[Any, Array], Features]

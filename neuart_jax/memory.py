@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 def predict_memory(
-    config: Config, layers: tuple[str, ...], *, height: int, width: int
+    config: Config, layers: tuple[str, ...], *, height: int, width: int, num_pairs: int = 1
 ) -> Prediction:
     """Predict the peak of a run's compiled step, arguments included.
 
@@ -57,8 +57,9 @@ def predict_memory(
       layers: every layer that the run reads.
       height: of the picture, in pixels.
       width: likewise.
+      num_pairs: painted at once.
     """
-    return _predict(
+    prediction = _predict(
         config.network.model,
         config.network.pooling,
         config.network.padding,
@@ -70,6 +71,7 @@ def predict_memory(
         height,
         width,
     )
+    return prediction._replace(growing=num_pairs * prediction.growing)
 
 
 def _images_of_state(config: Config) -> int:
@@ -157,7 +159,9 @@ def free_memory() -> int:
     return min(free, limit - used)
 
 
-def check_memory(config: Config, layers: tuple[str, ...], *, height: int, width: int) -> None:
+def check_memory(
+    config: Config, layers: tuple[str, ...], *, height: int, width: int, num_pairs: int = 1
+) -> None:
     """Check that a run fits into the memory that is free, unless `memory_check` is off.
 
     Args:
@@ -165,24 +169,29 @@ def check_memory(config: Config, layers: tuple[str, ...], *, height: int, width:
       layers: every layer that the run reads.
       height: of the picture, in pixels.
       width: likewise.
+      num_pairs: painted at once.
 
     Raises:
-      InputError: it doesn't; the message names the largest size that does.
+      InputError: it doesn't; the message names what does, fewer pairs or the largest size.
     """
     if not config.compute.memory_check:
         return
-    prediction = predict_memory(config, layers, height=height, width=width)
+    prediction = predict_memory(config, layers, height=height, width=width, num_pairs=num_pairs)
     free = free_memory()
     if prediction.total <= free:
         return
     remedy = "close other programs, or try nevertheless with --nomemory_check"
     share = (free - prediction.constant) / prediction.growing
-    if share > 0:
+    fitting_pairs = int(share * num_pairs)
+    if num_pairs > 1 and fitting_pairs > 0:
+        remedy = f"paint {fitting_pairs} at once"
+    elif share > 0:
         # Rounding down to a multiple of 8 leaves a little.
         largest = int(max(height, width) * math.sqrt(share)) // 8 * 8
         remedy = f"take --size={largest}, or try nevertheless with --nomemory_check"
+    pictures = "a picture" if num_pairs == 1 else f"a batch of {num_pairs} pictures"
     raise InputError(
-        f"a picture of {width}x{height} pixels needs about {prediction.total / GIB:.1f} GiB",
+        f"{pictures} of {width}x{height} pixels needs about {prediction.total / GIB:.1f} GiB",
         expected=f"at most the {free / GIB:.1f} GiB of memory that are free",
         remedy=remedy,
     )

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.config import LossConfig
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, Features
 from neuart_jax.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES, smooth
+from neuart_jax.sections import LossConfig
 from neuart_jax.settings import LayerWeights
 
 LossTerms = dict[str, Array]
@@ -277,6 +277,17 @@ def make_terms(config: LossConfig, *, num_styles: int = 1) -> tuple[Term, ...]:
         ),
     )
     return tuple(term for term in terms if term.weight > 0)
+
+
+def layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:
+    """Return what all terms name in one of their fields of layers, each layer once."""
+    return tuple(dict.fromkeys(name for term in terms for name in getattr(term, field)))
+
+
+def all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
+    """Return every layer that terms read of any picture."""
+    fields = ("content_layers", "style_layers", "layers")
+    return tuple(dict.fromkeys(name for field in fields for name in layers_of(terms, field)))
 
 
 def _style_shares(blend: Sequence[float], num_styles: int) -> list[float]:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from neuart_jax.config import LEARNING_RATES, OptimizerConfig
 from neuart_jax.curvature import Memory, dot, find_direction, forget, init_memory, remember
 from neuart_jax.line_search import Search, judge_trial, start_search
+from neuart_jax.sections import LEARNING_RATES, OptimizerConfig
 
 
 class Evaluation(NamedTuple):

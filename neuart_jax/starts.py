@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.config import RunConfig
 from neuart_jax.errors import InputError
 from neuart_jax.images import fill_resize, load_image
 from neuart_jax.params.catalog import CAFFE
+from neuart_jax.sections import RunConfig
 from neuart_jax.settings import nearest
 
 STARTS = ("content", "style", "noise", "blend", "gray")

@@ -15,12 +15,11 @@ import numpy.typing as npt
 from jax import Array
 
 from neuart_jax.compiling import compile_fn
-from neuart_jax.config import MODEL_SETTINGS, Config, LossConfig, OptimizerConfig
+from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.features import (
     FeatureFn,
     make_feature_fn,
-    resolve_precision,
     takes_winograd,
     transform_kernels,
 )
@@ -32,13 +31,23 @@ from neuart_jax.loop import (
     make_next_stop,
     make_run_fn,
 )
-from neuart_jax.memory import check_memory
-from neuart_jax.models import NetworkParams, check_image_size, find_architecture, resolve_layers
-from neuart_jax.objective import Targets, Term, make_objective, make_targets, make_terms
+from neuart_jax.models import NetworkParams
+from neuart_jax.objective import (
+    Targets,
+    Term,
+    all_layers,
+    layers_of,
+    make_objective,
+    make_targets,
+    make_terms,
+)
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.store import Network, load_network
+from neuart_jax.pictures import check_image, check_style_images
 from neuart_jax.pyramid import Scale, make_scales, run_scales
-from neuart_jax.settings import LayerWeights, nearest, parse_layer_weights
+from neuart_jax.resolve import check_sizes, resolve_config, run_layers
+from neuart_jax.sections import LossConfig, OptimizerConfig
+from neuart_jax.settings import LayerWeights, nearest
 from neuart_jax.starts import make_start
 from neuart_jax.step import StopRule
 
@@ -153,7 +162,7 @@ def _stylize_pairs(
 ) -> list[Result]:
     config = resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
     if not isinstance(network, FeatureNetwork):
-        check_sizes(config, *pairs[0])
+        check_sizes(config, *pairs[0], num_pairs=len(pairs))
     if network is None:
         network = _load_network(config, [image for c, styles in pairs for image in (c, *styles)])
     feature_source: Any = network.module if isinstance(network, Network) else network.feature_fn
@@ -165,15 +174,15 @@ def _stylize_pairs(
     params: Any = network.params
     precision = config.compute.precision
     if isinstance(network, Network):
-        params = prepare_params(network, config, pairs[0][0], layers=_all_layers(terms))
+        params = prepare_params(network, config, pairs[0][0], layers=all_layers(terms))
 
     def find_targets(scale: Scale) -> Targets:
         content, styles, _ = scale
         content_features, style_features = _target_features(feature_source, terms, precision)(
             params, content, styles
         )
-        _check_features(content_features, _layers_of(terms, "content_layers"))
-        _check_features(style_features[0], _layers_of(terms, "style_layers"))
+        _check_features(content_features, layers_of(terms, "content_layers"))
+        _check_features(style_features[0], layers_of(terms, "style_layers"))
         return make_targets(
             terms,
             content_image=content,
@@ -230,124 +239,6 @@ def _stylize_pairs(
     return run_scales(pyramids, run_scale, callback=callback)
 
 
-def check_image(image: npt.ArrayLike, *, name: str) -> Array:
-    """Return an image as float32[height, width, 3].
-
-    Raises:
-      InputError: another shape, integers, or values that are not in [0, 1].
-    """
-    array = np.asarray(image)
-    expected = "floats in [0, 1] of shape (height, width, 3)"
-    if array.ndim != 3 or array.shape[-1] != 3 or min(array.shape) < 1:
-        raise InputError(
-            f"{name} has the shape {array.shape}",
-            expected=expected,
-            remedy="give one color picture, without a batch axis or transparency",
-        )
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(
-            f"{name} holds {array.dtype}",
-            expected=expected,
-            remedy="divide by 255 first if it holds bytes",
-        )
-    if not np.all((array >= 0) & (array <= 1)):
-        raise InputError(
-            f"{name} has values from {np.min(array):.4g} to {np.max(array):.4g}",
-            expected=expected,
-            remedy="scale or clip it first",
-        )
-    return jnp.asarray(array, jnp.float32)
-
-
-def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, ...]:
-    """Return one style picture or several as float32[height, width, 3] each.
-
-    Raises:
-      InputError: there is none, or one of them is no image; see `check_image`.
-    """
-    several = isinstance(images, list | tuple) and (not images or np.ndim(images[0]) > 2)
-    pictures: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
-    if not pictures:
-        raise InputError(
-            "there is no style picture", expected="at least one", remedy="give one or more"
-        )
-    names = _style_names(len(pictures))
-    return tuple(check_image(p, name=name) for p, name in zip(pictures, names, strict=True))
-
-
-def _style_names(count: int) -> list[str]:
-    if count == 1:
-        return ["the style picture"]
-    return [f"the style picture {number}" for number in range(1, count + 1)]
-
-
-def resolve_config(config: Config, *, check_names: bool = True) -> Config:
-    """Fill in the model's own settings and replace aliases, so that the record is explicit.
-
-    Args:
-      config: as given.
-      check_names: False leaves the layers alone, for a network that isn't in the table.
-
-    Raises:
-      InputError: no such model or layer, or an objective without any term.
-    """
-    losses = config.losses
-    if losses.content_weight == losses.style_weight == 0:
-        raise InputError(
-            "content_weight and style_weight are both 0",
-            expected="something to paint",
-            remedy="make one of them positive",
-        )
-    if check_names:
-        find_architecture(config.network.model)
-    own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
-    empty = {name for name in own if getattr(losses, name) in ("", (), None)}
-    config = config.replace(
-        precision=resolve_precision(config.compute.precision), **{name: own[name] for name in empty}
-    )
-    if not check_names:
-        return config
-    resolved: dict[str, LayerWeights] = {}
-    for setting in ("content_layers", "style_layers"):
-        given = getattr(config.losses, setting)
-        names = resolve_layers(config.network.model, [name for name, _ in given])
-        pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
-        # Checked again: two names may have been aliases of one layer.
-        resolved[setting] = parse_layer_weights(pairs)
-    return config.replace(**resolved)
-
-
-def check_sizes(
-    config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
-) -> None:
-    """Check that all images reach the deepest layer, and that the run fits into memory.
-
-    Args:
-      config: resolved.
-      content_image: float[height, width, 3].
-      style_images: likewise, each of its own size.
-
-    Raises:
-      InputError: one of them is too small, the content too large, or the styles' shares don't
-        fit their number.
-    """
-    make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
-    layers = run_layers(config)
-    names = ["the content picture", *_style_names(len(style_images))]
-    for image, name in zip((content_image, *style_images), names, strict=True):
-        height, width = np.shape(image)[:2]
-        check_image_size(
-            config.network.model,
-            layers,
-            height=height,
-            width=width,
-            padding=config.network.padding,
-            name=name,
-        )
-    height, width = np.shape(content_image)[:2]
-    check_memory(config, layers, height=height, width=width)
-
-
 def load_run_network(
     config: Config, content_image: npt.ArrayLike, style_images: Sequence[npt.ArrayLike]
 ) -> Network:
@@ -372,21 +263,6 @@ def prepare_params(
         return network.params
     height, width, _ = content_image.shape
     return transform_kernels(network.module, network.params, layers, size=(height, width))
-
-
-def run_layers(config: Config) -> tuple[str, ...]:
-    """Return every layer that a run with a resolved configuration reads."""
-    # How the styles share their coefficient doesn't matter here.
-    return _all_layers(make_terms(dataclasses.replace(config.losses, style_blend=())))
-
-
-def _layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for term in terms for name in getattr(term, field)))
-
-
-def _all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
-    fields = ("content_layers", "style_layers", "layers")
-    return tuple(dict.fromkeys(name for field in fields for name in _layers_of(terms, field)))
 
 
 def _check_terms(terms: Sequence[Term]) -> None:
@@ -430,7 +306,7 @@ def _target_features_fn(
 
 def _target_features(source: Any, terms: Sequence[Term], precision: str) -> Any:
     return _target_features_fn(
-        source, _layers_of(terms, "content_layers"), _layers_of(terms, "style_layers"), precision
+        source, layers_of(terms, "content_layers"), layers_of(terms, "style_layers"), precision
     )
 
 
@@ -466,7 +342,7 @@ def _make_run_fn(
     make: Callable[..., Any],
 ) -> Any:
     terms = (*make_terms(losses, num_styles=num_styles), *extra_terms)
-    objective = make_objective(_bind(source, _layers_of(terms, "layers"), precision), terms)
+    objective = make_objective(_bind(source, layers_of(terms, "layers"), precision), terms)
     return make(
         objective,
         make_optimizer(optimizer, num_steps=stop.num_steps),

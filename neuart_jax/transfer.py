@@ -17,14 +17,9 @@ from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.params.photographs import BUNDLED_SET
 from neuart_jax.params.store import NAMED_WEIGHTS, Network, narrow_network
 from neuart_jax.record import Record
+from neuart_jax.resolve import check_sizes, resolve_config, run_layers
 from neuart_jax.starts import STARTS, check_start
-from neuart_jax.stylize import (
-    check_sizes,
-    load_run_network,
-    resolve_config,
-    run_layers,
-    stylize,
-)
+from neuart_jax.stylize import load_run_network, stylize
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +160,7 @@ def resolve_run(config: Config) -> Config:
     The record then still means the same files when a run is repeated from elsewhere.
 
     Raises:
-      InputError: see `stylize.resolve_config`.
+      InputError: see `resolve.resolve_config`.
     """
     config = resolve_config(config)
     paths = {"content": config.images.content}

@@ -29,9 +29,9 @@ from neuart_jax.benchmarks.rows import (
     evaluation_rows,
     torch_rows,
 )
-from neuart_jax.config import MODEL_SETTINGS
 from neuart_jax.images import save_image
-from neuart_jax.stylize import resolve_config
+from neuart_jax.resolve import resolve_config
+from neuart_jax.sections import MODEL_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
-from neuart_jax.config import MODEL_SETTINGS
 from neuart_jax.experiments import (
     Pair,
     cells,
@@ -27,6 +26,7 @@ from neuart_jax.experiments.layer_sets import grow_layers
 from neuart_jax.images import save_image
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import read_record
+from neuart_jax.sections import MODEL_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from neuart_jax import Config
+from neuart_jax import Config, InputError
 from neuart_jax.features import make_feature_fn, resolve_precision
 from neuart_jax.losses import gram_matrix
 from neuart_jax.objective import make_objective, make_targets, make_terms
-from neuart_jax.stylize import load_run_network, resolve_config, run_layers
+from neuart_jax.resolve import resolve_config, run_layers
+from neuart_jax.stylize import load_run_network
 
 LAYERS = {
     "vgg19": {"content_layers": "relu2_1", "style_layers": "relu1_1"},
@@ -125,3 +126,9 @@ def test_auto_is_resolved_by_platform_and_recorded(monkeypatch, platform, expect
     assert resolve_precision("bfloat16") == "bfloat16"
     resolved = resolve_config(Config())
     assert resolved.to_dict()["compute"]["precision"] == expected
+
+
+def test_winograd_in_bfloat16_is_refused():
+    config = Config().replace(convolution="winograd", precision="bfloat16")
+    with pytest.raises(InputError, match="--convolution=winograd came with --precision=bfloat16"):
+        resolve_config(config)

@@ -13,7 +13,7 @@ from neuart_jax.experiments.measures import (
 )
 from neuart_jax.features import make_feature_fn
 from neuart_jax.params.store import load_network
-from neuart_jax.stylize import resolve_config, run_layers
+from neuart_jax.resolve import resolve_config, run_layers
 
 
 def lab_picture(lab):

@@ -12,8 +12,8 @@ from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.objective import make_objective, make_targets, make_terms
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.canonical import nest, variable_shapes
+from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
-from neuart_jax.stylize import resolve_config, run_layers
 
 
 def compiled_bytes(config, size):
@@ -100,6 +100,16 @@ def test_refusal_names_what_came_what_is_there_and_what_fits(monkeypatch, free, 
     assert f"2048x1536 pixels needs about {predicted:.1f} GiB" in str(refusal.value)
     assert f"the {free:.1f} GiB of memory that are free" in str(refusal.value)
     check_memory(config.replace(memory_check=False), layers, height=1536, width=2048)
+
+
+def test_a_batch_that_does_not_fit_is_told_how_many_pairs_do(monkeypatch):
+    config = resolve_config(Config())
+    layers = run_layers(config)
+    one = predict_memory(config, layers, height=256, width=256)
+    monkeypatch.setattr(memory, "free_memory", lambda: one.constant + 3 * one.growing)
+    check_memory(config, layers, height=256, width=256, num_pairs=3)
+    with pytest.raises(InputError, match="a batch of 5 pictures of 256x256.*paint 3 at once"):
+        check_memory(config, layers, height=256, width=256, num_pairs=5)
 
 
 def test_the_size_advised_fits_and_hardly_more_does(monkeypatch):

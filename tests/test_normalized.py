@@ -25,14 +25,6 @@ def exact_products():
         yield
 
 
-@pytest.fixture
-def double_precision():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def make_variables(num_convolutions, *, seed=0, dtype=np.float32):
     """Make VGG19's parameters under which activations stay near those of the input."""
     rng = np.random.default_rng(seed)
@@ -154,9 +146,7 @@ def check_exactness(count, pooling, padding, *, dtype, tolerance):
 @pytest.mark.parametrize(
     ("count", "pooling", "padding"), [(16, "max", "zero"), (4, "average", "reflect")]
 )
-def test_activations_become_the_originals_over_their_means(
-    double_precision, count, pooling, padding
-):
+def test_activations_become_the_originals_over_their_means(float64, count, pooling, padding):
     check_exactness(count, pooling, padding, dtype=np.float64, tolerance=1e-12)
 
 

@@ -9,7 +9,6 @@ import reference
 import scipy.optimize
 from numpy.testing import assert_allclose
 
-from neuart_jax.config import OptimizerConfig
 from neuart_jax.loop import make_next_stop, make_run_fn
 from neuart_jax.optimizers import (
     Evaluation,
@@ -19,6 +18,7 @@ from neuart_jax.optimizers import (
     make_lbfgs_fixed,
     make_optimizer,
 )
+from neuart_jax.sections import OptimizerConfig
 from neuart_jax.step import Status, StopRule
 
 SCALES = np.array([1.0, 10.0, 100.0])

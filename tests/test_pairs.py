@@ -2,9 +2,9 @@
 
 import pytest
 
-from neuart_jax.config import ImagesConfig
 from neuart_jax.errors import InputError
 from neuart_jax.experiments.pairs import find_pairs, folder_name, make_pairs, read_pairs
+from neuart_jax.sections import ImagesConfig
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import pytest
 from server import cut, mute, run_server, slow, status, whole
 from standins import FIRST_LAYER, PATH, digest, first_convolution, publish, write_keras
 
-from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.params import catalog, conversions, fit_cache, published
 from neuart_jax.params import download as download_module
@@ -30,6 +29,7 @@ from neuart_jax.params.fingerprint import take_fingerprint
 from neuart_jax.params.fitted import FitRecipe
 from neuart_jax.params.published import fetch_published, find_published
 from neuart_jax.params.store import load_network
+from neuart_jax.sections import NetworkConfig
 
 FILE = PUBLISHED[0]
 PATIENCE = Patience(first_answer=5, connect=5, stall=1)
@@ -573,7 +573,7 @@ def test_what_a_killed_process_left_is_swept_up(config, standin, server, monkeyp
 
 SCRIPT = """
 import sys
-from neuart_jax.config import NetworkConfig
+from neuart_jax.sections import NetworkConfig
 from neuart_jax.params import catalog
 from neuart_jax.params.download import Patience
 from neuart_jax.params.published import fetch_published

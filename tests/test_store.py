@@ -18,7 +18,6 @@ from standins import (
     write_keras,
 )
 
-from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.images import save_image
 from neuart_jax.models import resnet50, vgg19
@@ -29,6 +28,7 @@ from neuart_jax.params.conventions import TORCH
 from neuart_jax.params.fitted import VERSION, FitRecipe
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
 from neuart_jax.params.store import NAMED_WEIGHTS, load_network, narrow_network
+from neuart_jax.sections import NetworkConfig
 
 
 @pytest.fixture(autouse=True)

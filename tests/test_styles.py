@@ -8,9 +8,10 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
-from neuart_jax.config import LossConfig
 from neuart_jax.objective import make_objective, make_targets, make_terms
-from neuart_jax.stylize import check_sizes, load_run_network, resolve_config
+from neuart_jax.resolve import check_sizes, resolve_config
+from neuart_jax.sections import LossConfig
+from neuart_jax.stylize import load_run_network
 
 LAYERS = {"shallow": 0.25, "deep": 2.0}
 CONFIG = LossConfig(

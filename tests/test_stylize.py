@@ -19,8 +19,9 @@ from neuart_jax import (
 )
 from neuart_jax.images import fill_resize, save_image
 from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.resolve import resolve_config
 from neuart_jax.starts import make_start
-from neuart_jax.stylize import load_run_network, resolve_config
+from neuart_jax.stylize import load_run_network
 
 SHALLOW = Config().replace(
     content_layers="relu2_1", style_layers="relu1_1,relu2_1", steps=6, report_every=3

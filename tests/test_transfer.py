@@ -19,8 +19,9 @@ from neuart_jax.images import load_image, load_metadata, save_image
 from neuart_jax.output import RunFolder, default_folder
 from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
+from neuart_jax.resolve import resolve_config
 from neuart_jax.step import Status
-from neuart_jax.stylize import load_run_network, resolve_config
+from neuart_jax.stylize import load_run_network
 
 SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
 

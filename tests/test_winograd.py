@@ -22,14 +22,6 @@ SHAPES = [(1, 8, 8), (2, 7, 9), (3, 13, 6), (1, 21, 5), (2, 2, 3), (1, 4, 30)]
 IN_CHANNELS, OUT_CHANNELS = 3, 5
 
 
-@pytest.fixture
-def float64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @pytest.fixture(params=["groups", "strips"])
 def arrangement(request, monkeypatch):
     """Make small pictures go the way of large ones, too."""

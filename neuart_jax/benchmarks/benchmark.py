@@ -25,9 +25,10 @@ from neuart_jax.benchmarks.rows import (
     step_rows,
     torch_rows,
 )
-from neuart_jax.config import Config, OptimizerConfig, RunConfig
+from neuart_jax.config import Config
 from neuart_jax.experiments.tables import Row
 from neuart_jax.presets import apply_preset
+from neuart_jax.sections import OptimizerConfig, RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from neuart_jax.config import Config
 from neuart_jax.models import find_architecture
 from neuart_jax.params.canonical import nest, variable_shapes
-from neuart_jax.stylize import run_layers
+from neuart_jax.resolve import run_layers
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:

@@ -25,7 +25,8 @@ from neuart_jax.config import Config
 from neuart_jax.loop import Progress
 from neuart_jax.params.canonical import flatten
 from neuart_jax.record import Record
-from neuart_jax.stylize import run_layers, stylize
+from neuart_jax.resolve import run_layers
+from neuart_jax.stylize import stylize
 
 Job = dict[str, Any]
 Figures = dict[str, Any]

@@ -8,8 +8,8 @@ from neuart_jax.config import FIELDS, Config
 from neuart_jax.errors import InputError
 from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.presets import find_preset
+from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.settings import nearest
-from neuart_jax.stylize import resolve_config, run_layers
 
 PARTS = ("evaluation", "steps", "start", "torch", "time_to_loss")
 """What there is to measure."""

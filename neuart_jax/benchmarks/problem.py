@@ -16,8 +16,9 @@ from neuart_jax.features import make_feature_fn
 from neuart_jax.images import fill_resize, load_image
 from neuart_jax.objective import Targets, make_objective, make_targets, make_terms
 from neuart_jax.params.canonical import Weights, flatten, write_safetensors
+from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.step import make_evaluate_fn
-from neuart_jax.stylize import load_run_network, prepare_params, resolve_config, run_layers
+from neuart_jax.stylize import load_run_network, prepare_params
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Array, Array]]
 """(images, params, targets) -> (losses float32[batch], gradients like the images)."""

@@ -18,8 +18,8 @@ from neuart_jax.experiments.tables import format_value
 from neuart_jax.images import load_image
 from neuart_jax.params.store import narrow_network
 from neuart_jax.record import Record, read_record
+from neuart_jax.resolve import run_layers
 from neuart_jax.step import Status
-from neuart_jax.stylize import run_layers
 from neuart_jax.transfer import Prepared, prepare, resolve_run, transfer
 
 logger = logging.getLogger(__name__)

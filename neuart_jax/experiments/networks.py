@@ -6,7 +6,7 @@ from typing import Any
 
 from neuart_jax.config import Config
 from neuart_jax.params.store import Network, load_network
-from neuart_jax.stylize import run_layers
+from neuart_jax.resolve import run_layers
 from neuart_jax.transfer import prepare, resolve_run
 
 logger = logging.getLogger(__name__)

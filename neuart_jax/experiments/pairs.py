@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from neuart_jax.config import ImagesConfig
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
+from neuart_jax.sections import ImagesConfig
 from neuart_jax.settings import nearest
 
 Pairing = Literal["zip", "cross"]

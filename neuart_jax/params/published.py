@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
 from neuart_jax.params import catalog
@@ -24,6 +23,7 @@ from neuart_jax.params.conversions import (
 from neuart_jax.params.download import DownloadError, Patience, download
 from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.params.foreign_caches import paths_in_foreign_caches
+from neuart_jax.sections import NetworkConfig
 
 QUICK = Patience(first_answer=4.0)
 """For runs that have something else to do when there is no network."""

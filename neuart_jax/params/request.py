@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from neuart_jax.config import NetworkConfig
 from neuart_jax.models import Architecture, find_architecture
 from neuart_jax.params.canonical import Weights, check_variables, variable_shapes
+from neuart_jax.sections import NetworkConfig
 
 Float32 = npt.NDArray[np.float32]
 

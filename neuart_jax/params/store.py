@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neuart_jax.config import NetworkConfig
 from neuart_jax.errors import InputError
 from neuart_jax.models import NetworkParams, find_architecture
 from neuart_jax.params.canonical import (
@@ -40,6 +39,7 @@ from neuart_jax.params.published import (
     weights_folders,
 )
 from neuart_jax.params.request import Float32, Loaded, Request
+from neuart_jax.sections import NetworkConfig
 
 
 class Network(NamedTuple):

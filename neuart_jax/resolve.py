@@ -1,0 +1,103 @@
+"""A configuration made explicit: what its empty settings mean, and whether its pictures will do."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from neuart_jax.config import Config
+from neuart_jax.errors import InputError
+from neuart_jax.features import resolve_precision
+from neuart_jax.memory import check_memory
+from neuart_jax.models import check_image_size, find_architecture, resolve_layers
+from neuart_jax.objective import all_layers, make_terms
+from neuart_jax.pictures import style_names
+from neuart_jax.sections import MODEL_SETTINGS
+from neuart_jax.settings import LayerWeights, parse_layer_weights
+
+
+def resolve_config(config: Config, *, check_names: bool = True) -> Config:
+    """Fill in the model's own settings and replace aliases, so that the record is explicit.
+
+    Args:
+      config: as given.
+      check_names: False leaves the layers alone, for a network that isn't in the table.
+
+    Raises:
+      InputError: no such model or layer, an objective without any term, or settings that don't
+        go together.
+    """
+    losses = config.losses
+    if losses.content_weight == losses.style_weight == 0:
+        raise InputError(
+            "content_weight and style_weight are both 0",
+            expected="something to paint",
+            remedy="make one of them positive",
+        )
+    compute = config.compute
+    if (compute.convolution, compute.precision) == ("winograd", "bfloat16"):
+        raise InputError(
+            "--convolution=winograd came with --precision=bfloat16",
+            expected="float32, since bfloat16's 8 bits don't survive its sums",
+            remedy="leave --convolution out, or take --precision=float32",
+        )
+    if check_names:
+        find_architecture(config.network.model)
+    own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
+    empty = {name for name in own if getattr(losses, name) in ("", (), None)}
+    config = config.replace(
+        precision=resolve_precision(config.compute.precision), **{name: own[name] for name in empty}
+    )
+    if not check_names:
+        return config
+    resolved: dict[str, LayerWeights] = {}
+    for setting in ("content_layers", "style_layers"):
+        given = getattr(config.losses, setting)
+        names = resolve_layers(config.network.model, [name for name, _ in given])
+        pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
+        # Checked again: two names may have been aliases of one layer.
+        resolved[setting] = parse_layer_weights(pairs)
+    return config.replace(**resolved)
+
+
+def check_sizes(
+    config: Config,
+    content_image: npt.ArrayLike,
+    style_images: Sequence[npt.ArrayLike],
+    *,
+    num_pairs: int = 1,
+) -> None:
+    """Check that all images reach the deepest layer, and that the run fits into memory.
+
+    Args:
+      config: resolved.
+      content_image: float[height, width, 3].
+      style_images: likewise, each of its own size.
+      num_pairs: of these sizes, painted at once.
+
+    Raises:
+      InputError: one of them is too small, the content too large, or the styles' shares don't
+        fit their number.
+    """
+    make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
+    layers = run_layers(config)
+    names = ["the content picture", *style_names(len(style_images))]
+    for image, name in zip((content_image, *style_images), names, strict=True):
+        height, width = np.shape(image)[:2]
+        check_image_size(
+            config.network.model,
+            layers,
+            height=height,
+            width=width,
+            padding=config.network.padding,
+            name=name,
+        )
+    height, width = np.shape(content_image)[:2]
+    check_memory(config, layers, height=height, width=width, num_pairs=num_pairs)
+
+
+def run_layers(config: Config) -> tuple[str, ...]:
+    """Return every layer that a run with a resolved configuration reads."""
+    # How the styles share their coefficient doesn't matter here.
+    return all_layers(make_terms(dataclasses.replace(config.losses, style_blend=())))
