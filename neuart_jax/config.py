@@ -19,6 +19,8 @@ from neuart_jax.sections import (
     NetworkConfig,
     OptimizerConfig,
     OutputConfig,
+    RealismConfig,
+    RegionsConfig,
     RunConfig,
 )
 from neuart_jax.settings import LayerWeights, Section, nearest
@@ -30,7 +32,9 @@ class Config:
 
     images: ImagesConfig = ImagesConfig()
     network: NetworkConfig = NetworkConfig()
+    regions: RegionsConfig = RegionsConfig()
     losses: LossConfig = LossConfig()
+    realism: RealismConfig = RealismConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -111,7 +115,10 @@ SECTIONS: dict[str, type[Section]] = {
 }
 FIELDS: dict[str, Field] = {
     field.name: Field(
-        section, typing.get_type_hints(cls)[field.name], field.default, field.metadata
+        section,
+        typing.get_type_hints(cls, include_extras=True)[field.name],
+        field.default,
+        field.metadata,
     )
     for section, cls in SECTIONS.items()
     for field in dataclasses.fields(cls)  # type: ignore[arg-type]

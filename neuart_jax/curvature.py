@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -72,6 +73,48 @@ def forget(memory: Memory, *, wanted: Array) -> Memory:
     return memory._replace(
         inverses=jnp.where(wanted, 0, memory.inverses),
         num_stored=jnp.where(wanted, 0, memory.num_stored),
+    )
+
+
+def resize_gradient(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Bring a gradient to another picture size.
+
+    Losses are means over positions, so that a pixel's share of the gradient falls as their number
+    grows.
+
+    Args:
+      gradient: float[..., height', width', 3].
+      shape: (height, width, 3) of the picture it is for.
+    """
+    resized = _resize(gradient, shape)
+    return resized * (gradient.shape[-3] * gradient.shape[-2] / (shape[0] * shape[1]))
+
+
+def _resize(images: Array, shape: tuple[int, ...]) -> Array:
+    return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
+
+
+def resize_memory(memory: Memory, shape: tuple[int, ...]) -> Memory:
+    """Bring a memory to another picture size; a pair whose s . y isn't positive there is left out.
+
+    Source: github.com/crowsonkb/style-transfer-pytorch carries Adam's moments like this; here
+    L-BFGS' differences.
+
+    Args:
+      memory: of a run at another size.
+      shape: (height, width, 3).
+    """
+    steps, changes = _resize(memory.steps, shape), resize_gradient(memory.changes, shape)
+    products, squares = jax.vmap(dot)(steps, changes), jax.vmap(dot)(changes, changes)
+    good = (memory.inverses > 0) & (products > 0)
+    newest = (memory.num_stored - 1) % len(memory.inverses)
+    return Memory(
+        steps=steps,
+        changes=changes,
+        # Without its newest pair a memory has no scale; it is empty then.
+        inverses=jnp.where(good & good[newest], 1 / jnp.where(good, products, 1), 0),
+        scale=jnp.where(good[newest], products[newest] / squares[newest], memory.scale),
+        num_stored=jnp.where(good[newest], memory.num_stored, 0),
     )
 
 

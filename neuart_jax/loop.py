@@ -18,11 +18,12 @@ from jax import Array, lax
 
 from neuart_jax.compiling import compile_fn
 from neuart_jax.objective import Objective, Targets
-from neuart_jax.optimizers import Optimizer
+from neuart_jax.optimizers import Optimizer, Point
 from neuart_jax.step import (
     Status,
     StopRule,
     TransferState,
+    find_average,
     make_evaluate_fn,
     make_init_fn,
     make_tick_fn,
@@ -80,7 +81,8 @@ class Result:
     """What a run gives.
 
     Attributes:
-      image: the image with the smallest loss seen, float32[height, width, 3], clipped to [0, 1].
+      image: the image with the smallest loss seen, or the mean over the images where one was asked
+        for, float32[height, width, 3], clipped to [0, 1].
       losses: name to value of the loss terms at that image, as clipped.
       status: why the run ended.
       num_steps: updates made.
@@ -92,6 +94,8 @@ class Result:
       seconds_to_first_step: wall-clock time until the first chunk was done, mostly compilation.
       seconds_per_evaluation: at full size, the median over the chunks after the first; of the
         first where it is the only one.
+      layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
+      opt_state: the optimizer's last state, where it was to be kept.
     """
 
     image: np.ndarray
@@ -104,6 +108,8 @@ class Result:
     seconds: float
     seconds_to_first_step: float
     seconds_per_evaluation: float
+    layer_weights: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    opt_state: Any = dataclasses.field(default=None, repr=False)
 
 
 NextStop = Callable[[int], int]
@@ -134,7 +140,12 @@ BatchRunFn = Callable[..., list[Result]]
 
 
 def make_run_fn(
-    objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int = 5
+    objective: Objective,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    chunk_steps: int = 5,
+    decay: float = 0.0,
 ) -> RunFn:
     """Build a run that compiles once per image shape and serves any number of pairs in turn.
 
@@ -143,13 +154,18 @@ def make_run_fn(
       optimizer: see `optimizers.Optimizer`.
       stop: when to end.
       chunk_steps: steps per compiled call; nothing comes back to the host in between.
+      decay: of a running mean of the images, which is the result then; see `step.find_average`.
+        0 keeps none.
 
     Returns:
-      ``run(image, params, targets, *, next_stop=None, callback=None) -> Result``, where `image` is
-      the start, float32[height, width, 3], and a chunk ends at `next_stop(steps made)` at the
-      latest; see `make_next_stop`.
+      ``run(image, params, targets, *, next_stop=None, callback=None, carried=None,
+      keep_state=False) -> Result``, where `image` is the start, float32[height, width, 3], and a
+      chunk ends at `next_stop(steps made)` at the latest; see `make_next_stop`. `carried` is the
+      optimizer's state at another size, from the `Result` of a run with `keep_state`.
     """
-    run_pairs = _make_run_pairs(objective, optimizer, stop, chunk_steps=chunk_steps, batched=False)
+    run_pairs = _make_run_pairs(
+        objective, optimizer, stop, chunk_steps=chunk_steps, decay=decay, batched=False
+    )
 
     def run(
         image: Array,
@@ -158,15 +174,30 @@ def make_run_fn(
         *,
         next_stop: NextStop | None = None,
         callback: Callback | None = None,
+        carried: Any = None,
+        keep_state: bool = False,
     ) -> Result:
         report = None if callback is None else lambda _, progress: callback(progress)
-        return run_pairs(image, params, targets, next_stop=next_stop, callback=report)[0]
+        return run_pairs(
+            image,
+            params,
+            targets,
+            next_stop=next_stop,
+            callback=report,
+            carried=None if carried is None else [carried],
+            keep_state=keep_state,
+        )[0]
 
     return run
 
 
 def make_batch_run_fn(
-    objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int = 5
+    objective: Objective,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    chunk_steps: int = 5,
+    decay: float = 0.0,
 ) -> BatchRunFn:
     """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
 
@@ -174,13 +205,16 @@ def make_batch_run_fn(
     of its own: none waits for another, but for those that run on when it has ended.
 
     Returns:
-      ``run(images, params, targets, *, next_stop=None, callback=None) -> list[Result]``, where
-      `images` and all arrays of `targets` have a leading axis of pairs. A chunk ends when the
+      ``run(images, params, targets, *, next_stop=None, callback=None, carried=None,
+      keep_state=False) -> list[Result]``, where `images` and all arrays of `targets` have a leading
+      axis of pairs, and `carried` is a list with a state for each. A chunk ends when the
       slowest pair is at its boundary; others may be some steps ahead. The callback is a
       `BatchCallback`; `seconds` are those of the whole batch, and `seconds_per_evaluation` are
       shared out among the pairs.
     """
-    return _make_run_pairs(objective, optimizer, stop, chunk_steps=chunk_steps, batched=True)
+    return _make_run_pairs(
+        objective, optimizer, stop, chunk_steps=chunk_steps, decay=decay, batched=True
+    )
 
 
 class _Figures(NamedTuple):
@@ -194,14 +228,22 @@ class _Figures(NamedTuple):
 
 
 def _make_run_pairs(
-    objective: Objective, optimizer: Optimizer, stop: StopRule, *, chunk_steps: int, batched: bool
+    objective: Objective,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    chunk_steps: int,
+    decay: float,
+    batched: bool,
 ) -> BatchRunFn:
     evaluate = make_evaluate_fn(objective)
-    init = make_init_fn(evaluate, optimizer, stop)
+    init = make_init_fn(evaluate, optimizer, stop, decay=decay)
+    carry = optimizer.carry
     if batched:
         pair_axes = (0, None, 0)  # The network's parameters are shared.
         evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
-    tick = make_tick_fn(evaluate, optimizer, stop, batched=batched)
+        carry = jax.vmap(carry)
+    tick = make_tick_fn(evaluate, optimizer, stop, decay=decay, batched=batched)
 
     def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
         def goes_on(state: TransferState) -> Array:
@@ -210,6 +252,7 @@ def _make_run_pairs(
         return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
 
     run_init, run_chunk = compile_fn(init), compile_fn(chunk, donate_argnames="state")
+    run_carry = compile_fn(carry)
 
     def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
         if not batched:
@@ -223,6 +266,8 @@ def _make_run_pairs(
         *,
         next_stop: NextStop | None = None,
         callback: BatchCallback | None = None,
+        carried: Sequence[Any] | None = None,
+        keep_state: bool = False,
     ) -> list[Result]:
         began = time.perf_counter()
         # A copy, since the state is donated and the caller's image must survive.
@@ -230,6 +275,10 @@ def _make_run_pairs(
         # best_image and image are one buffer here, which can't be donated twice.
         state = state._replace(best_image=jnp.copy(state.best_image))
         num_pairs = len(state.image) if batched else 1
+        if carried is not None:
+            old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
+            start = Point(state.image, state.evaluation)
+            state = state._replace(opt_state=run_carry(start, old))
 
         def fetch_figures(state: TransferState) -> list[_Figures]:
             fields = {name: getattr(state, name) for name in _Figures._fields}
@@ -281,10 +330,12 @@ def _make_run_pairs(
             paces.append((time.perf_counter() - chunk_began) / max(made, 1))
             first = first or time.perf_counter() - began
 
-        best_images = jnp.clip(state.best_image, 0, 1)
+        found = find_average(state, decay=decay) if decay else state.best_image
+        best_images = jnp.clip(found, 0, 1)
         # The program that made the first state also judges the last image: no third compilation.
         last_terms = run_init(best_images, params, targets).terms
         ends = jax.device_get((best_images, last_terms, state.step_losses))
+        opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
         seconds = time.perf_counter() - began
         return [
             Result(
@@ -298,9 +349,10 @@ def _make_run_pairs(
                 seconds=seconds,
                 seconds_to_first_step=first,
                 seconds_per_evaluation=float(np.median(paces[1:] or paces or [0.0])),
+                opt_state=opt_state,
             )
-            for (image, terms, step_losses), status, now, history in zip(
-                pairs_of(ends, num_pairs), statuses, figures, histories, strict=True
+            for (image, terms, step_losses), status, now, history, opt_state in zip(
+                pairs_of(ends, num_pairs), statuses, figures, histories, opt_states, strict=True
             )
         ]
 

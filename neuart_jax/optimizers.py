@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from neuart_jax.curvature import Memory, dot, find_direction, forget, init_memory, remember
+from neuart_jax.curvature import (
+    Memory,
+    dot,
+    find_direction,
+    forget,
+    init_memory,
+    remember,
+    resize_gradient,
+    resize_memory,
+)
 from neuart_jax.line_search import Search, judge_trial, start_search
 from neuart_jax.sections import LEARNING_RATES, OptimizerConfig
 
@@ -61,17 +70,19 @@ class Decision(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """Three pure functions. Between an update and the next there may be several trials.
+    """Pure functions. Between an update and the next there may be several trials.
 
     Attributes:
       init: the start -> opt_state.
       propose: (the current point, opt_state) -> (the image to try next, opt_state).
       observe: (the current point, the trial, opt_state) -> Decision.
+      carry: (the start, the opt_state of a run at another size) -> opt_state.
     """
 
     init: Callable[[Point], Any]
     propose: Callable[[Point, Any], tuple[Array, Any]]
     observe: Callable[[Point, Point, Any], Decision]
+    carry: Callable[[Point, Any], Any]
 
 
 def _accept_if_finite(trial: Point, opt_state: Any) -> Decision:
@@ -104,10 +115,19 @@ def make_adam(
         step, opt_state = transform.update(now.evaluation.gradient, opt_state, now.image)
         return jnp.clip(now.image + step, 0, 1), opt_state
 
+    def carry(start: Point, opt_state: Any) -> Any:
+        moments, *_ = opt_state
+        _, *fresh = transform.init(start.image)
+        mean = resize_gradient(moments.mu, start.image.shape)
+        square = jnp.square(resize_gradient(jnp.sqrt(moments.nu), start.image.shape))
+        # The moments go on, with their count; the schedule is each run's own.
+        return (moments._replace(mu=mean, nu=square), *fresh)
+
     return Optimizer(
         init=lambda start: transform.init(start.image),
         propose=propose,
         observe=lambda now, trial, opt_state: _accept_if_finite(trial, opt_state),
+        carry=carry,
     )
 
 
@@ -144,6 +164,10 @@ def make_lbfgs(*, history: int) -> Optimizer:
         memory = init_memory(start.image, history=history)
         return LbfgsState(memory, *aim(start.evaluation, memory))
 
+    def carry(start: Point, state: LbfgsState) -> LbfgsState:
+        memory = resize_memory(state.memory, start.image.shape)
+        return LbfgsState(memory, *aim(start.evaluation, memory))
+
     def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
         return now.image + state.search.step * state.direction, state
 
@@ -177,7 +201,7 @@ def make_lbfgs(*, history: int) -> Optimizer:
             ),
         )
 
-    return Optimizer(init, propose, observe)
+    return Optimizer(init, propose, observe, carry)
 
 
 def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
@@ -205,6 +229,7 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
         init=lambda start: init_memory(start.image, history=history),
         propose=propose,
         observe=observe,
+        carry=lambda start, memory: resize_memory(memory, start.image.shape),
     )
 
 

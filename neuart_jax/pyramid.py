@@ -8,7 +8,7 @@ multi-resolution recipe.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax import Array
 
 from neuart_jax.images import resize_image
 from neuart_jax.loop import BatchCallback, Progress, Result
+from neuart_jax.regions import Regions, resize_memberships
 from neuart_jax.step import Status
 
 SMALLEST_SIDE = 96
@@ -24,48 +25,90 @@ SMALLEST_SIDE = 96
 
 
 class Scale(NamedTuple):
-    """One size of a run.
+    """One size of a run, or one of several stages at a size.
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style, reduced by the same factor.
+      regions: of these pictures, if there are any.
       num_steps: updates at this size at the most.
+      realistic: whether the result is held to the content's edges, if the run is to be.
     """
 
     content_image: Array
     style_images: tuple[Array, ...]
+    regions: Regions | None
     num_steps: int
+    realistic: bool = True
 
 
-RunScale = Callable[[list[Scale], list[Array | None], int, BatchCallback], list[Result]]
-"""(each pair's scale, each pair's coarser image at this size or None, steps made before it,
-callback) -> their results."""
+class Earlier(NamedTuple):
+    """What a scale gets from the one before.
+
+    Attributes:
+      image: its result at this scale's size, float32[height, width, 3].
+      opt_state: its optimizer's last state, where that was kept.
+    """
+
+    image: Array
+    opt_state: Any
+
+
+RunScale = Callable[[list[Scale], list[Earlier | None], int, BatchCallback], list[Result]]
+"""(each pair's scale, what each pair's coarser one gave, steps made before it, callback) -> their
+results."""
 
 
 def make_scales(
     content_image: Array,
     style_images: tuple[Array, ...],
     *,
+    regions: Regions | None = None,
     count: int,
     num_steps: int,
     coarse_steps: int,
+    realistic_steps: int = 0,
 ) -> list[Scale]:
     """Halve all pictures again and again, coarsest first.
 
     Args:
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style, sRGB in [0, 1].
+      regions: of these pictures, if there are any.
       count: how many sizes, at the most; those with a side below `SMALLEST_SIDE` are left out.
       num_steps: updates at full size.
       coarse_steps: updates at every other size.
+      realistic_steps: updates of a last stage at full size, the only realistic one then; 0 adds
+        none.
     """
-    scales = [Scale(content_image, style_images, num_steps)]
+    full = Scale(content_image, style_images, regions, num_steps, realistic_steps == 0)
+    scales = [full]
     for halvings in range(1, count):
         content, *styles = (_reduce(i, 2**halvings) for i in (content_image, *style_images))
         if min(side for i in (content, *styles) for side in i.shape[:2]) < SMALLEST_SIDE:
             break
-        scales.append(Scale(content, tuple(styles), coarse_steps))
-    return scales[::-1]
+        scales.append(
+            full._replace(
+                content_image=content,
+                style_images=tuple(styles),
+                regions=regions and _resize_regions(regions, content, styles),
+                num_steps=coarse_steps,
+            )
+        )
+    scales = scales[::-1]
+    if realistic_steps:
+        scales.append(full._replace(num_steps=realistic_steps, realistic=True))
+    return scales
+
+
+def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -> Regions:
+    return regions._replace(
+        content=resize_memberships(regions.content, *content.shape[:2]),
+        styles=tuple(
+            resize_memberships(memberships, *style.shape[:2])
+            for memberships, style in zip(regions.styles, styles, strict=True)
+        ),
+    )
 
 
 def _reduce(image: Array, factor: int) -> Array:
@@ -96,12 +139,15 @@ class _Pair:
     def num_evaluations(self) -> int:
         return sum(result.num_evaluations for result in self.results)
 
-    def start_of(self, scale: Scale) -> Array | None:
-        """Return the last result at the size of a scale, if there is one."""
+    def before(self, scale: Scale) -> Earlier | None:
+        """Return what the scale before gave, at the size of a scale, if there was one."""
         if not self.results:
             return None
-        shape = scale.content_image.shape[:2]
-        return jnp.asarray(resize_image(self.results[-1].image, *shape))
+        last, shape = self.results[-1], scale.content_image.shape[:2]
+        image = last.image if last.image.shape[:2] == shape else resize_image(last.image, *shape)
+        # Not kept twice: it is as large as several pictures.
+        self.results[-1] = dataclasses.replace(last, opt_state=None)
+        return Earlier(jnp.asarray(image), last.opt_state)
 
     def count_on(self, progress: Progress) -> Progress:
         """Return a scale's progress with counts over all scales and its image at full size."""
@@ -126,6 +172,7 @@ class _Pair:
         last = self.results[-1]
         return dataclasses.replace(
             last,
+            opt_state=None,
             image=self._at_full_size(lambda: last.image),
             num_steps=self.num_steps,
             num_evaluations=self.num_evaluations,
@@ -171,9 +218,9 @@ def run_scales(
             return callback(number, progress) if callback is not None else None
 
         scales = [pairs[number].scales[level] for number in running]
-        starts = [pairs[n].start_of(s) for n, s in zip(running, scales, strict=True)]
+        earlier = [pairs[n].before(s) for n, s in zip(running, scales, strict=True)]
         first_step = min(pairs[number].num_steps for number in running)
-        results = run_scale(scales, starts, first_step, report)
+        results = run_scale(scales, earlier, first_step, report)
         for number, result in zip(running, results, strict=True):
             pairs[number].results.append(result)
     return [pair.join() for pair in pairs]

@@ -1,20 +1,19 @@
 """A configuration made explicit: what its empty settings mean, and whether its pictures will do."""
 
 import dataclasses
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.features import resolve_precision
 from neuart_jax.memory import check_memory
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
-from neuart_jax.objective import all_layers, make_terms
+from neuart_jax.objective import all_layers
+from neuart_jax.pair import Pair
 from neuart_jax.pictures import style_names
+from neuart_jax.regions import check_regions
 from neuart_jax.sections import MODEL_SETTINGS
 from neuart_jax.settings import LayerWeights, parse_layer_weights
+from neuart_jax.terms import make_terms
 
 
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
@@ -34,6 +33,12 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             "content_weight and style_weight are both 0",
             expected="something to paint",
             remedy="make one of them positive",
+        )
+    if config.realism.realism_steps and not config.realism.realism_weight:
+        raise InputError(
+            f"realism_steps={config.realism.realism_steps} came without realism_weight",
+            expected="a coefficient for that stage",
+            remedy="add --realism_weight=1e3, say",
         )
     compute = config.compute
     if (compute.convolution, compute.precision) == ("winograd", "bfloat16"):
@@ -61,30 +66,23 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     return config.replace(**resolved)
 
 
-def check_sizes(
-    config: Config,
-    content_image: npt.ArrayLike,
-    style_images: Sequence[npt.ArrayLike],
-    *,
-    num_pairs: int = 1,
-) -> None:
+def check_sizes(config: Config, pair: Pair, *, num_pairs: int = 1) -> None:
     """Check that all images reach the deepest layer, and that the run fits into memory.
 
     Args:
       config: resolved.
-      content_image: float[height, width, 3].
-      style_images: likewise, each of its own size.
+      pair: see `pair.make_pair`.
       num_pairs: of these sizes, painted at once.
 
     Raises:
-      InputError: one of them is too small, the content too large, or the styles' shares don't
-        fit their number.
+      InputError: one of them is too small, the content too large, a region smaller than a position
+        of the deepest layer, or the styles' shares don't fit their number.
     """
-    make_terms(config.losses, num_styles=len(style_images))  # Complains about shares.
+    make_terms(config.losses, num_styles=len(pair.styles))  # Complains about shares.
     layers = run_layers(config)
-    names = ["the content picture", *style_names(len(style_images))]
-    for image, name in zip((content_image, *style_images), names, strict=True):
-        height, width = np.shape(image)[:2]
+    names = ["the content picture", *style_names(len(pair.styles))]
+    for image, name in zip((pair.content, *pair.styles), names, strict=True):
+        height, width = image.shape[:2]
         check_image_size(
             config.network.model,
             layers,
@@ -93,7 +91,10 @@ def check_sizes(
             padding=config.network.padding,
             name=name,
         )
-    height, width = np.shape(content_image)[:2]
+    if pair.regions is not None:
+        stride = max(map(find_architecture(config.network.model).layer_stride, layers))
+        check_regions(pair.regions, stride=stride)
+    height, width = pair.content.shape[:2]
     check_memory(config, layers, height=height, width=width, num_pairs=num_pairs)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, option
+from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, Words, option
 
 MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     "vgg19": {
@@ -44,6 +44,75 @@ class ImagesConfig(Section):
         512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
     )
     enlarge: bool = option(False, "let --size make a smaller picture larger")
+    style_size: int = option(
+        0, "longest side of the style pictures, in pixels; 0 takes that of --size", at_least=0
+    )
+    style_scale: float = option(
+        1.0,
+        "factor of the style pictures' size: 0.5 makes their strokes half as large",
+        at_least=0.01,
+        at_most=16,
+    )
+    style_tile: bool = option(
+        False, "repeat style pictures, mirrored, until they cover the content picture"
+    )
+    color: str = option(
+        "style",
+        "style = the style's colors; match = the content's: the style picture gets the mean and "
+        "covariance of its colors before; histogram = the same by the channels' histograms; "
+        "luminance = only light and dark are painted, the content's colors are put back; keep = "
+        "the content's colors are put back afterwards",
+        choices=("style", "match", "histogram", "luminance", "keep"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegionsConfig(Section):
+    """Which part of the style goes where."""
+
+    content_mask: str = option(
+        "", "file whose colors or grays name the regions of the content picture"
+    )
+    style_mask: Texts = option(
+        (),
+        "file that names the regions of a style picture in the same colors; repeat the flag, one "
+        "for each --style; without any, each style picture belongs to one region",
+    )
+    regions: Words = option(
+        (),
+        "the masks' colors: red, white, #804020 or a gray from 0 to 255, with commas between; "
+        "without --style_mask in the order of the styles; empty finds them, from dark to light",
+    )
+    auto_masks: int = option(
+        0,
+        "find so many regions by color and height instead of reading masks; 0 does not",
+        at_least=0,
+        at_most=16,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RealismConfig(Section):
+    """What keeps a photograph a photograph."""
+
+    realism_weight: float = option(
+        0.0,
+        "coefficient of the matting Laplacian's energy: the picture stays, from place to place, an "
+        "affine change of the content's colors",
+        at_least=0,
+    )
+    realism_steps: int = option(
+        0,
+        "updates of a stage of its own with --realism_weight, after the others without it; 0 has "
+        "it in all of them",
+        at_least=0,
+    )
+    affine_radius: int = option(
+        0,
+        "at the end, replace the picture by the locally affine change of the content's colors that "
+        "is nearest to it, in windows of this radius in pixels; 0 does not",
+        at_least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,6 +222,19 @@ class LossConfig(Section):
         at_least=0,
     )
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
+    stylization: float = option(
+        1.0,
+        "how far the picture goes towards the style: the style loss compares with a mixture of the "
+        "style's statistics and the content's own; 0 leaves the content as it is",
+        at_least=0,
+        at_most=1,
+    )
+    balance: bool = option(
+        False,
+        "divide each layer's style loss by that of the content picture, and its content loss by "
+        "that of a picture without any, so that coefficients mean the same at every size and with "
+        "every network",
+    )
     tv_weight: float = option(100.0, "coefficient of total variation", at_least=0)
     tv_loss: str = option(
         "mean_squares",
@@ -193,6 +275,16 @@ class OptimizerConfig(Section):
         1e-8, "Adam's epsilon; larger keeps pixels with small gradients still", at_least=0
     )
     history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
+    average: float = option(
+        0.0,
+        "decay of a running mean of the picture over the steps, which becomes the result; 0 takes "
+        "the picture with the smallest loss",
+        at_least=0,
+        at_most=0.9999,
+    )
+    carry_state: bool = option(
+        False, "let the optimizer remember from one scale to the next instead of starting afresh"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

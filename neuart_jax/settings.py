@@ -6,7 +6,7 @@ import math
 import numbers
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from neuart_jax.errors import InputError
 
@@ -16,6 +16,9 @@ LayerWeights = tuple[tuple[str, float], ...]
 
 Texts = tuple[str, ...]
 """Any number of texts: files, given by repeating the flag."""
+
+Words = tuple[Annotated[str, "no comma"], ...]
+"""Any number of short texts, written ``red,blue``."""
 
 Numbers = tuple[float, ...]
 """Any number of numbers, written ``3,1``."""
@@ -123,7 +126,7 @@ class Section:
     """Checks every field of a dataclass against its declaration."""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = _check_value(field, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
@@ -133,6 +136,8 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     name, rules = field.name, field.metadata
     if hint == LayerWeights:
         return parse_layer_weights(value)
+    if hint == Words:
+        return _check_words(name, value)
     if hint == Texts:
         return _check_texts(name, value)
     if hint in (Numbers, Steps):
@@ -182,6 +187,19 @@ def _check_texts(name: str, value: Any) -> Texts:
             remedy=f"repeat the flag for several: --{name}=A --{name}=B",
         )
     return tuple(texts)
+
+
+def _check_words(name: str, value: Any) -> Words:
+    words = value.split(",") if isinstance(value, str) and value.strip() else value or ()
+    if not isinstance(words, list | tuple) or not all(
+        isinstance(word, str) and word.strip() for word in words
+    ):
+        raise InputError(
+            f"{name}={value!r}",
+            expected="words with commas between them",
+            remedy=f"write --{name}=red,blue, say",
+        )
+    return tuple(word.strip() for word in words)
 
 
 def _check_numbers(name: str, value: Any, *, whole: bool) -> tuple[Any, ...]:

@@ -50,6 +50,8 @@ class TransferState(NamedTuple):
         where no step was made yet.
       best_image: image with the smallest loss so far.
       best_loss: that loss, float32[].
+      average: decayed sum of the images after every step, or None where none is kept; see
+        `find_average`.
       plateau_loss: best loss at the last gain that counted as progress, float32[].
       plateau_step: the step of that gain, int32[].
       status: a `Status`, int32[].
@@ -64,6 +66,7 @@ class TransferState(NamedTuple):
     step_losses: Array
     best_image: Array
     best_loss: Array
+    average: Array | None
     plateau_loss: Array
     plateau_step: Array
     status: Array
@@ -100,8 +103,17 @@ def make_evaluate_fn(objective: Objective) -> EvaluateFn:
     return evaluate
 
 
-def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule) -> InitFn:
-    """Return (image, params, targets) -> the state before the first step."""
+def make_init_fn(
+    evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, decay: float = 0.0
+) -> InitFn:
+    """Return (image, params, targets) -> the state before the first step.
+
+    Args:
+      evaluate: see `make_evaluate_fn`.
+      optimizer: see `Optimizer`.
+      stop: when to end.
+      decay: of the average over images; 0 keeps none.
+    """
 
     def init(image: Array, params: Any, targets: Targets) -> TransferState:
         evaluation, terms = evaluate(image, params, targets)
@@ -116,6 +128,7 @@ def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule) -> 
             step_losses=jnp.zeros(stop.num_steps + 1).at[0].set(evaluation.loss),
             best_image=image,
             best_loss=evaluation.loss,
+            average=jnp.zeros_like(image) if decay else None,
             plateau_loss=evaluation.loss,
             plateau_step=jnp.int32(0),
             status=status.astype(jnp.int32),
@@ -125,7 +138,12 @@ def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule) -> 
 
 
 def make_tick_fn(
-    evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, batched: bool
+    evaluate: EvaluateFn,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    batched: bool,
+    decay: float = 0.0,
 ) -> TickFn:
     """Return one evaluation and what follows from it: (state, params, targets) -> state.
 
@@ -140,6 +158,7 @@ def make_tick_fn(
       batched: whether state, targets and what `evaluate` takes and returns, but for the network's
         parameters, have a leading axis of pairs. Nothing else connects the pairs: they search,
         step and end independently.
+      decay: of the average over images, if the state has one.
     """
 
     def propose(state: TransferState) -> tuple[Array, Any]:
@@ -159,6 +178,9 @@ def make_tick_fn(
             return jax.tree.map(lambda n, o: jnp.where(accepted, n, o), new, old)
 
         now = choose(evaluation, state.evaluation)
+        average = state.average
+        if average is not None:
+            average = choose(decay * average + (1 - decay) * image, average)
         better = accepted & (evaluation.loss < state.best_loss)
         best_loss = jnp.where(better, evaluation.loss, state.best_loss)
         progress = best_loss < state.plateau_loss * (1 - stop.tolerance)
@@ -179,6 +201,7 @@ def make_tick_fn(
             step_losses=state.step_losses.at[num_steps].set(now.loss),
             best_image=jnp.where(better, image, state.best_image),
             best_loss=best_loss,
+            average=average,
             plateau_loss=jnp.where(progress, best_loss, state.plateau_loss),
             plateau_step=plateau_step,
             status=jnp.where(active, status, state.status).astype(jnp.int32),
@@ -193,3 +216,25 @@ def make_tick_fn(
         return observe(state, image, opt_state, evaluation, terms)
 
     return tick
+
+
+def find_average(state: TransferState, *, decay: float) -> Array:
+    """Return the mean of the images after every step, each newer one counting 1 / decay times more.
+
+    Before the first step it is the image itself.
+
+    Source: the exponential moving average of Kingma & Ba 2014, arXiv 1412.6980, section 3, with its
+    correction for the start at zero; over the iterates, Polyak & Juditsky 1992, "Acceleration of
+    stochastic approximation by averaging".
+
+    Args:
+      state: of one pair or of a batch, with an `average`.
+      decay: with which it was kept.
+
+    Returns:
+      float32[..., height, width, 3].
+    """
+    assert state.average is not None
+    num_steps = state.num_steps.reshape((*state.num_steps.shape, 1, 1, 1))
+    total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
+    return jnp.where(num_steps > 0, state.average / total, state.image)

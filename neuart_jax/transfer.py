@@ -1,25 +1,25 @@
 """One run from files to files: what the command line does, for programs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import Picture, load_image
 from neuart_jax.loop import Callback, Progress, Result
 from neuart_jax.memory import predict_memory
-from neuart_jax.objective import make_terms
 from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.pair import Masks, Pair, make_pair
 from neuart_jax.params.photographs import BUNDLED_SET
 from neuart_jax.params.store import NAMED_WEIGHTS, Network, narrow_network
 from neuart_jax.record import Record
 from neuart_jax.resolve import check_sizes, resolve_config, run_layers
+from neuart_jax.sections import ImagesConfig
 from neuart_jax.starts import STARTS, check_start
-from neuart_jax.stylize import load_run_network, stylize
+from neuart_jax.stylize import load_run_network, stylize_pairs
+from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
 
@@ -42,24 +42,17 @@ class Prepared(NamedTuple):
     Attributes:
       config: resolved, with absolute paths.
       content: the picture that gives the content.
-      styles: the pictures that give the style, at least one.
+      styles: the pictures that give the style, at their size in the run.
+      pair: what the run is about to work with.
+      digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
+        masks.
     """
 
     config: Config
     content: Picture
     styles: tuple[Picture, ...]
-
-    @property
-    def style_images(self) -> list[np.ndarray]:
-        """Every style as float32[height, width, 3]."""
-        return [style.image for style in self.styles]
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The files' SHA-256: "content", and "style" or "style1", "style2", ..."""
-        digests = [style.sha256 for style in self.styles]
-        names = [f"style{n}" for n in range(1, len(digests) + 1)] if digests[1:] else ["style"]
-        return {"content": self.content.sha256, **dict(zip(names, digests, strict=True))}
+    pair: Pair
+    digests: dict[str, str]
 
 
 def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Prepared:
@@ -80,14 +73,48 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
                 remedy=f"add --{name}=FILE",
             )
     config = resolve_run(config)
-    images = config.images
-    size = images.size or None
-    content = load(images.content, size=size, enlarge=images.enlarge)
-    styles = tuple(load(path, size=size, enlarge=images.enlarge) for path in images.style)
-    prepared = Prepared(config, content, styles)
-    check_sizes(config, content.image, prepared.style_images)
+    images, regions = config.images, config.regions
+    content = load(images.content, size=images.size or None, enlarge=images.enlarge)
+    styles = [_load_style(load, path, images) for path in images.style]
+    files = {
+        "content": [content],
+        "style": styles,
+        # As they are: they are fitted to their pictures where their colors are read.
+        "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
+        "style_mask": [load(path, size=None) for path in regions.style_mask],
+    }
+    masks = Masks(
+        content=next((mask.image for mask in files["content_mask"]), None),
+        styles=[mask.image for mask in files["style_mask"]],
+    )
+    pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
+    check_sizes(config, pair)
     check_start(config.run.init)
-    return prepared
+    return Prepared(config, content, tuple(styles), pair, _digests(files))
+
+
+def _load_style(load: Callable[..., Picture], path: str, images: ImagesConfig) -> Picture:
+    size = images.style_size or images.size or None
+    style = load(path, size=size, enlarge=images.enlarge or images.style_size > 0)
+    if images.style_scale == 1:
+        return style
+    height, width = (max(1, round(side * images.style_scale)) for side in style.image.shape[:2])
+    longest = max(load(path, size=None).image.shape[:2])
+    if max(height, width) > longest and not images.enlarge:
+        raise InputError(
+            f"style_scale={images.style_scale:g} wants {path} at {width}x{height} pixels",
+            expected=f"at most its own {longest} pixels on the longest side",
+            remedy="take a smaller --style_scale or --size, or add --enlarge",
+        )
+    return load(path, size=max(height, width), enlarge=images.enlarge)
+
+
+def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
+    return {
+        name if len(pictures) == 1 else f"{name}{number}": picture.sha256
+        for name, pictures in files.items()
+        for number, picture in enumerate(pictures, 1)
+    }
 
 
 def transfer(
@@ -112,15 +139,17 @@ def transfer(
       InputError: something given can't be used, or the folder can't be written.
     """
     prepared = prepare(config)
-    config, content, style_images = prepared.config, prepared.content, prepared.style_images
+    config, content, pair = prepared.config, prepared.content, prepared.pair
     images, output = config.images, config.output
     path = Path(output.output) if output.output else default_folder(images.content, *images.style)
     folder = RunFolder(path, image_name=output.image_name, overwrite=output.overwrite)
     if network is None:
-        network = load_run_network(config, content.image, style_images)
+        network = load_run_network(config, pair)
         logger.info(network.message)
     else:
         network = narrow_network(network, config.network, layers=run_layers(config))
+    for note in pair.notes:
+        logger.info(note)
     height, width = content.image.shape[:2]
     record = Record.of_this_run(
         config,
@@ -143,8 +172,15 @@ def transfer(
             folder.save_frame(progress)
         return callback(progress) if callback else None
 
-    result = stylize(content.image, style_images, config, network=network, callback=report)
-    terms = make_terms(config.losses, num_styles=len(style_images))
+    [result] = stylize_pairs(
+        [pair], config, network=network, callback=lambda _, progress: report(progress)
+    )
+    terms = make_terms(
+        config.losses,
+        num_styles=len(pair.styles),
+        presence=pair.presence,
+        realism=config.realism,
+    )
     folder.save(
         result,
         record,
@@ -170,6 +206,14 @@ def resolve_run(config: Config) -> Config:
         paths["weights"] = config.network.weights
     if config.network.normalize_weights not in ("", BUNDLED_SET):
         paths["normalize_weights"] = config.network.normalize_weights
-    absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
-    styles = [str(Path(path).expanduser().resolve()) for path in config.images.style]
-    return config.replace(style=styles, **absolute)
+    if config.regions.content_mask:
+        paths["content_mask"] = config.regions.content_mask
+    lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
+    return config.replace(
+        **{name: _absolute(path) for name, path in paths.items()},
+        **{name: [_absolute(path) for path in several] for name, several in lists.items()},
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())

@@ -7,7 +7,14 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.curvature import find_direction, forget, init_memory, remember
+from neuart_jax.curvature import (
+    find_direction,
+    forget,
+    init_memory,
+    remember,
+    resize_gradient,
+    resize_memory,
+)
 
 SHAPE = (2, 1, 3)
 YES, NO = jnp.bool_(True), jnp.bool_(False)
@@ -111,3 +118,52 @@ def test_a_memory_that_forgot_is_as_good_as_new():
     assert_allclose(
         find_direction(store(empty, pair), gradient), find_direction(store(new, pair), gradient)
     )
+
+
+def remember_all(pairs, shape=SHAPE, history=4):
+    memory = init_memory(jnp.zeros(shape), history=history)
+    for step, change in pairs:
+        memory = remember(
+            memory, step=step.reshape(shape), change=change.reshape(shape), wanted=YES
+        )
+    return memory
+
+
+def test_a_gradient_keeps_its_slope_along_smooth_directions():
+    """Of a mean over pixels: the same change of the picture changes the loss as much."""
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 16).reshape(1, -1, 1), (16, 16, 3))
+    fine_ramp = jax.image.resize(ramp, (32, 32, 3), "linear")
+    slope = float(jnp.vdot(ramp, ramp))
+    assert float(jnp.vdot(resize_gradient(ramp, (32, 32, 3)), fine_ramp)) == pytest.approx(
+        slope, rel=0.02
+    )
+
+
+def test_a_memory_of_constants_implies_the_same_steps_at_another_size():
+    """Pictures that are flat are flat at any size: the quasi-Newton step has to be the same."""
+    curvature = 3.0
+    steps = [np.full(6, 0.5), np.full(6, -0.2)]
+    memory = remember_all([(step, curvature * step) for step in steps])
+    finer = resize_memory(memory, (4, 2, 3))
+    # A fourth of the share of each pixel in the loss, a fourth of its gradient.
+    gradient = jnp.full(SHAPE, 0.7)
+    step = find_direction(memory, gradient)
+    assert_allclose(find_direction(finer, jnp.full((4, 2, 3), 0.7 / 4)), step[0, 0, 0], rtol=1e-9)
+    assert_allclose(step, -0.7 / curvature, rtol=1e-9)
+
+
+def test_a_memory_resized_to_its_own_size_is_the_same():
+    memory = remember_all(make_pairs(6))
+    same = resize_memory(memory, SHAPE)
+    for one, other in zip(memory, same, strict=True):
+        assert_allclose(one, other, rtol=1e-9)
+
+
+def test_a_memory_whose_newest_pair_does_not_survive_is_empty():
+    # Positive along a pattern that averaging takes away.
+    step = np.array([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
+    memory = remember_all([(np.ones(6), np.ones(6)), (step, step)])
+    small = resize_memory(memory, (1, 1, 3))
+    assert int(small.num_stored) == 0
+    gradient = jnp.full((1, 1, 3), 0.1)
+    assert_allclose(find_direction(small, gradient), -gradient, rtol=1e-9)

@@ -11,9 +11,11 @@ from numpy.testing import assert_allclose
 from neuart_jax import Config, InputError
 from neuart_jax.features import make_feature_fn, resolve_precision
 from neuart_jax.losses import gram_matrix
-from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.objective import make_objective, make_targets
+from neuart_jax.pair import make_pair
 from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.stylize import load_run_network
+from neuart_jax.terms import make_terms
 
 LAYERS = {
     "vgg19": {"content_layers": "relu2_1", "style_layers": "relu1_1"},
@@ -25,7 +27,7 @@ LAYERS = {
 def run(request, content_image, style_image):
     config = Config().replace(model=request.param, weights="random", **LAYERS[request.param])
     config = resolve_config(config)
-    return config, load_run_network(config, content_image, [style_image])
+    return config, load_run_network(config, make_pair(config, content_image, style_image))
 
 
 def evaluate(run, precision, content_image, style_image):

@@ -13,6 +13,7 @@ from neuart_jax.step import Status, StopRule, make_evaluate_fn, make_init_fn, ma
 START = np.random.default_rng(0).random((3, 4, 3)).astype(np.float32)
 TARGET = jnp.asarray(np.random.default_rng(1).random((3, 4, 3)), jnp.float32)
 GOLDEN_LOSSES = [14.638147, 12.705704, 11.056448, 9.868598]
+STEEPNESS = np.linspace(1, 5, START.size).reshape(START.shape)
 OPTIMIZERS = {
     "adam": make_adam(0.05),
     "lbfgs": make_lbfgs(history=4),
@@ -216,3 +217,49 @@ def test_the_same_run_twice_gives_the_same_bits():
 @pytest.mark.parametrize("status", Status)
 def test_every_status_says_what_happened(status):
     assert status.message.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+def test_the_average_is_that_of_the_images_after_every_step(name):
+    """Weighted by 0.8 to the power of their age, and divided by the sum of the weights."""
+    images, num_steps = [], 6
+    run = make_run_fn(objective, OPTIMIZERS[name], StopRule(num_steps), chunk_steps=1, decay=0.8)
+    result = run(START, None, TARGET, callback=lambda p: images.append(np.array(p.image())))
+    weights = 0.8 ** np.arange(num_steps)[::-1]
+    expected = np.tensordot(weights / weights.sum(), np.stack(images[1:]), axes=1)
+    assert_allclose(result.image, np.clip(expected, 0, 1), atol=1e-5)
+    # The losses are those of the picture that is returned.
+    assert result.losses["total"] == pytest.approx(
+        float(objective(jnp.asarray(result.image), None, TARGET)[0]), rel=1e-5
+    )
+    plain = make_run_fn(objective, OPTIMIZERS[name], StopRule(num_steps))(START, None, TARGET)
+    assert_allclose(result.step_losses, plain.step_losses, rtol=1e-6)
+    assert np.max(np.abs(plain.image - result.image)) > 1e-3
+
+
+def test_a_run_that_makes_no_step_has_its_start_as_average():
+    stop_at_once = make_run_fn(objective, OPTIMIZERS["adam"], StopRule(3), decay=0.9)
+    result = stop_at_once(START, None, TARGET, callback=lambda progress: True)
+    assert_allclose(result.image, START, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_carried_at_the_same_size_goes_on_where_it_was(name):
+    """Two runs of four steps are one of eight, but for the evaluation at the second's start."""
+
+    def bowl(image, params, targets):
+        loss = jnp.sum(STEEPNESS * (image - targets) ** 2) + jnp.sum((image - targets) ** 4)
+        return loss, {"total": loss}
+
+    # Small steps, so that the last image is the best.
+    optimizer = make_adam(0.01) if name == "adam" else OPTIMIZERS[name]
+    start, target = 0.4 + 0.2 * START, 0.4 + 0.2 * TARGET  # Nothing leaves [0, 1].
+    halves = make_run_fn(bowl, optimizer, StopRule(4))
+    first = halves(start, None, target, keep_state=True)
+    second = halves(first.image, None, target, carried=first.opt_state)
+    whole = make_run_fn(bowl, optimizer, StopRule(8))(start, None, target)
+    assert_allclose(second.step_losses[1:], whole.step_losses[5:], rtol=0.01)
+    fresh = halves(first.image, None, target)
+    assert np.max(np.abs(fresh.step_losses / second.step_losses - 1)) > 0.02
+    assert first.opt_state is not None
+    assert second.opt_state is None

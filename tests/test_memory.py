@@ -9,11 +9,12 @@ from neuart_jax.compiling import compile_fn
 from neuart_jax.features import make_feature_fn, takes_winograd, transform_kernels
 from neuart_jax.memory import GIB, check_memory, predict_memory
 from neuart_jax.models import MODELS, NetworkParams
-from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.canonical import nest, variable_shapes
 from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
+from neuart_jax.terms import make_terms
 
 
 def compiled_bytes(config, size):

@@ -8,8 +8,9 @@ from numpy.testing import assert_allclose
 from neuart_jax.features import make_feature_fn
 from neuart_jax.models import NetworkParams
 from neuart_jax.models.vgg19 import VGG19
-from neuart_jax.objective import Term, make_objective, make_targets, make_terms
+from neuart_jax.objective import Term, make_objective, make_targets
 from neuart_jax.sections import LossConfig
+from neuart_jax.terms import make_terms
 
 LAYERS = ("relu1_1", "relu1_2", "relu2_1")
 CONFIG = LossConfig(

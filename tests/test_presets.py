@@ -11,9 +11,10 @@ from numpy.testing import assert_allclose
 
 from neuart_jax.config import FIELDS, Config
 from neuart_jax.errors import InputError
-from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.presets import PRESETS, apply_preset, describe_presets, find_preset
 from neuart_jax.resolve import resolve_config
+from neuart_jax.terms import make_terms
 
 RELU = tuple(f"relu{block}_1" for block in range(1, 6))
 STAGES = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")

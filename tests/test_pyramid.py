@@ -117,3 +117,50 @@ def test_pairs_of_a_batch_go_through_all_scales_or_end_on_their_own(pictures):
     alone = stylize(content, style, config, network=network)
     assert_allclose(results[0].image, alone.image, atol=1e-5)
     assert results[0].num_evaluations == alone.num_evaluations
+
+
+def test_a_realistic_stage_comes_last_and_alone(pictures):
+    content, style = (jnp.asarray(picture) for picture in pictures)
+    scales = make_scales(content, (style,), count=2, num_steps=4, coarse_steps=6, realistic_steps=9)
+    assert [(s.num_steps, s.realistic) for s in scales] == [(6, False), (4, False), (9, True)]
+    assert scales[2].content_image.shape == scales[1].content_image.shape
+    throughout = make_scales(content, (style,), count=2, num_steps=4, coarse_steps=6)
+    assert [s.realistic for s in throughout] == [True, True]
+
+
+def test_the_realistic_stage_holds_to_the_contents_edges(pictures):
+    config = CONFIG.replace(scales=1, steps=5, content_weight=0.0)
+    seen = []
+    staged = stylize(
+        *pictures,
+        config.replace(realism_weight=1e4, realism_steps=5),
+        network=NETWORK,
+        callback=seen.append,
+    )
+    assert [p.num_steps for p in seen] == [0, 3, 5, 5, 8, 10]
+    assert ["realism" in p.losses for p in seen] == [False] * 3 + [True] * 3
+    free = seen[3].losses["realism"]
+    assert staged.losses["realism"] < 0.5 * free
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "lbfgs_fixed"])
+def test_a_carried_state_changes_the_first_fine_step(pictures, optimizer):
+    config = CONFIG.replace(optimizer=optimizer, steps=2)
+    fresh, carried = (
+        stylize(*pictures, config.replace(carry_state=carry), network=NETWORK)
+        for carry in (False, True)
+    )
+    assert_allclose(fresh.step_losses[:7], carried.step_losses[:7], rtol=1e-5)
+    assert abs(fresh.step_losses[-2] - carried.step_losses[-2]) > 1e-6
+    assert carried.step_losses[-1] < carried.step_losses[6]
+    assert carried.opt_state is None
+
+
+def test_states_are_carried_in_a_batch_as_alone(pictures):
+    config = CONFIG.replace(carry_state=True)
+    other = [smooth_picture(*picture.shape[:2], seed=9) for picture in pictures]
+    together = stylize_batch(
+        [pictures[0], other[0]], [pictures[1], other[1]], config, network=NETWORK
+    )
+    alone = stylize(*pictures, config, network=NETWORK)
+    assert_allclose(together[0].step_losses, alone.step_losses, rtol=1e-3)

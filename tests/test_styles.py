@@ -8,10 +8,12 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
-from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.objective import make_objective, make_targets
+from neuart_jax.pair import make_pair
 from neuart_jax.resolve import check_sizes, resolve_config
 from neuart_jax.sections import LossConfig
 from neuart_jax.stylize import load_run_network
+from neuart_jax.terms import make_terms
 
 LAYERS = {"shallow": 0.25, "deep": 2.0}
 CONFIG = LossConfig(
@@ -212,12 +214,12 @@ def test_a_named_network_takes_shares_as_well(content_image, style_image):
     assert {"style1", "style2"} < set(result.history[0])
     resolved = resolve_config(config)
     both, other = (
-        load_run_network(resolved, content, pictures)
+        load_run_network(resolved, make_pair(resolved, content, pictures))
         for pictures in (styles, [styles[0], style_image[30:54, :20]])
     )
     assert both.identity["sha256"] != other.identity["sha256"]
     with pytest.raises(InputError, match="the style picture 2 is 1x3 pixels; expected at least 2"):
-        check_sizes(resolved, content, [style_image, style_image[:3, :1]])
+        check_sizes(resolved, make_pair(resolved, content, [style_image, style_image[:3, :1]]))
     with pytest.raises(InputError, match="style_blend has 2 shares.*expected 3 shares"):
         stylize(content, [*styles, style_image], config)
 

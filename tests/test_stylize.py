@@ -19,6 +19,7 @@ from neuart_jax import (
 )
 from neuart_jax.images import fill_resize, save_image
 from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.pair import make_pair
 from neuart_jax.resolve import resolve_config
 from neuart_jax.starts import make_start
 from neuart_jax.stylize import load_run_network
@@ -30,7 +31,8 @@ SHALLOW = Config().replace(
 
 @pytest.fixture(scope="module")
 def network(content_image, style_image):
-    return load_run_network(resolve_config(SHALLOW), content_image, [style_image])
+    config = resolve_config(SHALLOW)
+    return load_run_network(config, make_pair(config, content_image, style_image))
 
 
 def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, network):

@@ -17,6 +17,7 @@ from neuart_jax import Config, InputError, transfer
 from neuart_jax.config import FIELDS
 from neuart_jax.images import load_image, load_metadata, save_image
 from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.pair import make_pair
 from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.resolve import resolve_config
@@ -160,7 +161,7 @@ def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, 
     config = config_for(pictures, tmp_path / "a", steps=1, weights="fitted")
     images = [load_image(pictures / name).image for name in ("photo.png", "painting.png")]
     deeper = resolve_config(config.replace(content_layers="relu2_2"))
-    network = load_run_network(deeper, images[0], images[1:])
+    network = load_run_network(deeper, make_pair(deeper, images[0], images[1:]))
     with caplog.at_level(logging.INFO):
         first = transfer(config, network=network)
         assert not caplog.text

@@ -14,11 +14,13 @@ from neuart_jax.config import Config
 from neuart_jax.decoding import Float32
 from neuart_jax.features import make_feature_fn
 from neuart_jax.images import fill_resize, load_image
-from neuart_jax.objective import Targets, make_objective, make_targets, make_terms
+from neuart_jax.objective import Targets, make_objective, make_targets
+from neuart_jax.pair import make_pair
 from neuart_jax.params.canonical import Weights, flatten, write_safetensors
 from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.step import make_evaluate_fn
 from neuart_jax.stylize import load_run_network, prepare_params
+from neuart_jax.terms import make_terms
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Array, Array]]
 """(images, params, targets) -> (losses float32[batch], gradients like the images)."""
@@ -69,7 +71,7 @@ def write_network(config: Config, path: Path) -> None:
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(config, content, [style])
+    network = load_run_network(config, make_pair(config, content, style))
     params = network.params
     mean, std = (tuple(map(float, np.asarray(each))) for each in (params.mean, params.std))
     variables = {name: np.asarray(array) for name, array in flatten(params.variables).items()}
@@ -92,7 +94,7 @@ def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Pro
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(config, content, [style])
+    network = load_run_network(config, make_pair(config, content, style))
     terms = make_terms(config.losses)
     layers = run_layers(config)
     feature_fn = make_feature_fn(network.module, layers, precision=config.compute.precision)

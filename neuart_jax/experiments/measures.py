@@ -15,10 +15,11 @@ from skimage.metrics import structural_similarity
 
 from neuart_jax.config import Config
 from neuart_jax.features import make_feature_fn
-from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.params.store import Network
 from neuart_jax.resolve import run_layers
 from neuart_jax.sections import LossConfig
+from neuart_jax.terms import make_terms
 
 _NUM_DIRECTIONS = 32
 _NUM_QUANTILES = 2048

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+import numpy as np
+
 from neuart_jax.config import Config
 from neuart_jax.params.store import Network, load_network
 from neuart_jax.resolve import run_layers
@@ -45,11 +47,11 @@ class NetworkPool:
             self._pictures = resolved.images
             self._kept.clear()
         if key not in self._kept:
-            pictures = prepare(resolved)
+            pair = prepare(resolved).pair
             self._kept[key] = load_network(
                 resolved.network,
                 layers=tuple(self._layers[key]),
-                images=[pictures.content.image, *pictures.style_images],
+                images=[np.asarray(image) for image in (pair.content, *pair.styles)],
                 seed=resolved.run.seed,
             )
             logger.info(self._kept[key].message)

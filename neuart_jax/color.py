@@ -1,0 +1,117 @@
+"""Whose colors a picture has: the style's or the content's.
+
+Pictures are float[height, width, 3], sRGB in [0, 1].
+"""
+
+import numpy as np
+import numpy.typing as npt
+from skimage.color import rgb2yiq
+from skimage.exposure import match_histograms as match_channels
+
+Float32 = npt.NDArray[np.float32]
+
+RIDGE = 1e-5
+"""Added to both covariances, as in Gatys et al.'s code: a gray picture's have no inverse."""
+# A gray photograph saved as JPEG has a little color everywhere; as much as the content's would be
+# speckle.
+_MAX_GAIN = 8.0
+
+
+def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
+    """Change a picture's colors by one affine map, so that mean and covariance are another's.
+
+    x -> A (x - m) + m', A = S^-1/2 (S^1/2 S' S^1/2)^1/2 S^-1/2: of all maps with A S A = S' the one
+    that moves colors least.
+
+    Source: Pitie & Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping for
+    example-based colour transfer", equation (10); for style transfer Gatys et al. 2017, arXiv
+    1611.07865, section 5.1.
+    Differs from source: 1e-5 is added to the diagonals of S and S', and no direction of color is
+    stretched more than eightfold, so that gray pictures, too, give a result.
+
+    Args:
+      image: the picture to change.
+      reference: float[height', width', 3], whose colors it gets.
+
+    Returns:
+      float32[height, width, 3] in [0, 1]; what falls outside is clipped.
+    """
+    pixels, mean, root = _statistics(image)
+    _, wanted_mean, wanted_root = _statistics(reference)
+    inverse = np.linalg.inv(root)
+    change = inverse @ _root(root @ wanted_root @ wanted_root @ root) @ inverse
+    gains, axes = np.linalg.eigh((change + change.T) / 2)
+    change = (axes * np.minimum(gains, _MAX_GAIN)) @ axes.T
+    matched = (pixels - mean) @ change + wanted_mean
+    return np.clip(matched, 0, 1).astype(np.float32)
+
+
+def _statistics(image: npt.ArrayLike) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
+    """Return pixels, their mean and the root of their covariance, in float64."""
+    pixels = np.asarray(image, np.float64)
+    flat = pixels.reshape(-1, 3)
+    centered = flat - flat.mean(axis=0)
+    covariance = centered.T @ centered / len(flat) + RIDGE * np.eye(3)
+    return pixels, flat.mean(axis=0), _root(covariance)
+
+
+def _root(matrix: npt.NDArray) -> npt.NDArray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
+    """Change each channel by a growing function, so that its histogram is another picture's.
+
+    Source: Gonzalez & Woods, "Digital image processing", section 3.3; by scikit-image.
+    """
+    matched = match_channels(
+        np.asarray(image, np.float64), np.asarray(reference, np.float64), channel_axis=-1
+    )
+    return np.clip(matched, 0, 1).astype(np.float32)
+
+
+def luminance(image: npt.ArrayLike) -> Float32:
+    """Return a picture's Y = 0.299 R + 0.587 G + 0.114 B in all three channels.
+
+    Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2 (YIQ).
+    """
+    brightness = rgb2yiq(np.asarray(image, np.float64))[..., :1]
+    return np.repeat(np.clip(brightness, 0, 1), 3, axis=-1).astype(np.float32)
+
+
+def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
+    """Return a picture's luminance with the mean and standard deviation of another's.
+
+    Y -> s' / s (Y - m) + m'.
+
+    Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2.
+    """
+    values, wanted = luminance(image), luminance(reference)
+    gain = wanted.std() / max(float(values.std()), RIDGE**0.5)
+    matched = np.clip((values - values.mean()) * gain + wanted.mean(), 0, 1)
+    return matched.astype(np.float32)
+
+
+def put_back_colors(image: npt.ArrayLike, content_image: npt.ArrayLike) -> Float32:
+    """Return the content picture's colors (I, Q) under another picture's luminance (Y).
+
+    Source: as `luminance`; jcjohnson/neural-style's -original_colors does the same in YUV.
+    Differs from source: a color that sRGB doesn't have at its new luminance is made paler, where
+    clipping its channels would change hue and luminance.
+
+    Args:
+      image: gives the luminance.
+      content_image: of the same shape; gives the colors.
+
+    Returns:
+      float32[height, width, 3] in [0, 1].
+    """
+    brightness = luminance(image).astype(np.float64)
+    # Less its luminance a color is linear in I and Q alone.
+    colors = np.asarray(content_image, np.float64) - luminance(content_image)
+    room = np.where(colors > 0, 1 - brightness, brightness)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = np.where(colors == 0, np.inf, room / np.abs(colors))
+    paleness = np.minimum(1, limits.min(axis=-1, keepdims=True))
+    return np.clip(brightness + paleness * colors, 0, 1).astype(np.float32)

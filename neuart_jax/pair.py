@@ -1,0 +1,178 @@
+"""What becomes of a pair of pictures before its run, and of the result after it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import Array
+
+from neuart_jax.affine_smoothing import smooth_affine
+from neuart_jax.color import (
+    luminance,
+    match_covariance,
+    match_histogram,
+    match_luminance,
+    put_back_colors,
+)
+from neuart_jax.config import Config
+from neuart_jax.errors import InputError
+from neuart_jax.pictures import check_image, check_style_images
+from neuart_jax.regions import Regions, match_regions, split_regions
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Masks(NamedTuple):
+    """Pictures whose colors name regions, as `regions.match_regions` reads them.
+
+    Attributes:
+      content: float[height, width, 3], sRGB in [0, 1], of the content picture; None where there
+        is none.
+      styles: one per style picture, or none at all.
+    """
+
+    content: npt.ArrayLike | None = None
+    styles: Sequence[npt.ArrayLike] = ()
+
+
+class Pair(NamedTuple):
+    """A content picture with its styles, ready for a run.
+
+    Attributes:
+      content: as the network gets to see it, float32[height, width, 3], sRGB in [0, 1].
+      styles: likewise, each of its own size.
+      regions: which part of the styles goes where; None where the whole goes everywhere.
+      original: the content picture as it was given.
+    """
+
+    content: Array
+    styles: tuple[Array, ...]
+    regions: Regions | None
+    original: Array
+
+    @property
+    def presence(self) -> tuple[tuple[bool, ...], ...]:
+        """Tell of every region which styles have a part in it; empty without regions."""
+        if self.regions is None:
+            return ()
+        has = [np.any(style > 0, axis=(0, 1)) for style in self.regions.styles]
+        return tuple(tuple(bool(one) for one in region) for region in zip(*has, strict=True))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user: what was decided about regions that didn't match."""
+        return () if self.regions is None else self.regions.notes
+
+
+def make_pair(
+    config: Config,
+    content_image: npt.ArrayLike,
+    style_images: npt.ArrayLike | Sequence[npt.ArrayLike],
+    *,
+    masks: Masks = Masks(),
+    name: str = "the content picture",
+) -> Pair:
+    """Check pictures and masks, and do to them what the configuration wants done before a run.
+
+    Args:
+      config: `style_tile`, `color` and the section `regions`.
+      content_image: float[height, width, 3], sRGB in [0, 1].
+      style_images: one such picture or several, each of its own size.
+      masks: of these pictures.
+      name: what messages call the content picture.
+
+    Raises:
+      InputError: a picture or a mask can't be used.
+    """
+    original = check_image(content_image, name=name)
+    content = np.asarray(original)
+    styles = [np.asarray(style) for style in check_style_images(style_images)]
+    regions = _make_regions(config, content, styles, masks)
+    if config.images.style_tile:
+        styles = [_tile(style, content.shape) for style in styles]
+        if regions is not None:
+            tiled = tuple(_tile(style, content.shape) for style in regions.styles)
+            regions = regions._replace(styles=tiled)
+    seen, styles = _COLORS[config.images.color](content, styles)
+    return Pair(jnp.asarray(seen), tuple(map(jnp.asarray, styles)), regions, original)
+
+
+def finish(config: Config, pair: Pair, image: npt.ArrayLike) -> Float32:
+    """Do to a result, or to a frame on the way, what the configuration wants done after a run.
+
+    Args:
+      config: `color` and `affine_radius`.
+      pair: that the picture was made of.
+      image: float32[height, width, 3], of the content's size.
+
+    Returns:
+      float32 of the same shape, sRGB in [0, 1].
+    """
+    finished = np.clip(np.asarray(image, np.float32), 0, 1)
+    original = np.asarray(pair.original)
+    if config.images.color in ("luminance", "keep"):
+        finished = put_back_colors(finished, original)
+    if config.realism.affine_radius:
+        finished = smooth_affine(finished, original, radius=config.realism.affine_radius)
+    return finished
+
+
+def _make_regions(
+    config: Config, content: Float32, styles: Sequence[Float32], masks: Masks
+) -> Regions | None:
+    automatic = config.regions.auto_masks
+    if automatic and (masks.content is not None or masks.styles):
+        raise InputError(
+            f"auto_masks={automatic} came with masks",
+            expected="masks, or a number of regions to be found",
+            remedy="leave one of the two out",
+        )
+    if automatic:
+        return split_regions(content, styles, count=automatic, seed=config.run.seed)
+    if masks.content is None and not masks.styles:
+        if config.regions.regions:
+            raise InputError(
+                f"regions={','.join(config.regions.regions)} came without a mask",
+                expected="a content mask with these colors",
+                remedy="add --content_mask=FILE",
+            )
+        return None
+    return match_regions(
+        masks.content,
+        masks.styles,
+        content_image=content,
+        style_images=styles,
+        colors=config.regions.regions,
+    )
+
+
+def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:
+    height, width = (max(0, shape[axis] - image.shape[axis]) for axis in (0, 1))
+    return np.pad(image, ((0, height), (0, width), (0, 0)), mode="symmetric")
+
+
+def _style_colors(content: Float32, styles: list[Float32]) -> tuple[Float32, list[Float32]]:
+    return content, styles
+
+
+def _content_colors(
+    content: Float32, styles: list[Float32], *, match: Callable[[Float32, Float32], Float32]
+) -> tuple[Float32, list[Float32]]:
+    return content, [match(style, content) for style in styles]
+
+
+def _no_colors(content: Float32, styles: list[Float32]) -> tuple[Float32, list[Float32]]:
+    return luminance(content), [match_luminance(style, content) for style in styles]
+
+
+_COLORS: dict[str, Callable[[Float32, list[Float32]], tuple[Float32, list[Float32]]]] = {
+    "style": _style_colors,
+    "keep": _style_colors,
+    "match": functools.partial(_content_colors, match=match_covariance),
+    "histogram": functools.partial(_content_colors, match=match_histogram),
+    "luminance": _no_colors,
+}
+"""(content, styles) as they go into the run, by `color`."""
