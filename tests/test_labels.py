@@ -174,6 +174,21 @@ def test_shades_of_one_label_are_one():
     noisy = np.clip(mask + rng.integers(-3, 4, mask.shape) / 255, 0, 1).astype(np.float32)
     memberships = in_order(*read(noisy), NAMES)
     assert np.abs(memberships - coverage).mean() < 0.003
+
+
+@pytest.mark.parametrize("other", ["110", "116", "124", "131"])
+def test_near_shades_are_one_label(other):
+    mask = np.zeros((60, 60, 3), np.float32)
+    mask[:, :20] = 100 / 255
+    mask[:, 20:40] = parse_color(other) / 255
+    names, memberships = read(mask)
+    assert len(names) == 2
+    np.testing.assert_array_equal(memberships.max(axis=-1), 1)
+    np.testing.assert_array_equal(memberships.sum(axis=(0, 1)), [2400, 1200])
+
+
+def test_shade_of_a_large_label_is_no_label():
+    mask, _ = draw()
     patched = mask.copy()
     patched[84:, :40] = (250 / 255, 235 / 255, 240 / 255)
     assert sorted(read(patched)[0]) == sorted(NAMES)
@@ -210,9 +225,9 @@ def test_thin_line_of_a_label_that_is_elsewhere():
     mask = np.ones((60, 60, 3), np.float32)
     mask[:, :20] = (0, 0, 1)
     mask[:10] = (1, 0, 0)
-    mask[30:32, 40:] = (1, 0, 0)
+    mask[40:42, 24:] = (1, 0, 0)
     memberships = in_order(*read(mask), ("white", "red", "blue"))
-    assert memberships[30:32, 45:, 1].min() > 0.99
+    assert memberships[40:42, 24:, 1].min() > 0.99
 
 
 def test_speck_goes_to_its_surroundings():
@@ -243,6 +258,15 @@ def test_named_colors_in_their_order():
     assert names == ["magenta", "blue", "red", "white"]
     free = in_order(*read(mask), names)
     np.testing.assert_allclose(memberships, free, atol=0.02)
+
+
+def test_edge_leads_to_the_color_that_was_painted():
+    """What was named red is a bit duller; an edge goes all the way to that."""
+    coverage = draw(names=NAMES)[1]
+    mask = paint(coverage, ("white", "#e61414", "blue", "magenta"))
+    memberships = read(mask, colors=NAMES)[1]
+    pairs = ndimage.maximum_filter(coverage > 0, (7, 7, 1)).sum(axis=-1) <= 2
+    assert np.abs(memberships - coverage)[pairs].max() < 0.05
 
 
 def test_named_color_that_is_not_there():

@@ -106,6 +106,12 @@ def test_labels_of_one_mask_are_never_joined():
     assert regions.styles[0][0, -1].tolist() == regions.content[0, -1].tolist() == [0, 1]
 
 
+def test_two_labels_near_one_of_a_style():
+    regions = match(stripes("80", "80", "120"), [stripes("100")])
+    assert regions.names == ("gray 100",)
+    assert len(regions.notes) == 1 and "region gray 120 is in no style mask" in regions.notes[0]
+
+
 def test_orphan_takes_the_style_whose_colors_are_nearest():
     """The content is dull and the style vivid, so colors are measured in their own pictures."""
     content_mask = stripes("red", "red", "red", "blue", "blue", "yellow")

@@ -210,8 +210,8 @@ def _find_shades(levels: Float32) -> Float32:
     """Find the colors of solid areas: float32[shades, 3] in levels, largest first.
 
     A shade is a peak of the histogram of all pixels whose neighbors are like them. On edges
-    neighbors differ; along a wide ramp they don't, but its colors are no peak: as many lie just
-    outside the 3 bins of a peak as inside.
+    neighbors differ. Along a wide ramp they don't, but a ramp goes on: it is no peak that has a
+    third as many pixels in both of the next two shells of bins.
     """
     spread = ndimage.maximum_filter(levels, (3, 3, 1)) - ndimage.minimum_filter(levels, (3, 3, 1))
     solid = levels[_distance(spread, np.zeros((1, 3)))[..., 0] <= 2 * SHADE]
@@ -219,9 +219,12 @@ def _find_shades(levels: Float32) -> Float32:
     counts = _count(bins)
     counts_of_all = _count(_bin(levels.reshape(-1, 3)))
     smallest = counts_of_all.sum() * SMALLEST_SHARE
-    inner = np.rint(ndimage.uniform_filter(counts, 3, mode="constant") * 3**3)
-    outer = np.rint(ndimage.uniform_filter(counts, 7, mode="constant") * 7**3) - inner
-    is_peak = (inner >= 2 * outer) & (inner >= max(1, smallest / 4))
+    within = [
+        np.rint(ndimage.uniform_filter(counts, side, mode="constant") * side**3)
+        for side in (3, 5, 7)
+    ]
+    inner, gap = within[0], np.minimum(within[1] - within[0], within[2] - within[1])
+    is_peak = (inner >= 3 * gap) & (inner >= max(1, smallest / 4))
     # Bins beside a lone full one have its sum too; the full one itself is meant.
     heights = is_peak * (inner + counts / (counts.sum() + 1))
     found: list[tuple[float, Float32]] = []

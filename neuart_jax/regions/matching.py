@@ -248,7 +248,7 @@ def _pair(
     content = content[..., used]
     return Regions(
         tuple(name for name, use in zip(names, used, strict=True) if use),
-        content / content.sum(axis=-1, keepdims=True),
+        content,
         tuple(stack[..., used] for stack in stacks[1:]),
         tuple(notes),
     )
