@@ -8,15 +8,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.config import LossConfig
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, Features
-from neuart_jax.losses import CONTENT_LOSSES, STYLE_LOSSES, TV_LOSSES, smooth
+from neuart_jax.losses import CONTENT_LOSSES, TV_LOSSES, smooth
 from neuart_jax.settings import LayerWeights
+from neuart_jax.style_losses import STYLE_LOSSES, blend_statistics
 
 LossTerms = dict[str, Array]
 """Each term's loss before its coefficient, and their weighted sum as "total"."""
@@ -176,7 +176,7 @@ def style_term(
     Args:
       weight: coefficient.
       layer_weights: layers with their w_l.
-      formula: key of `losses.STYLE_LOSSES`.
+      formula: key of `style_losses.STYLE_LOSSES`.
       smoothing: of the features.
       shares: of each style's statistics in the target. A style with the share 0 has no part in
         it, not even as an input.
@@ -192,14 +192,11 @@ def style_term(
 
         def find_statistic(index: int, layer: str) -> Any:
             features = inputs.style_features[index][layer]
-            return statistic(smoothing(features, temperatures[layer]))
+            return statistic(smoothing(features, temperatures[layer]), None)
 
         def blend(layer: str) -> Any:
             parts = [find_statistic(index, layer) for index in used]
-            weights = [jnp.float32(shares[index]) for index in used]
-            return jax.tree.map(
-                lambda *values: sum(w * v for w, v in zip(weights, values, strict=True)), *parts
-            )
+            return blend_statistics(parts, [jnp.float32(shares[index]) for index in used])
 
         statistics = {layer: blend(layer) for layer in layers}
         return statistics, temperatures, _weight_arrays(layer_weights)
@@ -208,9 +205,8 @@ def style_term(
         statistics, temperatures, weights = target
         losses = {}
         for layer in layers:
-            height, width, _ = features[layer].shape
-            found = statistic(smoothing(features[layer], temperatures[layer]))
-            losses[layer] = compare(found, statistics[layer], height * width)
+            smoothed = smoothing(features[layer], temperatures[layer])
+            losses[layer] = compare(smoothed, None, statistics[layer])
         return _weighted_sum(losses, weights)
 
     return Term(

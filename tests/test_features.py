@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 
 from neuart_jax import Config
 from neuart_jax.features import make_feature_fn, resolve_precision
-from neuart_jax.losses import gram_matrix
 from neuart_jax.objective import make_objective, make_targets, make_terms
+from neuart_jax.style_losses import gram_matrix
 from neuart_jax.stylize import load_run_network, resolve_config, run_layers
 
 LAYERS = {
