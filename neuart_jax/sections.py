@@ -182,7 +182,11 @@ class LossConfig(Section):
         "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; sum = sum (G/M-A/M)^2; "
         "half_sum = 1/2 sum (G-A)^2; mean_elements = mean (G/NM-A/NM)^2; "
         "relative = sum (G/M-A/M)^2 / sum (A/M)^2; wasserstein = squared Wasserstein-2 distance of "
-        "normal distributions over N, relative_wasserstein = over the style's energy",
+        "normal distributions over N, relative_wasserstein = over the style's energy; for the "
+        "means m, m' and standard deviations s, s' of channels: mean_std = mean (m-m')^2 + "
+        "(s-s')^2; for features F and P: sliced_wasserstein = mean over directions v of "
+        "(sort(Fv)-sort(Pv))^2, histogram = mean over channels of (sort(F)-sort(P))^2; "
+        "relative_mean_std, relative_sliced_wasserstein, relative_histogram = over mean P^2",
         choices=(
             "relative",
             "mean",
@@ -192,6 +196,12 @@ class LossConfig(Section):
             "mean_elements",
             "wasserstein",
             "relative_wasserstein",
+            "mean_std",
+            "relative_mean_std",
+            "sliced_wasserstein",
+            "relative_sliced_wasserstein",
+            "histogram",
+            "relative_histogram",
         ),
     )
     smoothing: str = option(

@@ -1,6 +1,7 @@
 """The formulas once more, in slow and literal numpy: what the package is compared with."""
 
 import numpy as np
+import scipy.linalg
 
 
 def gram(features: np.ndarray) -> np.ndarray:
@@ -102,6 +103,117 @@ STYLE_LOSSES = {
 
 def _positions(features: np.ndarray) -> int:
     return features.shape[0] * features.shape[1]
+
+
+def weighted_gram(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """G_ij = sum_k w_k F_ik F_jk."""
+    return sum(
+        weights[y, x] * np.outer(features[y, x], features[y, x])
+        for y in range(features.shape[0])
+        for x in range(features.shape[1])
+    )
+
+
+def moments(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the channels."""
+    positions = features.reshape(-1, features.shape[-1])
+    mean = np.average(positions, axis=0, weights=weights.ravel())
+    return mean, np.atleast_2d(np.cov(positions.T, aweights=weights.ravel(), ddof=0))
+
+
+def nodes(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a quantile function: middles of the shares, and the values sorted."""
+    values, weights = values[weights > 0], weights[weights > 0]
+    order = np.argsort(values)
+    ordered = weights[order] / np.sum(weights)
+    return np.cumsum(ordered) - ordered / 2, values[order]
+
+
+def quantiles(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As many equally spaced levels as there are positions, and the quantiles there."""
+    levels = (np.arange(len(values)) + 0.5) / len(values)
+    return levels, np.interp(levels, *nodes(values, weights))
+
+
+def _distance_along_line(
+    x: np.ndarray, weights: np.ndarray, y: np.ndarray, target_weights: np.ndarray
+) -> float:
+    levels, ordered = nodes(x, weights)
+    matched = np.interp(levels, *quantiles(y, target_weights))
+    own = weights[weights > 0][np.argsort(x[weights > 0])]
+    return float(np.average((ordered - matched) ** 2, weights=own))
+
+
+def _distance_along_lines(
+    f: np.ndarray, w: np.ndarray, p: np.ndarray, v: np.ndarray, directions: np.ndarray
+) -> float:
+    rows = [
+        _distance_along_line(
+            f.reshape(-1, f.shape[-1]) @ direction,
+            w.ravel(),
+            p.reshape(-1, p.shape[-1]) @ direction,
+            v.ravel(),
+        )
+        for direction in directions
+    ]
+    return float(np.mean(rows))
+
+
+def _energy_along_lines(p: np.ndarray, v: np.ndarray, directions: np.ndarray) -> float:
+    rows = [
+        np.mean(quantiles(p.reshape(-1, p.shape[-1]) @ direction, v.ravel())[1] ** 2)
+        for direction in directions
+    ]
+    return float(np.mean(rows))
+
+
+def _moment_distance(f: np.ndarray, w: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
+    (mean, covariance), (target_mean, target_covariance) = moments(f, w), moments(p, v)
+    deviations = np.sqrt(np.diag(covariance)) - np.sqrt(np.diag(target_covariance))
+    return float(np.sum((mean - target_mean) ** 2 + deviations**2))
+
+
+def _moment_energy(p: np.ndarray, v: np.ndarray) -> float:
+    mean, covariance = moments(p, v)
+    return float(np.sum(mean**2) + np.trace(covariance))
+
+
+def _gaussian_distance(f: np.ndarray, w: np.ndarray, p: np.ndarray, v: np.ndarray) -> float:
+    """Dowson & Landau 1982, with 1e-4 of the style's mean variance on both diagonals."""
+    (mean, covariance), (target_mean, target_covariance) = moments(f, w), moments(p, v)
+    ridge = 1e-4 * np.mean(np.diag(target_covariance)) * np.eye(len(mean))
+    covariance, target_covariance = covariance + ridge, target_covariance + ridge
+    root = scipy.linalg.sqrtm(target_covariance)
+    cross = scipy.linalg.sqrtm(root @ covariance @ root)
+    traces = np.trace(covariance + target_covariance - 2 * cross).real
+    return float(np.sum((mean - target_mean) ** 2) + traces)
+
+
+def _channels(f: np.ndarray) -> np.ndarray:
+    return np.eye(f.shape[-1])
+
+
+DISTRIBUTION_LOSSES = {
+    # crowsonkb/style-transfer-pytorch
+    "wasserstein": lambda f, w, p, v, d: _gaussian_distance(f, w, p, v) / f.shape[-1],
+    "relative_wasserstein": lambda f, w, p, v, d: (
+        _gaussian_distance(f, w, p, v) / _moment_energy(p, v)
+    ),
+    # Li, Wang, Liu & Hou 2017
+    "mean_std": lambda f, w, p, v, d: _moment_distance(f, w, p, v) / f.shape[-1],
+    "relative_mean_std": lambda f, w, p, v, d: _moment_distance(f, w, p, v) / _moment_energy(p, v),
+    # Heitz et al. 2021
+    "sliced_wasserstein": _distance_along_lines,
+    "relative_sliced_wasserstein": lambda f, w, p, v, d: (
+        _distance_along_lines(f, w, p, v, d) / _energy_along_lines(p, v, d)
+    ),
+    # Risser et al. 2017: a channel is what the direction of its axis sees.
+    "histogram": lambda f, w, p, v, d: _distance_along_lines(f, w, p, v, _channels(f)),
+    "relative_histogram": lambda f, w, p, v, d: (
+        _distance_along_lines(f, w, p, v, _channels(f)) / _energy_along_lines(p, v, _channels(f))
+    ),
+}
+"""(features, weights, a style's features, their weights, directions) -> loss of one layer."""
 
 
 def adam(
