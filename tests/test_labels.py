@@ -210,6 +210,17 @@ def test_ramp_between_solid_ends_is_linear():
     np.testing.assert_allclose(memberships[0, inner, 1], ramp[inner], atol=1e-5)
 
 
+@pytest.mark.parametrize("ends", [(0.05, 0.95), (0, 1), (0, 0.7), (0.4, 0.9)])
+@pytest.mark.parametrize("width", [40, 110, 256, 700])
+def test_gradient_has_no_labels(ends, width):
+    ramp = np.linspace(*ends, width)
+    mask = np.tile(ramp[:, None], (16, 1, 3)).astype(np.float32)
+    with pytest.raises(InputError, match="the mask has no solid areas"):
+        read(mask)
+    with pytest.raises(InputError, match="the mask has no solid areas"):
+        read(mask * np.array([1, 0.5, 0], np.float32) + np.array([0, 0, 0.2], np.float32))
+
+
 def test_gradient_needs_names():
     ramp = np.linspace(0.05, 0.95, 256)
     mask = np.tile(ramp[:, None], (16, 1, 3)).astype(np.float32)

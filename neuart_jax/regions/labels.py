@@ -210,8 +210,9 @@ def _find_shades(levels: Float32) -> Float32:
     """Find the colors of solid areas: float32[shades, 3] in levels, largest first.
 
     A shade is a peak of the histogram of all pixels whose neighbors are like them. On edges
-    neighbors differ. Along a wide ramp they don't, but a ramp goes on: it is no peak that has a
-    third as many pixels in both of the next two shells of bins.
+    neighbors differ. Along a wide ramp they don't, but a ramp goes on: what has a sixth as
+    many pixels in each of the next two shells of bins is no peak. (At a ramp's end 3 bins are
+    inside and 1 in each shell; they may hold 2 columns of pixels each and those 1.)
     """
     spread = ndimage.maximum_filter(levels, (3, 3, 1)) - ndimage.minimum_filter(levels, (3, 3, 1))
     solid = levels[_distance(spread, np.zeros((1, 3)))[..., 0] <= 2 * SHADE]
@@ -224,7 +225,7 @@ def _find_shades(levels: Float32) -> Float32:
         for side in (3, 5, 7)
     ]
     inner, gap = within[0], np.minimum(within[1] - within[0], within[2] - within[1])
-    is_peak = (inner >= 3 * gap) & (inner >= max(1, smallest / 4))
+    is_peak = (inner > 6 * gap) & (inner >= max(1, smallest / 4))
     # Bins beside a lone full one have its sum too; the full one itself is meant.
     heights = is_peak * (inner + counts / (counts.sum() + 1))
     found: list[tuple[float, Float32]] = []

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.cluster.vq import ClusterError, kmeans2
+from scipy.spatial.distance import cdist
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 
@@ -27,7 +28,9 @@ orange sky; with more of height or less of color, pictures fall into bands."""
 SMALLEST_ISLAND = 0.01
 """Of a picture's pixels, below which a connected part goes to what surrounds it."""
 
-_SURROUNDINGS = 0.02
+_NEAR = 0.04
+"""Of a picture's longer side: the distance at which superpixels that look alike are averaged."""
+
 _NUM_STARTS = 8
 
 
@@ -37,9 +40,10 @@ def find_regions(
     """Split several pictures into the same regions, by what is alike in them.
 
     SLIC superpixels of all pictures are clustered together by k-means. A superpixel is described
-    by its CIELAB color, half of it its surroundings', its height in the picture and its texture
-    (local contrast of lightness), each but the height measured in standard deviations of its own
-    picture: a photograph's dark part goes with a painting's dark part.
+    by its CIELAB color, its texture (the logarithm of lightness' standard deviation in it) and its
+    height in the picture. Color and texture are measured in standard deviations of its own picture,
+    so that a photograph's dark part goes with a painting's dark part, and averaged over the
+    superpixels around it that look alike, as a bilateral filter does.
 
     Source: superpixels by Achanta et al. 2012, "SLIC superpixels compared to state-of-the-art
     superpixel methods"; k-means++ by Arthur and Vassilvitskii 2007.
@@ -103,24 +107,33 @@ def standardize_colors(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def _describe(image: Float32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Cut a picture into superpixels, int64[height, width], with features, float64[number, 5]."""
     segments = slic(image, n_segments=NUM_SUPERPIXELS, compactness=10, sigma=1, start_label=0)
-    lab = standardize_colors(image) * [LIGHTNESS_WEIGHT, COLOR_WEIGHT, COLOR_WEIGHT]
-    sigma = _SURROUNDINGS * max(image.shape[:2])
-    color = (lab + ndimage.gaussian_filter(lab, (sigma, sigma, 0))) / 2
-    height = (np.arange(len(image)) + 0.5) / len(image) - 0.5
-    height = np.broadcast_to(height[:, None] * np.sqrt(12), segments.shape)
-    texture = _texture(rgb2lab(image)[..., 0])
-    maps = [*np.moveaxis(color, -1, 0), HEIGHT_WEIGHT * height, TEXTURE_WEIGHT * texture]
     areas = np.bincount(segments.ravel())
-    means = [np.bincount(segments.ravel(), each.ravel()) / areas for each in maps]
-    return segments, np.stack(means, axis=1)
 
+    def average(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        spread_out = np.broadcast_to(values, segments.shape)
+        return np.bincount(segments.ravel(), spread_out.ravel()) / areas
 
-def _texture(lightness: Float32) -> npt.NDArray[np.float64]:
-    lightness = lightness.astype(np.float64) - lightness.mean()  # so that squares keep digits
-    mean = ndimage.uniform_filter(lightness, 11)
-    variance = ndimage.uniform_filter(lightness**2, 11) - mean**2
-    texture = np.log1p(np.sqrt(np.maximum(variance, 0)))
-    return (texture - texture.mean()) / max(texture.std(), 0.1)
+    weights = (LIGHTNESS_WEIGHT, COLOR_WEIGHT, COLOR_WEIGHT)
+    lab = np.moveaxis(standardize_colors(image) * weights, -1, 0)
+    colors = np.stack([average(channel) for channel in lab], axis=1)
+    # Inside superpixels, which end at edges: a window would reach from a roof into the sky.
+    lightness = rgb2lab(image)[..., 0].astype(np.float64)
+    deviations = (lightness - average(lightness)[segments]) ** 2
+    texture = np.log1p(np.sqrt(average(deviations)))
+    height, width = segments.shape
+    rows = average((np.arange(height)[:, None] + 0.5) / height)
+    columns = average((np.arange(width) + 0.5) / width)
+    places = np.stack([rows * height, columns * width], axis=1) / (_NEAR * max(height, width))
+    alike = np.exp(
+        -cdist(places, places, "sqeuclidean") / 2 - cdist(colors, colors, "sqeuclidean") / 2
+    )
+    alike /= alike.sum(axis=1, keepdims=True)
+    texture = alike @ texture
+    texture -= np.average(texture, weights=areas)
+    texture /= max(np.sqrt(np.average(texture**2, weights=areas)), 0.1)
+    vertical = (rows - 0.5) * np.sqrt(12)  # the deviation of what is uniform in [0, 1]
+    features = [*(alike @ colors).T, HEIGHT_WEIGHT * vertical, TEXTURE_WEIGHT * texture]
+    return segments, np.stack(features, axis=1)
 
 
 def _cluster(features: npt.NDArray[np.float64], count: int, seed: int) -> npt.NDArray[np.int64]:
