@@ -20,7 +20,7 @@ from neuart_jax.color import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.pictures import check_image, check_style_images
-from neuart_jax.regions import Regions, match_regions, split_regions
+from neuart_jax.regions.matching import Regions, match_regions, split_regions
 
 Float32 = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from neuart_jax.models import check_image_size, find_architecture, resolve_layer
 from neuart_jax.objective import all_layers
 from neuart_jax.pair import Pair
 from neuart_jax.pictures import style_names
-from neuart_jax.regions import check_regions
+from neuart_jax.regions.memberships import check_regions
 from neuart_jax.sections import MODEL_SETTINGS
 from neuart_jax.settings import LayerWeights, parse_layer_weights
 from neuart_jax.terms import make_terms

@@ -49,7 +49,7 @@ from neuart_jax.optimizers import make_optimizer
 from neuart_jax.pair import Masks, Pair, finish, make_pair
 from neuart_jax.params.store import Network, load_network
 from neuart_jax.pyramid import Earlier, Scale, make_scales, run_scales
-from neuart_jax.regions import memberships_at
+from neuart_jax.regions.memberships import memberships_at
 from neuart_jax.resolve import check_sizes, resolve_config, run_layers
 from neuart_jax.sections import LossConfig, OptimizerConfig, RealismConfig
 from neuart_jax.settings import LayerWeights, nearest

@@ -10,7 +10,7 @@ from absl import flags
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
 from neuart_jax.experiments import layer_grid
-from neuart_jax.experiments.layer_grid import read_ratios
+from neuart_jax.experiments.number_lists import read_numbers
 from neuart_jax.record import Record
 
 _RATIOS = flags.DEFINE_string(
@@ -23,7 +23,8 @@ _RATIOS = flags.DEFINE_string(
 
 def run(config: Config, record: Record | None) -> int:
     """Run the experiment and say where its contact sheet is."""
-    print(layer_grid(config, ratios=read_ratios(_RATIOS.value)).sheet_path)
+    ratios = read_numbers(_RATIOS.value, flag="ratios", example="1e-5,1e-4")
+    print(layer_grid(config, ratios=ratios).sheet_path)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from neuart_jax.experiments.compare_models import compare_models
 from neuart_jax.experiments.evaluate import evaluate
+from neuart_jax.experiments.interpolate import interpolate
 from neuart_jax.experiments.layer_grid import layer_grid
 from neuart_jax.experiments.pairs import Pair, find_pairs, make_pairs, read_pairs
 from neuart_jax.experiments.reconstruct import reconstruct
@@ -13,6 +14,7 @@ __all__ = [
     "compare_models",
     "evaluate",
     "find_pairs",
+    "interpolate",
     "layer_grid",
     "make_pairs",
     "read_pairs",

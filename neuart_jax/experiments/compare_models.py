@@ -46,6 +46,8 @@ PHOTOGRAPH = "(photograph)"
 """What stands for the content picture itself in the table: the least that any variant must beat."""
 
 _PRESET = "preset"
+# What makes two pictures comparable.
+_COMMON = {"content", "style", "size", "enlarge"}
 
 
 class Variant(NamedTuple):
@@ -86,7 +88,7 @@ def parse_variant(text: str, config: Config) -> Variant:
         # A comparison of sizes would be another experiment.
         config = apply_preset(settings.pop(_PRESET), config).replace(**sizes)
     for key in settings:
-        if key in FIELDS and FIELDS[key].section in ("images", "output"):
+        if key in _COMMON or (key in FIELDS and FIELDS[key].section == "output"):
             raise InputError(
                 f"--variant={text!r} sets {key}",
                 expected="settings of the network, the losses, the optimizer or the run",

@@ -1,6 +1,5 @@
 """Growing sets of style layers against the balance of content and style."""
 
-import math
 from collections.abc import Sequence
 
 from neuart_jax.config import Config
@@ -9,6 +8,7 @@ from neuart_jax.experiments.cells import Cell, run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.layer_sets import grow_layers, name_layers
 from neuart_jax.experiments.networks import NetworkPool
+from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.experiments.tables import format_value
 from neuart_jax.resolve import resolve_config
@@ -43,7 +43,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
             remedy="change them, or leave them out",
         )
     ratios = tuple(ratios) or tuple(content_weight / style_weight * f for f in DEFAULT_FACTORS)
-    written = [_write_ratio(ratio) for ratio in ratios]
+    written = [write_number(ratio) for ratio in ratios]
     if len(set(written)) < len(written):
         raise InputError(
             f"--ratios={','.join(written)} has a ratio twice",
@@ -54,7 +54,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     places = [(layers, ratio) for layers in style_sets for ratio in ratios]
     cells = [
         Cell(
-            f"{name_layers(layers)}_{_write_ratio(ratio)}",
+            f"{name_layers(layers)}_{write_number(ratio)}",
             config.replace(style_layers=layers, content_weight=ratio * style_weight),
         )
         for layers, ratio in places
@@ -84,7 +84,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     sheet = make_contact_sheet(
         [tiles[i : i + num_columns] for i in range(0, len(tiles), num_columns)] + [originals],
         row_labels=[*map(name_layers, style_sets), "originals"],
-        column_labels=[f"α/β = {_write_ratio(ratio)}" for ratio in ratios]
+        column_labels=[f"α/β = {write_number(ratio)}" for ratio in ratios]
         + [""] * (len(originals) - num_columns),
         title=f"{config.network.model}: style layers (rows) and content / style weight (columns)",
     )
@@ -97,26 +97,3 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
         sheet=sheet,
         facts={"ratios": list(ratios)},
     )
-
-
-def read_ratios(text: str) -> tuple[float, ...]:
-    """Read ratios as they are written on a command line, such as 1e-5,1e-4.
-
-    Raises:
-      InputError: one of them is not a finite number of at least 0.
-    """
-    try:
-        ratios = tuple(float(entry) for entry in text.split(",") if entry.strip())
-    except ValueError:
-        ratios = (math.nan,)
-    if not all(math.isfinite(ratio) and ratio >= 0 for ratio in ratios):
-        raise InputError(
-            f"--ratios={text}",
-            expected="finite numbers of at least 0 with commas between them",
-            remedy="write --ratios=1e-5,1e-4, say",
-        )
-    return ratios
-
-
-def _write_ratio(ratio: float) -> str:
-    return f"{ratio:.3g}"

@@ -1,0 +1,36 @@
+"""Paint with mixtures of two styles (columns) and degrees of stylization (rows).
+
+  python scripts/interpolate.py --content=PHOTO --style=ONE --style=OTHER [--flags]
+  python scripts/interpolate.py --content=PHOTO --style=PAINTING --stylizations=0.25,0.5,0.75,1
+
+Finished cells below --output are not made again.
+"""
+
+from absl import flags
+
+from neuart_jax.command_line import run_command
+from neuart_jax.config import Config
+from neuart_jax.experiments import interpolate
+from neuart_jax.experiments.number_lists import read_numbers
+from neuart_jax.record import Record
+
+_SHARES = flags.DEFINE_string(
+    "shares", "0,0.25,0.5,0.75,1", "shares of the second style, from 0 to 1, with commas between"
+)
+_STYLIZATIONS = flags.DEFINE_string(
+    "stylizations", "1", "degrees of stylization, from 0 to 1, with commas between"
+)
+
+
+def run(config: Config, record: Record | None) -> int:
+    """Run the experiment and say where its contact sheet is."""
+    shares = read_numbers(_SHARES.value, flag="shares", example="0,0.5,1", at_most=1)
+    stylizations = read_numbers(
+        _STYLIZATIONS.value, flag="stylizations", example="0.5,1", at_most=1
+    )
+    print(interpolate(config, shares=shares, stylizations=stylizations).sheet_path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(run, usage=__doc__)
