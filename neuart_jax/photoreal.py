@@ -43,10 +43,10 @@ def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGui
 
     Source: Levin, Lischinski & Weiss 2008, "A closed-form solution to natural image matting", IEEE
     TPAMI 30(2), equation (12), whose L_ij is -W_ij where i is not j.
-    Differs from source: no inverse. The colors' differences D to their mean are made orthonormal, D
-    R^-1 = Q, so that W_ij = sum_k 1/9 + Q_i . Q_j. Where colors lie on a line, as in every window
-    of a gray photograph, numbers in the inverse are as large as 1 / epsilon, and float32 can't hold
-    them well enough; those in Q are at most 1.
+    Differs from source: no inverse. A matrix of the nine I_i - m_k above sqrt(epsilon) times the
+    identity has the orthonormal columns Q, with which W_ij = sum_k (1/9 + Q_i . Q_j). Where colors
+    lie on a line, as in every window of a gray photograph, numbers in the inverse are as large as
+    9 / epsilon, too large for float32 to hold them well enough; those in Q are at most 1.
 
     Args:
       guide_image: I, float32[height, width, 3], sRGB in [0, 1].
@@ -71,7 +71,7 @@ def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGui
         return AffineGuide(jnp.zeros((len(_OFFSETS), height, width), dtype))
     differences = _differences(guide_image.astype(dtype))
     ridge = epsilon**0.5 * jnp.eye(channels, dtype=dtype)[None, :, :, None]
-    ridge = jnp.broadcast_to(ridge, (height - 2, channels, channels, width - 2))
+    ridge = jnp.broadcast_to(ridge, (*differences.shape[:2], channels, differences.shape[3]))
     basis = _orthonormalize(jnp.concatenate([differences, ridge], axis=2))
     maps = []
     for y, x in _OFFSETS:
@@ -80,7 +80,9 @@ def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGui
             if (top + y, left + x) in _WINDOW:
                 second = _WINDOW.index((top + y, left + x))
                 products = jnp.sum(basis[:, :, first] * basis[:, :, second], axis=1)
-                total += jnp.pad(products + 1 / _PIXELS, ((top, 2 - top), (left, 2 - left)))
+                total += jnp.pad(
+                    products + 1 / _PIXELS, ((top, _MARGIN - top), (left, _MARGIN - left))
+                )
         maps.append(total)
     return AffineGuide(jnp.stack(maps))
 
@@ -106,8 +108,17 @@ def affine_energy(image: Array, guide: AffineGuide) -> Array:
     Returns:
       float32[], never negative; 0 for pictures without a window. An affine change of all the
       guide's colors costs at most epsilon |a|^2.
+
+    Raises:
+      InputError: when the sizes differ.
     """
     height, width, channels = image.shape
+    if guide.affinities.shape[1:] != (height, width):
+        raise InputError(
+            f"an image of {height} x {width} came with a guide of shape {guide.affinities.shape}",
+            expected=f"one of a picture of the same size, (12, {height}, {width})",
+            remedy="make the guide of a picture scaled to the image's size",
+        )
     if not _num_windows(height, width):
         return jnp.zeros(())
     planes = jnp.moveaxis(image, -1, 0).astype(jnp.promote_types(image.dtype, jnp.float32))
@@ -123,8 +134,9 @@ def _differences(colors: Array) -> Array:
     """Return float[rows, channels, 9, columns]: what colors differ by from their window's mean.
 
     Differences to the center come first. They are exact between similar numbers, where those to a
-    rounded mean would be as coarse as the numbers themselves. Columns are last, and what is summed
-    over in the middle, because that is fastest on a CPU, by 20 times.
+    rounded mean would be as coarse as the numbers themselves: a gain of three digits where contrast
+    is low. Columns are last, and what is summed over comes before them, because on a CPU that takes
+    a twentieth of the time that it takes with what is summed over first.
     """
     height, width, _ = colors.shape
     rows = jnp.moveaxis(colors, -1, 1)
@@ -137,14 +149,13 @@ def _differences(colors: Array) -> Array:
 def _orthonormalize(vectors: Array) -> Array:
     """Make float[rows, vectors, elements, columns] orthonormal, in order.
 
-    Source: Bjorck 1967, "Solving linear least squares problems by Gram-Schmidt orthogonalization":
-    the modified method, here twice for each vector, without which nearly parallel ones would be
-    orthogonal in few digits.
+    Source: Bjorck 1967, "Solving linear least squares problems by Gram-Schmidt orthogonalization",
+    the modified method. A second pass over each vector gains no more than half a digit here.
     """
     basis: list[Array] = []
     for index in range(vectors.shape[1]):
         vector = vectors[:, index]
-        for unit in basis * 2:
+        for unit in basis:
             vector = vector - unit * jnp.sum(unit * vector, axis=1, keepdims=True)
         basis.append(vector / jnp.sqrt(jnp.sum(jnp.square(vector), axis=1, keepdims=True)))
     return jnp.stack(basis, axis=1)
@@ -162,9 +173,7 @@ def _quadratic_form(colors: Array, affinities: Array) -> Array:
 
 def _quadratic_form_forward(colors: Array, affinities: Array) -> tuple[Array, tuple[Array, Array]]:
     product = _multiply_by_laplacian(colors, affinities)
-    # L has no use for the mean, and without it fewer digits cancel.
-    centered = colors - jnp.mean(colors, axis=(1, 2), keepdims=True)
-    value = jnp.vdot(centered, product, precision=jax.lax.Precision.HIGHEST)
+    value = jnp.vdot(colors, product, precision=jax.lax.Precision.HIGHEST)
     # Rounding can leave it just below zero where the image is an affine function of the guide.
     return jnp.maximum(value, 0), (colors, product)
 

@@ -145,6 +145,16 @@ def test_float32_is_enough(name, noise):
     assert_allclose(ours, gradient, atol=1e-3)
 
 
+def test_float32_is_exact_where_contrast_is_low():
+    """Not as coarse as colors are: 0.9 is known to 6e-8, and its difference to 0.9001 is too."""
+    guide = np.float32(0.9) + np.float32(1e-3) * photograph().astype(np.float32)
+    image = np.random.default_rng(0).random(guide.shape).astype(np.float32)
+    energy, gradient = least_squares(image.astype(np.float64), guide.astype(np.float64))
+    value, ours = value_and_gradient(image, make_guide(guide))
+    assert_allclose(value, energy, rtol=1e-6)
+    assert_allclose(ours, gradient, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_affine_change_of_colors_is_free(name):
     """But for epsilon |a|^2, of which a flat window needs none."""
@@ -247,7 +257,9 @@ def test_a_batch_is_its_single_pictures():
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype):
     picture, image = photograph().astype(np.float32), jnp.asarray(PICTURES["noise"](), dtype)
-    assert jax.eval_shape(make_affine_guide, image).affinities.dtype == jnp.float32
+    guide = make_guide(image)
+    assert guide.affinities.dtype == jnp.float32
+    assert_allclose(guide.affinities, make_guide(image.astype(jnp.float32)).affinities, atol=1e-5)
     value, gradient = value_and_gradient(image, make_guide(picture))
     assert value.dtype == jnp.float32 and gradient.dtype == dtype
     exact, _ = value_and_gradient(image.astype(jnp.float32), make_guide(picture))
@@ -258,3 +270,10 @@ def test_half_precision_is_computed_in_float32(dtype):
 def test_an_epsilon_that_is_not_positive(epsilon):
     with pytest.raises(InputError, match=f"epsilon={epsilon} is not positive; expected a number"):
         make_affine_guide(jnp.zeros((4, 4, 3)), epsilon=epsilon)
+
+
+def test_a_guide_of_another_size():
+    guide = make_affine_guide(jnp.zeros((2, 1, 3)))
+    sentence = r"an image of 4 x 5 came with a guide of shape \(12, 2, 1\); expected one of a pic"
+    with pytest.raises(InputError, match=sentence):
+        affine_energy(jnp.zeros((4, 5, 3)), guide)
