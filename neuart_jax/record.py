@@ -82,6 +82,7 @@ class Record(NamedTuple):
                 "seconds": round(result.seconds, 3),
                 "seconds_to_first_step": round(result.seconds_to_first_step, 3),
                 "seconds_per_evaluation": round(result.seconds_per_evaluation, 4),
+                "layer_weights": result.layer_weights,
             },
         }
         return dump_json(document, indent=2)

@@ -16,20 +16,21 @@ from neuart_jax.experiments import (
     cells,
     compare_models,
     evaluate,
+    interpolate,
     layer_grid,
     networks,
     reconstruct,
 )
 from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, PHOTOGRAPH, parse_variant
-from neuart_jax.experiments.layer_grid import read_ratios
 from neuart_jax.experiments.layer_sets import grow_layers
+from neuart_jax.experiments.number_lists import read_numbers
 from neuart_jax.images import save_image
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import read_record
 from neuart_jax.sections import MODEL_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models")
+SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models", "interpolate")
 QUICK = {
     "weights": "random",
     "style_layers": "conv1_1,relu1_1",
@@ -260,15 +261,51 @@ def test_sets_grow_with_the_same_total():
         grow_layers((("a", 0.0),))
 
 
-def test_bad_ratios(config):
-    assert read_ratios("1e-5, 2,") == (1e-5, 2)
+def test_lists_of_numbers():
+    assert read_numbers("1e-5, 2,", flag="ratios", example="1") == (1e-5, 2)
     for text in ("x", "1,-2", "nan", "inf"):
-        with pytest.raises(InputError, match="finite numbers of at least 0"):
-            read_ratios(text)
+        with pytest.raises(InputError, match=f"--ratios={text}; .*finite numbers of at least 0"):
+            read_numbers(text, flag="ratios", example="1e-5,1e-4")
+    with pytest.raises(InputError, match="finite numbers from 0 to 1 .*write --shares=0,1, say"):
+        read_numbers("0.5,1.5", flag="shares", example="0,1", at_most=1)
+    with pytest.raises(InputError, match="--shares=0.5,0.5 has a number twice"):
+        read_numbers("0.5,0.5", flag="shares", example="0,1", at_most=1)
+
+
+def test_bad_ratios(config):
     with pytest.raises(InputError, match="has a ratio twice"):
         layer_grid(config, ratios=(1, 1.0001))
     with pytest.raises(InputError, match="have no ratio"):
         layer_grid(config.replace(style_weight=0))
+
+
+def test_interpolation_goes_from_one_style_to_the_other(config, pictures, runs):
+    config = config.replace(
+        style=[str(pictures / "painting.png"), str(pictures / "photo2.png")], steps=8
+    )
+    report = interpolate(config, shares=(0, 0.5, 1), stylizations=(0.5, 1))
+    assert len(runs) == 6
+    rows = read_table(report.folder)
+    assert [(row["stylization"], row["share"]) for row in rows[:4]] == [
+        ("0.5", "0"),
+        ("0.5", "0.5"),
+        ("0.5", "1"),
+        ("1", "0"),
+    ]
+    # Farther from the first style and nearer to the second.
+    first, second = ([float(row[f"color{n}"]) for row in rows[3:]] for n in (1, 2))
+    assert first[0] < first[1] < first[2]
+    assert second[0] > second[1] > second[2]
+    assert float(rows[1]["ssim"]) > float(rows[4]["ssim"])
+    record = read_record(report.folder / "cells" / "stylization_1_share_0.5" / "config.json")
+    assert record.config.losses.style_blend == (0.5, 0.5)
+
+
+def test_interpolation_with_one_style_is_a_row_of_degrees(config, runs):
+    report = interpolate(config, stylizations=(0.5, 1))
+    assert [row["share"] for row in read_table(report.folder)] == ["0", "0"]
+    with pytest.raises(InputError, match="there are 3 styles.*expected one style or two"):
+        interpolate(config.replace(style=[config.images.content] * 3))
 
 
 def test_evaluation_tabulates_pairs_and_their_averages(config, pictures):

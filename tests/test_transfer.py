@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
@@ -23,6 +24,7 @@ from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.resolve import resolve_config
 from neuart_jax.step import Status
 from neuart_jax.stylize import load_run_network
+from neuart_jax.transfer import prepare
 
 SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
 
@@ -193,6 +195,92 @@ def test_the_size_is_the_longest_side(pictures, tmp_path):
         assert result.size == (40, 30)
 
 
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({"style_size": 28}, (28, 20)),
+        ({"style_scale": 0.5}, (28, 20)),
+        ({"style_scale": 2, "enlarge": True}, (112, 80)),
+        ({"size": 24, "style_size": 40, "style_scale": 0.5}, (20, 14)),
+        ({"size": 24, "style_size": 112}, (112, 80)),
+        ({"style_scale": 0.5, "style_tile": True}, (48, 64)),
+    ],
+)
+def test_styles_have_a_size_of_their_own(pictures, tmp_path, settings, shape):
+    pair = prepare(config_for(pictures, tmp_path, **settings)).pair
+    assert pair.styles[0].shape[:2] == shape
+    content = (48, 64) if "size" not in settings else (18, 24)
+    assert pair.content.shape[:2] == content
+
+
+def test_a_style_is_not_enlarged_unasked(pictures, tmp_path):
+    with pytest.raises(InputError, match="style_scale=2 wants .*painting.png at 80x112 pixels"):
+        prepare(config_for(pictures, tmp_path, style_scale=2))
+
+
+@pytest.fixture(scope="module")
+def masks(pictures):
+    left = np.zeros((48, 64, 3), np.float32)
+    left[:, :30, 0], left[:, 30:, 2] = 1, 1
+    save_image(pictures / "mask.png", left)
+    # Twice the picture's size, as masks often are.
+    save_image(pictures / "style_mask.png", np.repeat(np.repeat(left[:, :40], 2, 0), 2, 1)[:112])
+    top = np.zeros((112, 80, 3), np.float32)
+    top[:50, :, 0], top[50:, :, 1] = 1, 1
+    save_image(pictures / "other_mask.png", top)
+    return pictures
+
+
+def test_masks_come_from_files_and_the_record_knows_them(masks, tmp_path, caplog):
+    config = config_for(
+        masks,
+        tmp_path / "out",
+        content_mask=str(masks / "mask.png"),
+        style_mask=str(masks / "other_mask.png"),
+        balance=True,
+    )
+    with caplog.at_level(logging.INFO):
+        transfer(config)
+    # Blue is in no style mask, green in no content mask.
+    assert "blue" in caplog.text
+    record = read_record(tmp_path / "out" / "config.json")
+    assert set(record.inputs) == {"content", "style", "content_mask", "style_mask"}
+    assert Path(record.config.regions.content_mask).is_absolute()
+    assert Path(record.config.regions.style_mask[0]).is_absolute()
+    document = json.loads((tmp_path / "out" / "config.json").read_text())
+    weights = document["result"]["layer_weights"]
+    assert set(weights) == {"content", "style"}
+    assert set(weights["style"]) == {"relu1_1", "relu2_1"}
+    again = transfer(record.config.replace(output=str(tmp_path / "again")))
+    with caplog.at_level(logging.WARNING):
+        assert_array_equal(
+            load_image(tmp_path / "out" / "result.png").image, load_image(again.image_path).image
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"content_mask": "mask.png", "regions": "red,blue"}, "2 .*1|1 .*2"),
+        (
+            {"content_mask": "mask.png", "style_mask": "other_mask.png", "auto_masks": 3},
+            "auto_masks=3 came with masks",
+        ),
+        ({"style_mask": "other_mask.png"}, "mask"),
+        ({"content_mask": "other_mask.png", "style_mask": "other_mask.png"}, "pixels, its picture"),
+        ({"content_mask": "photo.png", "style_mask": "other_mask.png"}, "mask"),
+        ({"content_mask": "mask.png", "style_mask": "other_mask.png", "regions": "pink!"}, "pink!"),
+        ({"content_mask": "nothing.png"}, "nothing.png"),
+        ({"regions": "red"}, "regions=red came without a mask"),
+        ({"realism_steps": 3}, "realism_steps=3 came without realism_weight"),
+    ],
+)
+def test_nonsense_about_regions_is_one_sentence(masks, tmp_path, settings, sentence):
+    files = {n: str(masks / v) for n, v in settings.items() if str(v).endswith(".png")}
+    with pytest.raises(InputError, match=sentence):
+        prepare(config_for(masks, tmp_path, **{**settings, **files}))
+
+
 def test_an_earlier_result_is_not_replaced_unasked(pictures, tmp_path):
     config = config_for(pictures, tmp_path / "a", steps=1)
     transfer(config)
@@ -308,6 +396,29 @@ BAD_FLAGS = [
     ({"normalize_weights": "nowhere"}, "nowhere can't be read (No such file or directory)"),
     ({"normalize_weights": "bundled", **RESNET}, "only vgg19 can be normalized, not resnet50"),
     ({"weights": "random "}, "--weights="),
+    ({"color": "gray"}, "color='gray' is not known; expected one of style, match"),
+    ({"style_size": "-1"}, "style_size=-1; expected a whole number"),
+    ({"style_scale": "0"}, "style_scale=0.0; expected a finite number of at least 0.01"),
+    ({"style_tile": "maybe"}, "style_tile"),
+    ({"regions": "red,,blue"}, "regions='red,,blue'; expected words with commas between them"),
+    ({"regions": "red"}, "regions=red came without a mask"),
+    ({"auto_masks": "99"}, "auto_masks=99; expected a whole number of at least 0 and at most 16"),
+    ({"content_mask": "nowhere.png"}, "nowhere.png"),
+    ({"style_mask": "text.png"}, "text.png"),
+    (
+        {"stylization": "1.5"},
+        "stylization=1.5; expected a finite number of at least 0 and at most 1",
+    ),
+    ({"balance": "often"}, "balance"),
+    ({"realism_weight": "-1"}, "realism_weight=-1.0; expected a finite number of at least 0"),
+    ({"realism_steps": "5"}, "realism_steps=5 came without realism_weight"),
+    ({"affine_radius": "x"}, "affine_radius='x'; expected a whole number"),
+    ({"average": "1"}, "average=1.0; expected a finite number of at least 0 and at most 0.9999"),
+    ({"carry_state": "2"}, "carry_state"),
+    ({"precision": "half"}, "precision='half' is not known; expected one of auto, float32"),
+    ({"convolution": ""}, "convolution"),
+    ({"convolution": "winograd", "precision": "bfloat16"}, "--convolution=winograd came with"),
+    ({"memory_check": "maybe"}, "memory_check"),
     ({"stile": "x"}, "Unknown command line flag 'stile'"),
 ]
 
