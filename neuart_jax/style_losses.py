@@ -315,7 +315,7 @@ def _distance_of_rows(values: Array, weights: Array | None, target: Quantiles) -
       target: of the same rows.
     """
     shares = _shares(weights)
-    matched = lax.stop_gradient(match(lax.stop_gradient(values), target, shares))
+    matched = match(lax.stop_gradient(values), target, shares)
     squares = jnp.square(values - matched)
     if shares is None:
         return jnp.sum(squares) / values.shape[1]
