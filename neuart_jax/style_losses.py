@@ -305,9 +305,7 @@ def _distance_of_rows(values: Array, weights: Array | None, target: Quantiles) -
 
     The squared Wasserstein-2 distance of two distributions along a line; with as many quantiles as
     positions, mean (sort(x) - sort(y))^2. Which value belongs to which is held constant in the
-    gradient, where it doesn't change anyway. So nothing is differentiated through a sort: the
-    gradient has the form of a squared error's, where JAX's of a sort would add a scatter to the
-    one in `match`.
+    gradient, where it doesn't change anyway: it is that of a squared error, through no sort.
 
     Args:
       values: float[rows, positions].
@@ -315,7 +313,7 @@ def _distance_of_rows(values: Array, weights: Array | None, target: Quantiles) -
       target: of the same rows.
     """
     shares = _shares(weights)
-    matched = lax.stop_gradient(match(lax.stop_gradient(values), target, shares))
+    matched = match(lax.stop_gradient(values), target, shares)
     squares = jnp.square(values - matched)
     if shares is None:
         return jnp.sum(squares) / values.shape[1]

@@ -227,8 +227,9 @@ def test_directions_are_an_orthonormal_basis_and_always_the_same():
         assert_allclose(directions @ directions.T, np.eye(count), atol=1e-12)
         assert not directions.flags.writeable
     assert draw_directions(64) is draw_directions(64)
-    # Not the axes, which the histograms have already.
+    # Neither the axes, which the histograms have already, nor their mean stands out.
     assert np.max(np.abs(draw_directions(64))) < 0.7
+    assert np.max(np.abs(draw_directions(64) @ np.full(64, 1 / 8))) < 0.5
     again = draw_directions.__wrapped__(64)
     assert_array_equal(again, draw_directions(64))
 
