@@ -135,8 +135,9 @@ def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]
         weight = coefficients.get(name, 1.0)
         axes.plot(
             steps,
-            # Zero, the content's loss at a start from the content, has no place on a log axis.
-            [weight * line[name] or np.nan for line in result.history],
+            # Zero, the content's loss at a start from the content, has no place on a log axis, and
+            # a stage doesn't have every term.
+            [weight * line.get(name, 0) or np.nan for line in result.history],
             marker=".",
             label=f"{name} × {weight:g}",
         )

@@ -303,7 +303,7 @@ def test_interpolation_goes_from_one_style_to_the_other(config, pictures, runs):
 
 def test_interpolation_with_one_style_is_a_row_of_degrees(config, runs):
     report = interpolate(config, stylizations=(0.5, 1))
-    assert [row["share"] for row in read_table(report.folder)] == ["0", "0"]
+    assert [float(row["share"]) for row in read_table(report.folder)] == [0, 0]
     with pytest.raises(InputError, match="there are 3 styles.*expected one style or two"):
         interpolate(config.replace(style=[config.images.content] * 3))
 
@@ -445,6 +445,7 @@ BAD_ARGUMENTS = {
     "layer_grid": ["--content=a.png", "--style=b.png", "--ratios=x"],
     "evaluate": ["--pairs=nowhere.csv"],
     "compare_models": ["--content=a.png", "--style=b.png", "--variant=x"],
+    "interpolate": ["--content=a.png", "--style=b.png", "--shares=2"],
 }
 
 

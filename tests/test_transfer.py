@@ -200,7 +200,7 @@ def test_the_size_is_the_longest_side(pictures, tmp_path):
     [
         ({"style_size": 28}, (28, 20)),
         ({"style_scale": 0.5}, (28, 20)),
-        ({"style_scale": 2, "enlarge": True}, (112, 80)),
+        ({"size": 56, "style_scale": 2, "enlarge": True}, (112, 80)),
         ({"size": 24, "style_size": 40, "style_scale": 0.5}, (20, 14)),
         ({"size": 24, "style_size": 112}, (112, 80)),
         ({"style_scale": 0.5, "style_tile": True}, (48, 64)),
@@ -209,8 +209,8 @@ def test_the_size_is_the_longest_side(pictures, tmp_path):
 def test_styles_have_a_size_of_their_own(pictures, tmp_path, settings, shape):
     pair = prepare(config_for(pictures, tmp_path, **settings)).pair
     assert pair.styles[0].shape[:2] == shape
-    content = (48, 64) if "size" not in settings else (18, 24)
-    assert pair.content.shape[:2] == content
+    contents = {24: (18, 24), 56: (42, 56), None: (48, 64)}
+    assert pair.content.shape[:2] == contents[settings.get("size")]
 
 
 def test_a_style_is_not_enlarged_unasked(pictures, tmp_path):
@@ -256,6 +256,16 @@ def test_masks_come_from_files_and_the_record_knows_them(masks, tmp_path, caplog
         assert_array_equal(
             load_image(tmp_path / "out" / "result.png").image, load_image(again.image_path).image
         )
+
+
+def test_a_realistic_stage_is_in_the_metrics_and_the_plot(pictures, tmp_path):
+    config = config_for(pictures, tmp_path / "out", realism_weight=1e3, realism_steps=3)
+    result, _ = transfer(config)
+    assert result.num_steps == 7
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert ["realism" in json.loads(line) for line in lines][-2:] == [True, True]
+    assert "realism" not in json.loads(lines[0])
+    assert (tmp_path / "out" / "losses.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
