@@ -20,9 +20,13 @@ from neuart_jax.color import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.pictures import check_image, check_style_images
-from neuart_jax.regions.matching import Regions, match_regions, split_regions
+from neuart_jax.regions.matching import match_regions, split_regions
+from neuart_jax.regions.memberships import Regions, find_areas
 
 Float32 = npt.NDArray[np.float32]
+
+# Of a region's largest part in any style: a few pixels on an edge, or of a JPEG, are no part.
+_LEAST_PART = 0.01
 
 
 class Masks(NamedTuple):
@@ -58,8 +62,9 @@ class Pair(NamedTuple):
         """Tell of every region which styles have a part in it; empty without regions."""
         if self.regions is None:
             return ()
-        has = [np.any(style > 0, axis=(0, 1)) for style in self.regions.styles]
-        return tuple(tuple(bool(one) for one in region) for region in zip(*has, strict=True))
+        areas = np.stack([find_areas(style) for style in self.regions.styles], axis=1)
+        largest = areas.max(axis=1, keepdims=True)
+        return tuple(tuple(has) for has in (areas > _LEAST_PART * largest).tolist())
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ from jax import Array
 
 from neuart_jax.images import resize_image
 from neuart_jax.loop import BatchCallback, Progress, Result
-from neuart_jax.regions.matching import Regions
-from neuart_jax.regions.memberships import resize_memberships
+from neuart_jax.regions.memberships import Regions, resize_memberships
 from neuart_jax.step import Status
 
 SMALLEST_SIDE = 96

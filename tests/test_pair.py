@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from neuart_jax import Config, FeatureNetwork, InputError, stylize, stylize_batch
 from neuart_jax.color import luminance, match_covariance, match_histogram, match_luminance
 from neuart_jax.pair import Masks, finish, make_pair
+from neuart_jax.regions.memberships import Regions
 
 CONTENT = smooth_picture(40, 60, seed=1)
 STYLE = smooth_picture(30, 24, seed=2)
@@ -170,6 +171,17 @@ def test_masks_that_make_no_sense_are_one_sentence(settings, masks, sentence):
     with pytest.raises(InputError, match=sentence) as refusal:
         make_pair(Config().replace(**settings), CONTENT, STYLE, masks=masks)
     assert str(refusal.value).count("; ") >= 2
+
+
+def test_a_few_pixels_are_no_part_of_a_region():
+    parts = np.zeros((2, 30, 24, 2), np.float32)
+    parts[0, :15, :, 0] = parts[0, 15:, :, 1] = parts[1, ..., 1] = 1
+    parts[1, 3, 3:6] = (1, 0)  # 3 pixels of 360
+    pair = make_pair(Config(), CONTENT, [STYLE, STYLE])
+    regions = Regions(("red", "blue"), np.ones((40, 60, 2), np.float32) / 2, tuple(parts))
+    assert pair._replace(regions=regions).presence == ((True, False), (True, True))
+    parts[1, 3, 3:9] = (1, 0)
+    assert pair._replace(regions=regions).presence == ((True, True), (True, True))
 
 
 def test_pairs_with_other_regions_are_no_batch():
