@@ -17,6 +17,7 @@ from neuart_jax.models import NetworkParams, find_architecture
 from neuart_jax.models.convolution import has_fast_form
 from neuart_jax.models.winograd import TRANSFORMED_SIZE
 from neuart_jax.params.canonical import nest, variable_shapes
+from neuart_jax.style_losses import SORTING_LOSSES
 
 GIB = 1024**3
 _CGROUP = Path("/sys/fs/cgroup")
@@ -24,6 +25,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 # Of the largest activation: what its own gradient needs beside what the forward pass left behind,
 # from the compiled programs' memory at 128, 256 and 512 pixels.
 _TRANSIENTS = 2.5
+# Of the largest style layer: values, places and matched values, for every region.
+_SORTING = 3.5
 _FLOAT = 4
 
 
@@ -45,7 +48,13 @@ class Prediction(NamedTuple):
 
 
 def predict_memory(
-    config: Config, layers: tuple[str, ...], *, height: int, width: int, num_pairs: int = 1
+    config: Config,
+    layers: tuple[str, ...],
+    *,
+    height: int,
+    width: int,
+    num_pairs: int = 1,
+    num_regions: int = 0,
 ) -> Prediction:
     """Predict the peak of a run's compiled step, arguments included.
 
@@ -58,6 +67,7 @@ def predict_memory(
       height: of the picture, in pixels.
       width: likewise.
       num_pairs: painted at once.
+      num_regions: that have a style of their own; 0 without masks.
     """
     prediction = _predict(
         config.network.model,
@@ -68,6 +78,9 @@ def predict_memory(
         takes_winograd(config.compute),
         _images_of_state(config),
         tuple(name for name, _ in config.losses.content_layers if name in layers),
+        tuple(name for name, _ in config.losses.style_layers if name in layers),
+        config.losses.style_loss in SORTING_LOSSES,
+        num_regions,
         height,
         width,
     )
@@ -92,6 +105,9 @@ def _predict(
     winograd: bool,
     num_images: int,
     content_layers: tuple[str, ...],
+    style_layers: tuple[str, ...],
+    sorting: bool,
+    num_regions: int,
     height: int,
     width: int,
 ) -> Prediction:
@@ -118,11 +134,19 @@ def _predict(
     transformed = sum(_bytes(kernel) for kernel in fast)
     grams = sum(_FLOAT * features[name].shape[-1] ** 2 for name in layers)
     targets = sum(_bytes(features[name]) for name in content_layers)
+    style_sizes = [_bytes(features[name]) for name in style_layers] or [0]
+    positions = sum(math.prod(features[name].shape[:2]) for name in style_layers)
+    targets += num_regions * _FLOAT * positions
+    # Each region weighs the features anew.
+    statistics: float = max(num_regions - 1, 0) * max(style_sizes)
+    if sorting:
+        targets += max(num_regions, 1) * sum(style_sizes)
+        statistics += _SORTING * max(num_regions, 1) * max(style_sizes)
     images = num_images * 3 * _FLOAT * height * width
     return Prediction(
         # A kernel that isn't transformed is turned over for its gradient.
         constant=2 * sum(arrays) + (TRANSFORMED_SIZE - 1) * transformed + grams,
-        growing=round(activations + _TRANSIENTS * largest) + targets + images,
+        growing=round(activations + _TRANSIENTS * largest + statistics) + targets + images,
     )
 
 
@@ -160,7 +184,13 @@ def free_memory() -> int:
 
 
 def check_memory(
-    config: Config, layers: tuple[str, ...], *, height: int, width: int, num_pairs: int = 1
+    config: Config,
+    layers: tuple[str, ...],
+    *,
+    height: int,
+    width: int,
+    num_pairs: int = 1,
+    num_regions: int = 0,
 ) -> None:
     """Check that a run fits into the memory that is free, unless `memory_check` is off.
 
@@ -170,13 +200,21 @@ def check_memory(
       height: of the picture, in pixels.
       width: likewise.
       num_pairs: painted at once.
+      num_regions: as in `predict_memory`.
 
     Raises:
       InputError: it doesn't; the message names what does, fewer pairs or the largest size.
     """
     if not config.compute.memory_check:
         return
-    prediction = predict_memory(config, layers, height=height, width=width, num_pairs=num_pairs)
+    prediction = predict_memory(
+        config,
+        layers,
+        height=height,
+        width=width,
+        num_pairs=num_pairs,
+        num_regions=num_regions,
+    )
     free = free_memory()
     if prediction.total <= free:
         return

@@ -95,7 +95,14 @@ def check_sizes(config: Config, pair: Pair, *, num_pairs: int = 1) -> None:
         stride = max(map(find_architecture(config.network.model).layer_stride, layers))
         check_regions(pair.regions, stride=stride)
     height, width = pair.content.shape[:2]
-    check_memory(config, layers, height=height, width=width, num_pairs=num_pairs)
+    check_memory(
+        config,
+        layers,
+        height=height,
+        width=width,
+        num_pairs=num_pairs,
+        num_regions=len(pair.presence),
+    )
 
 
 def run_layers(config: Config) -> tuple[str, ...]:

@@ -442,3 +442,6 @@ STYLE_LOSSES: dict[str, StyleLoss] = {
     "relative_histogram": _over_energy(*_HISTOGRAMS, _energy_of_rows),
 }
 """Style formulas, by name. G and A are Gram matrices of the image and of the style."""
+
+SORTING_LOSSES = frozenset(name for name in STYLE_LOSSES if "sliced" in name or "histogram" in name)
+"""Those that keep and sort every feature, and need memory for it."""

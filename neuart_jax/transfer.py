@@ -156,7 +156,11 @@ def transfer(
         weights=network.identity,
         inputs=prepared.digests,
         predicted_bytes=predict_memory(
-            config, run_layers(config), height=height, width=width
+            config,
+            run_layers(config),
+            height=height,
+            width=width,
+            num_regions=len(pair.presence),
         ).total,
     )
     if repeated is not None and (differences := record.differences(repeated)):
