@@ -47,10 +47,12 @@ class Earlier(NamedTuple):
 
     Attributes:
       image: its result at this scale's size, float32[height, width, 3].
+      lost: what its size couldn't hold of the content picture, float32[height, width, 3].
       opt_state: its optimizer's last state, where that was kept.
     """
 
     image: Array
+    lost: Array
     opt_state: Any
 
 
@@ -143,11 +145,15 @@ class _Pair:
         """Return what the scale before gave, at the size of a scale, if there was one."""
         if not self.results:
             return None
-        last, shape = self.results[-1], scale.content_image.shape[:2]
-        image = last.image if last.image.shape[:2] == shape else resize_image(last.image, *shape)
+        last, content = self.results[-1], np.asarray(scale.content_image)
+        size, shape = last.image.shape[:2], content.shape[:2]
+        image, lost = last.image, np.zeros_like(content)
+        if size != shape:
+            image = resize_image(image, *shape)
+            lost = content - resize_image(resize_image(content, *size), *shape)
         # Not kept twice: it is as large as several pictures.
         self.results[-1] = dataclasses.replace(last, opt_state=None)
-        return Earlier(jnp.asarray(image), last.opt_state)
+        return Earlier(jnp.asarray(image), jnp.asarray(lost), last.opt_state)
 
     def count_on(self, progress: Progress) -> Progress:
         """Return a scale's progress with counts over all scales and its image at full size."""

@@ -235,7 +235,8 @@ class LossConfig(Section):
     stylization: float = option(
         1.0,
         "how far the picture goes towards the style: the style loss compares with a mixture of the "
-        "style's statistics and the content's own; 0 leaves the content as it is",
+        "style's statistics and the content's own, and total variation counts as much less; 0 "
+        "leaves the content as it is",
         at_least=0,
         at_most=1,
     )

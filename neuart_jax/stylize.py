@@ -246,7 +246,9 @@ def stylize_pairs(
 
     def find_start(scale: Scale, earlier: Earlier | None) -> Array:
         if earlier is not None:
-            return earlier.image
+            # What is to stay a photograph has details that the coarser size doesn't.
+            stays = 1 - config.losses.stylization if config.run.init == "content" else 0
+            return jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
         start = make_start(
             config.run, content_image=scale.content_image, style_image=scale.style_images[0]
         )
@@ -419,7 +421,7 @@ def _program_of(losses: LossConfig) -> LossConfig:
         style_weight=float(losses.style_weight > 0),
         tv_weight=float(losses.tv_weight > 0),
         style_blend=tuple(float(share > 0) for share in losses.style_blend),
-        stylization=1.0,
+        stylization=float(losses.stylization > 0),
         balance=False,
         temperature=1.0,
     )

@@ -281,7 +281,8 @@ def make_terms(
     """Return the terms of a run whose coefficient isn't zero.
 
     Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
-    among them. Where no region has more than one style, they are one term.
+    among them. Where no region has more than one style, they are one term. Total variation counts
+    in proportion to the stylization.
 
     Raises:
       InputError: the shares in `config.style_blend` don't fit the number of styles.
@@ -321,7 +322,10 @@ def make_terms(
         ),
         *style_terms,
         total_variation_term(
-            weight=config.tv_weight, formula=config.tv_loss, pixel_scale=config.pixel_scale
+            # A photograph isn't smooth.
+            weight=config.tv_weight * config.stylization,
+            formula=config.tv_loss,
+            pixel_scale=config.pixel_scale,,
         ),
         realism_term(weight=realism.realism_weight),
     )

@@ -164,3 +164,13 @@ def test_states_are_carried_in_a_batch_as_alone(pictures):
     )
     alone = stylize(*pictures, config, network=NETWORK)
     assert_allclose(together[0].step_losses, alone.step_losses, rtol=1e-3)
+
+
+def test_what_stays_a_photograph_keeps_its_details(pictures):
+    config = CONFIG.replace(steps=1, coarse_steps=1, stylization=0.0, tv_weight=100.0)
+    stays = stylize(*pictures, config, network=NETWORK)
+    assert_allclose(stays.image, pictures[0], atol=1e-4)
+    assert set(stays.losses) == {"total", "content", "style"}
+    # A noise start has nothing to keep.
+    noise = stylize(*pictures, config.replace(init="noise", steps=2), network=NETWORK)
+    assert np.max(np.abs(noise.image - pictures[0])) > 0.05
