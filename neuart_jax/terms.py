@@ -325,7 +325,7 @@ def make_terms(
             # A photograph isn't smooth.
             weight=config.tv_weight * config.stylization,
             formula=config.tv_loss,
-            pixel_scale=config.pixel_scale,,
+            pixel_scale=config.pixel_scale,
         ),
         realism_term(weight=realism.realism_weight),
     )
