@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter1d
 
 from neuart_jax.errors import InputError
 
@@ -85,6 +84,9 @@ def _apply(slopes: Floats, colors: Floats) -> Floats:
 
 
 def _sum_window(values: Floats, radius: int) -> Floats:
+    # A third of a second of start-up that only this needs.
+    from scipy.ndimage import uniform_filter1d
+
     side = 2 * radius + 1
     for axis in (0, 1):
         values = uniform_filter1d(values, side, axis=axis, mode="constant") * side

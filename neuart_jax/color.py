@@ -5,8 +5,6 @@ Pictures are float[height, width, 3], sRGB in [0, 1].
 
 import numpy as np
 import numpy.typing as npt
-from skimage.color import rgb2yiq
-from skimage.exposure import match_histograms as match_channels
 
 Float32 = npt.NDArray[np.float32]
 
@@ -15,6 +13,8 @@ RIDGE = 1e-5
 # A gray photograph saved as JPEG has a little color everywhere; as much as the content's would be
 # speckle.
 _MAX_GAIN = 8.0
+# Y of ITU-R BT.601's YIQ.
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
@@ -65,7 +65,10 @@ def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
     Source: Gonzalez & Woods, "Digital image processing", section 3.3; by scikit-image.
     """
-    matched = match_channels(
+    # Half a second of start-up that only this needs.
+    from skimage.exposure import match_histograms
+
+    matched = match_histograms(
         np.asarray(image, np.float64), np.asarray(reference, np.float64), channel_axis=-1
     )
     return np.clip(matched, 0, 1).astype(np.float32)
@@ -76,8 +79,8 @@ def luminance(image: npt.ArrayLike) -> Float32:
 
     Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2 (YIQ).
     """
-    brightness = rgb2yiq(np.asarray(image, np.float64))[..., :1]
-    return np.repeat(np.clip(brightness, 0, 1), 3, axis=-1).astype(np.float32)
+    brightness = np.asarray(image, np.float64) @ _LUMA
+    return np.repeat(np.clip(brightness, 0, 1)[..., None], 3, axis=-1).astype(np.float32)
 
 
 def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:

@@ -20,7 +20,6 @@ from neuart_jax.color import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.pictures import check_image, check_style_images
-from neuart_jax.regions.matching import match_regions, split_regions
 from neuart_jax.regions.memberships import Regions, find_areas
 
 Float32 = npt.NDArray[np.float32]
@@ -129,6 +128,11 @@ def _make_regions(
     config: Config, content: Float32, styles: Sequence[Float32], masks: Masks
 ) -> Regions | None:
     automatic = config.regions.auto_masks
+    if not automatic and masks.content is None and not masks.styles and not config.regions.regions:
+        return None
+    # Half a second of start-up that only runs with regions have to pay.
+    from neuart_jax.regions.matching import match_regions, split_regions
+
     if automatic and (masks.content is not None or masks.styles):
         raise InputError(
             f"auto_masks={automatic} came with masks",
@@ -138,13 +142,11 @@ def _make_regions(
     if automatic:
         return split_regions(content, styles, count=automatic, seed=config.run.seed)
     if masks.content is None and not masks.styles:
-        if config.regions.regions:
-            raise InputError(
-                f"regions={','.join(config.regions.regions)} came without a mask",
-                expected="a content mask with these colors",
-                remedy="add --content_mask=FILE",
-            )
-        return None
+        raise InputError(
+            f"regions={','.join(config.regions.regions)} came without a mask",
+            expected="a content mask with these colors",
+            remedy="add --content_mask=FILE",
+        )
     return match_regions(
         masks.content,
         masks.styles,

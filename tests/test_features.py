@@ -72,8 +72,9 @@ def test_bfloat16_is_near_float32(run, content_image, style_image):
         assert_allclose(value, exact_losses[name], rtol=0.05)
     error = np.linalg.norm(gradient - exact_gradient) / np.linalg.norm(exact_gradient)
     assert 0 < error < 0.05
-    statistics, temperatures, _ = targets.values["style"]
-    assert {a.dtype for a in jax.tree.leaves((statistics, temperatures))} == {jnp.dtype("float32")}
+    target = targets.values["style"]
+    kept = jax.tree.leaves((target.values, target.temperatures))
+    assert {array.dtype for array in kept} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
