@@ -3,8 +3,8 @@
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import load_image, save_image
-from neuart_jax.loop import Progress, Result
 from neuart_jax.objective import Inputs, Term
+from neuart_jax.result import Progress, Result
 from neuart_jax.step import Status
 from neuart_jax.stylize import FeatureNetwork, stylize, stylize_batch
 from neuart_jax.transfer import transfer

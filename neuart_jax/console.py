@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from neuart_jax.config import describe_settings
-from neuart_jax.loop import Progress, Result
 from neuart_jax.presets import describe_presets
+from neuart_jax.result import Progress, Result
 
 
 class ProgressBar:

@@ -3,7 +3,6 @@
 One pair or a batch of them run through the same code; a batch's arrays have a leading axis.
 """
 
-import dataclasses
 import functools
 import operator
 import sys
@@ -15,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import PartitionSpec
 
 from neuart_jax.compiling import compile_fn
 from neuart_jax.objective import Objective, Targets
 from neuart_jax.optimizers import Optimizer, Point
+from neuart_jax.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
 from neuart_jax.step import (
     Status,
     StopRule,
@@ -28,89 +29,6 @@ from neuart_jax.step import (
     make_init_fn,
     make_tick_fn,
 )
-
-
-class Progress(NamedTuple):
-    """What leaves the loop after every chunk.
-
-    Attributes:
-      num_steps: updates made so far.
-      num_evaluations: calls of the objective so far.
-      losses: name to value of the loss terms at the current image, "total" among them.
-      best_loss: smallest total so far.
-      seconds: wall-clock time since the run began, compilation included.
-      total_steps: updates at the most, of the whole run.
-      size: (height, width) of the image that the losses belong to, in pixels.
-      status: `Status.RUNNING` while more is to come.
-      image: current image, float32[height, width, 3]; fetched from the device when called, which
-        has to be within the callback.
-    """
-
-    num_steps: int
-    num_evaluations: int
-    losses: dict[str, float]
-    best_loss: float
-    seconds: float
-    total_steps: int
-    size: tuple[int, int]
-    status: Status
-    image: Callable[[], np.ndarray]
-
-    def figures(self) -> dict[str, Any]:
-        """Return all numbers as one flat record, ready for JSON."""
-        return {
-            "step": self.num_steps,
-            "evaluations": self.num_evaluations,
-            "seconds": round(self.seconds, 3),
-            "height": self.size[0],
-            "width": self.size[1],
-            "best": self.best_loss,
-            **self.losses,
-        }
-
-
-Callback = Callable[[Progress], bool | None]
-"""Called after every chunk; returning True stops the run."""
-
-BatchCallback = Callable[[int, Progress], bool | None]
-"""The same for a batch, with the number of the pair; returning True stops that pair."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a run gives.
-
-    Attributes:
-      image: the image with the smallest loss seen, or the mean over the images where one was asked
-        for, float32[height, width, 3], clipped to [0, 1].
-      losses: name to value of the loss terms at that image, as clipped.
-      status: why the run ended.
-      num_steps: updates made.
-      num_evaluations: calls of the objective, the one for `losses` not counted.
-      step_losses: total loss at the start and after every step, float32[num_steps + 1]; the
-        objective of a coarser scale is another one.
-      history: the figures of every report, in order; see `Progress.figures`.
-      seconds: wall-clock time of the whole run.
-      seconds_to_first_step: wall-clock time until the first chunk was done, mostly compilation.
-      seconds_per_evaluation: at full size, the median over the chunks after the first; of the
-        first where it is the only one.
-      layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
-      opt_state: the optimizer's last state, where it was to be kept.
-    """
-
-    image: np.ndarray
-    losses: dict[str, float]
-    status: Status
-    num_steps: int
-    num_evaluations: int
-    step_losses: np.ndarray
-    history: tuple[dict[str, Any], ...]
-    seconds: float
-    seconds_to_first_step: float
-    seconds_per_evaluation: float
-    layer_weights: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    opt_state: Any = dataclasses.field(default=None, repr=False)
-
 
 NextStop = Callable[[int], int]
 """Steps made -> the next number of steps after which something is to be seen."""
@@ -159,9 +77,11 @@ def make_run_fn(
 
     Returns:
       ``run(image, params, targets, *, next_stop=None, callback=None, carried=None,
-      keep_state=False) -> Result``, where `image` is the start, float32[height, width, 3], and a
-      chunk ends at `next_stop(steps made)` at the latest; see `make_next_stop`. `carried` is the
-      optimizer's state at another size, from the `Result` of a run with `keep_state`.
+      keep_state=False, restored=None, keep=None) -> Result``, where `image` is the start,
+      float32[height, width, 3], and a chunk ends at `next_stop(steps made)` at the latest; see
+      `make_next_stop`. `carried` is the optimizer's state at another size, from the `Result` of a
+      run with `keep_state`. `keep` is a `Keep`, and with a `Snapshot` from it as `restored` a run
+      goes on where that was taken.
     """
     run_pairs = _make_run_pairs(
         objective, optimizer, stop, chunk_steps=chunk_steps, decay=decay, batched=False
@@ -172,21 +92,19 @@ def make_run_fn(
         params: Any,
         targets: Targets,
         *,
-        next_stop: NextStop | None = None,
         callback: Callback | None = None,
         carried: Any = None,
-        keep_state: bool = False,
+        **options: Any,
     ) -> Result:
-        report = None if callback is None else lambda _, progress: callback(progress)
-        return run_pairs(
+        [result] = run_pairs(
             image,
             params,
             targets,
-            next_stop=next_stop,
-            callback=report,
+            callback=None if callback is None else lambda _, progress: callback(progress),
             carried=None if carried is None else [carried],
-            keep_state=keep_state,
-        )[0]
+            **options,
+        )
+        return result
 
     return run
 
@@ -198,22 +116,38 @@ def make_batch_run_fn(
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
+    num_devices: int = 1,
 ) -> BatchRunFn:
     """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
 
     Every evaluation is one batched call. Each pair has a line search, a number of steps and an end
     of its own: none waits for another, but for those that run on when it has ended.
 
+    Args:
+      objective: as in `make_run_fn`, like the others that aren't told here.
+      optimizer: likewise.
+      stop: likewise.
+      chunk_steps: likewise.
+      decay: likewise.
+      num_devices: of this machine, among which the pairs are shared out. They don't wait for each
+        other within a chunk: nothing is exchanged.
+
     Returns:
       ``run(images, params, targets, *, next_stop=None, callback=None, carried=None,
-      keep_state=False) -> list[Result]``, where `images` and all arrays of `targets` have a leading
-      axis of pairs, and `carried` is a list with a state for each. A chunk ends when the
-      slowest pair is at its boundary; others may be some steps ahead. The callback is a
-      `BatchCallback`; `seconds` are those of the whole batch, and `seconds_per_evaluation` are
-      shared out among the pairs.
+      keep_state=False, restored=None, keep=None) -> list[Result]``, where `images` and all arrays
+      of `targets` have a leading axis of pairs, and `carried` is a list with a state for each. A
+      chunk ends when the slowest pair is at its boundary; others may be some steps ahead. The
+      callback is a `BatchCallback`; `seconds` are those of the whole batch, and
+      `seconds_per_evaluation` are shared out among the pairs.
     """
     return _make_run_pairs(
-        objective, optimizer, stop, chunk_steps=chunk_steps, decay=decay, batched=True
+        objective,
+        optimizer,
+        stop,
+        chunk_steps=chunk_steps,
+        decay=decay,
+        batched=True,
+        num_devices=num_devices,
     )
 
 
@@ -227,15 +161,23 @@ class _Figures(NamedTuple):
     best_loss: Any
 
 
-def _make_run_pairs(
+class _Programs(NamedTuple):
+    """The compiled functions of a run; `chunk` takes the number of steps to be made as well."""
+
+    init: Callable[[Array, Any, Targets], TransferState]
+    chunk: Callable[[TransferState, Any, Targets, Array], TransferState]
+    carry: Callable[[Point, Any], Any]
+
+
+def _compile(
     objective: Objective,
     optimizer: Optimizer,
     stop: StopRule,
     *,
-    chunk_steps: int,
     decay: float,
     batched: bool,
-) -> BatchRunFn:
+    num_devices: int,
+) -> _Programs:
     evaluate = make_evaluate_fn(objective)
     init = make_init_fn(evaluate, optimizer, stop, decay=decay)
     carry = optimizer.carry
@@ -251,13 +193,80 @@ def _make_run_pairs(
 
         return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
 
-    run_init, run_chunk = compile_fn(init), compile_fn(chunk, donate_argnames="state")
-    run_carry = compile_fn(carry)
+    if num_devices > 1:
+        # Under jit alone the loop's condition would be exchanged among all devices at every step.
+        mesh = jax.make_mesh((num_devices,), ("pairs",), devices=jax.local_devices()[:num_devices])
+        pairs, whole = PartitionSpec("pairs"), PartitionSpec()
+        init = jax.shard_map(
+            init, mesh=mesh, in_specs=(pairs, whole, pairs), out_specs=pairs, check_vma=False
+        )
+        chunk = jax.shard_map(
+            chunk,
+            mesh=mesh,
+            in_specs=(pairs, whole, pairs, whole),
+            out_specs=pairs,
+            check_vma=False,
+        )
+    return _Programs(
+        compile_fn(init), compile_fn(chunk, donate_argnames="state"), compile_fn(carry)
+    )
+
+
+class _Account:
+    """The host's own record of a run: what was reported, which pairs go on, how long it took."""
+
+    def __init__(self, num_pairs: int, restored: Snapshot | None) -> None:
+        self.statuses = [Status.RUNNING] * num_pairs
+        self.histories: list[list[dict[str, Any]]] = [[] for _ in range(num_pairs)]
+        self.paces: list[float] = []
+        self.seconds_to_first_step = 0.0
+        self._began = time.perf_counter()
+        if restored is not None:
+            self.histories = [list(history) for history in restored.histories]
+            self.paces = list(restored.paces)
+            self.seconds_to_first_step = restored.seconds_to_first_step
+            self._began -= restored.seconds
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def add_chunk(self, num_evaluations: int, seconds: float) -> None:
+        self.paces.append(seconds / max(num_evaluations, 1))
+        self.seconds_to_first_step = self.seconds_to_first_step or self.seconds
+
+    def snapshot(self, state: TransferState) -> Snapshot:
+        return Snapshot(
+            [np.asarray(leaf) for leaf in jax.device_get(jax.tree.leaves(state))],
+            [list(history) for history in self.histories],
+            list(self.paces),
+            self.seconds,
+            self.seconds_to_first_step,
+        )
+
+
+def _make_run_pairs(
+    objective: Objective,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    chunk_steps: int,
+    decay: float,
+    batched: bool,
+    num_devices: int = 1,
+) -> BatchRunFn:
+    programs = _compile(
+        objective, optimizer, stop, decay=decay, batched=batched, num_devices=num_devices
+    )
 
     def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
         if not batched:
             return [tree]
         return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
+
+    def fill(tree: Any) -> Any:
+        """Repeat the last pair until every device has as many."""
+        return jax.tree.map(lambda array: _fill(array, num_devices), tree) if batched else tree
 
     def run(
         images: Array,
@@ -268,75 +277,95 @@ def _make_run_pairs(
         callback: BatchCallback | None = None,
         carried: Sequence[Any] | None = None,
         keep_state: bool = False,
+        restored: Snapshot | None = None,
+        keep: Keep | None = None,
     ) -> list[Result]:
-        began = time.perf_counter()
+        num_pairs = len(images) if batched else 1
+        account = _Account(num_pairs, restored)
+        targets = fill(targets)
         # A copy, since the state is donated and the caller's image must survive.
-        state = run_init(jnp.array(images, dtype=jnp.float32), params, targets)
-        # best_image and image are one buffer here, which can't be donated twice.
-        state = state._replace(best_image=jnp.copy(state.best_image))
-        num_pairs = len(state.image) if batched else 1
-        if carried is not None:
-            old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
-            start = Point(state.image, state.evaluation)
-            state = state._replace(opt_state=run_carry(start, old))
+        start = fill(jnp.array(images, dtype=jnp.float32))
+        if restored is not None:
+            like = jax.eval_shape(programs.init, start, params, targets)
+            arrays = [jnp.array(leaf) for leaf in restored.arrays]  # Copies, like the start.
+            state = fill(jax.tree.unflatten(jax.tree.structure(like), arrays))
+        else:
+            state = programs.init(start, params, targets)
+            if carried is not None:
+                old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
+                point = Point(state.image, state.evaluation)
+                state = state._replace(opt_state=programs.carry(point, fill(old)))
+        # best_image and image are one buffer at the start, which can't be donated twice.
+        state = state._replace(best_image=jnp.array(state.best_image, copy=True))
 
-        def fetch_figures(state: TransferState) -> list[_Figures]:
+        def fetch_figures() -> list[_Figures]:
             fields = {name: getattr(state, name) for name in _Figures._fields}
             return pairs_of(jax.device_get(_Figures(**fields)), num_pairs)  # Waits for the device.
 
         def fetch_image(state: TransferState, pair: int) -> np.ndarray:
             return np.asarray(state.image[pair] if batched else state.image)
 
-        figures = fetch_figures(state)
-        histories: list[list[dict[str, Any]]] = [[] for _ in figures]
-        statuses = [Status.RUNNING for _ in figures]
-        paces: list[float] = []
-        first = 0.0
-        while True:
+        def report() -> None:
             for pair, now in enumerate(figures):
-                if statuses[pair] != Status.RUNNING:
+                if account.statuses[pair] != Status.RUNNING:
                     continue  # It has ended, and was reported then.
-                statuses[pair] = Status(int(now.status))
+                account.statuses[pair] = Status(int(now.status))
                 progress = Progress(
                     num_steps=int(now.num_steps),
                     num_evaluations=int(now.num_evaluations),
                     losses={name: float(value) for name, value in now.terms.items()},
                     best_loss=float(now.best_loss),
-                    seconds=time.perf_counter() - began,
+                    seconds=account.seconds,
                     total_steps=stop.num_steps,
                     size=state.image.shape[-3:-1],
-                    status=statuses[pair],
+                    status=account.statuses[pair],
                     image=functools.partial(fetch_image, state, pair),
                 )
-                histories[pair].append(progress.figures())
+                account.histories[pair].append(progress.figures())
                 wants_end = callback is not None and callback(pair, progress)
-                if wants_end and statuses[pair] == Status.RUNNING:
-                    statuses[pair] = Status.STOPPED
-            running = [f for f, s in zip(figures, statuses, strict=True) if s == Status.RUNNING]
-            if not running:
-                break
-            state = state._replace(status=jnp.int32(statuses if batched else statuses[0]))
-            done = min(int(now.num_steps) for now in running)
+                if wants_end and account.statuses[pair] == Status.RUNNING:
+                    account.statuses[pair] = Status.STOPPED
+
+        def snapshot() -> Snapshot:
+            # A pair that was asked to stop is still running in there, and goes on when restored.
+            own = jax.tree.map(lambda leaf: leaf[:num_pairs], state) if batched else state
+            return account.snapshot(own)
+
+        figures = fetch_figures()
+        if restored is None:
+            report()
+        else:
+            account.statuses = [Status(int(now.status)) for now in figures]
+        while Status.RUNNING in account.statuses:
+            pairs = zip(figures, account.statuses, strict=True)
+            done = min(int(now.num_steps) for now, status in pairs if status == Status.RUNNING)
             until = done + chunk_steps
             if next_stop is not None:
                 until = min(until, next_stop(done))
+            if batched:
+                # Those that only fill up the devices stop with the first step.
+                idle = [Status.STOPPED] * (len(state.status) - num_pairs)
+                state = state._replace(status=jnp.int32([*account.statuses, *idle]))
             chunk_began = time.perf_counter()
-            state = run_chunk(state, params, targets, jnp.int32(until))
-            before, figures = figures, fetch_figures(state)
-            made = sum(
-                int(now.num_evaluations - then.num_evaluations)
-                for now, then in zip(figures, before, strict=True)
+            state = programs.chunk(state, params, targets, jnp.int32(until))
+            before, figures = figures, fetch_figures()
+            account.add_chunk(
+                sum(
+                    int(now.num_evaluations - then.num_evaluations)
+                    for now, then in zip(figures, before, strict=True)
+                ),
+                time.perf_counter() - chunk_began,
             )
-            paces.append((time.perf_counter() - chunk_began) / max(made, 1))
-            first = first or time.perf_counter() - began
+            report()
+            if keep is not None:
+                keep(snapshot)
 
         found = find_average(state, decay=decay) if decay else state.best_image
         best_images = jnp.clip(found, 0, 1)
         # The program that made the first state also judges the last image: no third compilation.
-        last_terms = run_init(best_images, params, targets).terms
+        last_terms = programs.init(best_images, params, targets).terms
         ends = jax.device_get((best_images, last_terms, state.step_losses))
         opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
-        seconds = time.perf_counter() - began
         return [
             Result(
                 image=image,
@@ -346,14 +375,25 @@ def _make_run_pairs(
                 num_evaluations=int(now.num_evaluations),
                 step_losses=step_losses[: int(now.num_steps) + 1],
                 history=tuple(history),
-                seconds=seconds,
-                seconds_to_first_step=first,
-                seconds_per_evaluation=float(np.median(paces[1:] or paces or [0.0])),
+                seconds=account.seconds,
+                seconds_to_first_step=account.seconds_to_first_step,
+                seconds_per_evaluation=float(np.median(account.paces[1:] or account.paces or [0])),
                 opt_state=opt_state,
             )
             for (image, terms, step_losses), status, now, history, opt_state in zip(
-                pairs_of(ends, num_pairs), statuses, figures, histories, opt_states, strict=True
+                pairs_of(ends, num_pairs),
+                account.statuses,
+                figures,
+                account.histories,
+                opt_states,
+                strict=True,
             )
         ]
 
     return run
+
+
+def _fill(array: Any, num_devices: int) -> Array:
+    missing = -len(array) % num_devices
+    array = jnp.asarray(array)
+    return jnp.concatenate([array, *[array[-1:]] * missing]) if missing else array

@@ -3,8 +3,8 @@
 from neuart_jax import console
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
-from neuart_jax.loop import Progress
 from neuart_jax.record import Record
+from neuart_jax.result import Progress
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
 

@@ -1,7 +1,8 @@
 """A run's folder: the picture, its record, its metrics, a plot of the losses, frames."""
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from neuart_jax.errors import InputError
 from neuart_jax.files import dump_json, make_folder, write_atomically
 from neuart_jax.images import check_output_name, save_image
-from neuart_jax.loop import Progress, Result
-from neuart_jax.record import METADATA_KEY, Record
+from neuart_jax.record import METADATA_KEY, RECORD_NAME, Record
+from neuart_jax.result import Progress, Result
 
 _PLOT_NAME = "losses.png"
 _SECONDS_BETWEEN_WRITES = 2.0
@@ -52,7 +53,7 @@ class RunFolder:
         self._make(overwrite)
 
     def _make(self, overwrite: bool) -> None:
-        taken = [p for p in (self.path / "config.json", self.image_path) if p.exists()]
+        taken = [p for p in (self.path / RECORD_NAME, self.image_path) if p.exists()]
         if taken and not overwrite:
             raise InputError(
                 f"{self.path} already holds a result",
@@ -67,13 +68,17 @@ class RunFolder:
         probe.unlink()
 
     def report(self, progress: Progress) -> None:
-        """Add a line to metrics.jsonl; the first one clears away an earlier run's frames."""
+        """Add a line to metrics.jsonl; a run's first one clears away an earlier run's frames."""
         if not self._metrics:
             for frame in (self.path / "frames").glob("*.png"):
                 frame.unlink()
         self._metrics.append(progress.figures())
         if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
             self._write_metrics()
+
+    def resume(self, history: Sequence[dict[str, Any]]) -> None:
+        """Go on with a run that was cut, after these reports."""
+        self._metrics = list(history)
 
     def _write_metrics(self) -> None:
         lines = "".join(dump_json(line) + "\n" for line in self._metrics)
@@ -104,7 +109,7 @@ class RunFolder:
         """
         text = record.to_json(result)
         save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
-        _write_text(self.path / "config.json", text + "\n")
+        _write_text(self.path / RECORD_NAME, text + "\n")
         self._write_metrics()
         save_loss_plot(self.path / _PLOT_NAME, result, coefficients)
 
@@ -151,13 +156,10 @@ def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]
         figure.savefig(file, format="png", dpi=110)
 
 
-def default_folder(content: str, *styles: str) -> Path:
-    """Return output/CONTENT_STYLE1_STYLE2, with a number behind it if that folder is there."""
+def default_folders(content: str, *styles: str) -> Iterator[Path]:
+    """Yield output/CONTENT_STYLE1_STYLE2, then the same with the numbers 2, 3, ... behind it."""
     # A folder's name may have 255 bytes.
     name = "_".join(Path(path).stem for path in (content, *styles))[:60]
-    folder = Path("output") / name
-    number = 2
-    while folder.exists():
-        folder = Path("output") / f"{name}_{number}"
-        number += 1
-    return folder
+    yield Path("output") / name
+    for number in itertools.count(2):
+        yield Path("output") / f"{name}_{number}"

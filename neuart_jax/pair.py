@@ -49,12 +49,14 @@ class Pair(NamedTuple):
       styles: likewise, each of its own size.
       regions: which part of the styles goes where; None where the whole goes everywhere.
       original: the content picture as it was given.
+      config: of its run.
     """
 
     content: Array
     styles: tuple[Array, ...]
     regions: Regions | None
     original: Array
+    config: Config
 
     @property
     def presence(self) -> tuple[tuple[bool, ...], ...]:
@@ -82,7 +84,7 @@ def make_pair(
     """Check pictures and masks, and do to them what the configuration wants done before a run.
 
     Args:
-      config: `style_tile`, `color` and the section `regions`.
+      config: of the run; here `style_tile`, `color` and the section `regions` count.
       content_image: float[height, width, 3], sRGB in [0, 1].
       style_images: one such picture or several, each of its own size.
       masks: of these pictures.
@@ -101,22 +103,21 @@ def make_pair(
             tiled = tuple(_tile(style, content.shape) for style in regions.styles)
             regions = regions._replace(styles=tiled)
     seen, styles = _COLORS[config.images.color](content, styles)
-    return Pair(jnp.asarray(seen), tuple(map(jnp.asarray, styles)), regions, original)
+    return Pair(jnp.asarray(seen), tuple(map(jnp.asarray, styles)), regions, original, config)
 
 
-def finish(config: Config, pair: Pair, image: npt.ArrayLike) -> Float32:
+def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
     """Do to a result, or to a frame on the way, what the configuration wants done after a run.
 
     Args:
-      config: `color` and `affine_radius`.
-      pair: that the picture was made of.
+      pair: that the picture was made of; its configuration's `color` and `affine_radius`.
       image: float32[height, width, 3], of the content's size.
 
     Returns:
       float32 of the same shape, sRGB in [0, 1].
     """
     finished = np.clip(np.asarray(image, np.float32), 0, 1)
-    original = np.asarray(pair.original)
+    original, config = np.asarray(pair.original), pair.config
     if config.images.color in ("luminance", "keep"):
         finished = put_back_colors(finished, original)
     if config.realism.affine_radius:

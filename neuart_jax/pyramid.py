@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 
 from neuart_jax.images import resize_image
-from neuart_jax.loop import BatchCallback, Progress, Result
 from neuart_jax.regions.memberships import Regions, resize_memberships
+from neuart_jax.result import BatchCallback, Keep, Progress, Result, Snapshot
 from neuart_jax.step import Status
 
 SMALLEST_SIDE = 96
@@ -56,9 +56,57 @@ class Earlier(NamedTuple):
     opt_state: Any
 
 
-RunScale = Callable[[list[Scale], list[Earlier | None], int, BatchCallback], list[Result]]
-"""(each pair's scale, what each pair's coarser one gave, steps made before it, callback) -> their
+class Watch(NamedTuple):
+    """How a scale is seen from outside, and where it begins.
+
+    Attributes:
+      callback: called after every chunk.
+      first_step: steps made before this scale.
+      restored: where to go on, if the scale was cut.
+      keep: called after every chunk's reports, if there is a use for snapshots.
+    """
+
+    callback: BatchCallback
+    first_step: int
+    restored: Snapshot | None
+    keep: Keep | None
+
+
+RunScale = Callable[[list[int], list[Scale], list[Earlier | None], Watch], list[Result]]
+"""(numbers of pairs, each one's scale, what its coarser one gave, how it is watched) -> their
 results."""
+
+
+class PairProgress(NamedTuple):
+    """What one pair has been through.
+
+    Attributes:
+      results: of the scales that are done.
+      history: the figures of every report, counted over all scales.
+      seconds: wall-clock time so far.
+      seconds_to_first_step: as in `Result`.
+    """
+
+    results: list[Result]
+    history: list[dict[str, Any]]
+    seconds: float
+    seconds_to_first_step: float
+
+
+class RunSnapshot(NamedTuple):
+    """All that is needed to go on with a run over several scales; see `result.Snapshot`.
+
+    Attributes:
+      pairs: each pair's part.
+      scale: of the scale that the run is at.
+    """
+
+    pairs: list[PairProgress]
+    scale: Snapshot
+
+
+KeepRun = Callable[[Callable[[], RunSnapshot]], None]
+"""Called after every chunk's reports, with what fetches a snapshot if one is to be kept."""
 
 
 def make_scales(
@@ -85,10 +133,9 @@ def make_scales(
     """
     full = Scale(content_image, style_images, regions, num_steps, realistic_steps == 0)
     scales = [full]
-    for halvings in range(1, count):
+    sizes = [image.shape[:2] for image in (content_image, *style_images)]
+    for halvings in range(1, count_scales(sizes, at_most=count)):
         content, *styles = (_reduce(i, 2**halvings) for i in (content_image, *style_images))
-        if min(side for i in (content, *styles) for side in i.shape[:2]) < SMALLEST_SIDE:
-            break
         scales.append(
             full._replace(
                 content_image=content,
@@ -103,6 +150,18 @@ def make_scales(
     return scales
 
 
+def count_scales(sizes: Sequence[tuple[int, ...]], *, at_most: int) -> int:
+    """Count the sizes that pictures can be worked at, none with a side below `SMALLEST_SIDE`.
+
+    Args:
+      sizes: (height, width) of the content and of every style picture, in pixels.
+      at_most: how many.
+    """
+    shortest = min(map(min, sizes))
+    worth_it = (n for n in range(2, at_most + 1) if round(shortest / 2 ** (n - 1)) >= SMALLEST_SIDE)
+    return max(worth_it, default=1)
+
+
 def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -> Regions:
     return regions._replace(
         content=resize_memberships(regions.content, *content.shape[:2]),
@@ -114,19 +173,30 @@ def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -
 
 
 def _reduce(image: Array, factor: int) -> Array:
-    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+    height, width = (round(side / factor) for side in image.shape[:2])
     return jnp.asarray(resize_image(np.asarray(image), height, width))
 
 
 class _Pair:
     """What one pair has been through: the scales' results and reports, joined as they come."""
 
-    def __init__(self, scales: list[Scale]) -> None:
+    def __init__(self, scales: list[Scale], restored: PairProgress | None) -> None:
         self.scales = scales
         self.results: list[Result] = []
         self._history: list[dict[str, Any]] = []
         self._began = time.perf_counter()
         self._seconds_to_first_step = 0.0
+        if restored is not None:
+            self.results, self._history = list(restored.results), list(restored.history)
+            self._began -= restored.seconds
+            self._seconds_to_first_step = restored.seconds_to_first_step
+
+    @property
+    def progress(self) -> PairProgress:
+        seconds = time.perf_counter() - self._began
+        return PairProgress(
+            list(self.results), list(self._history), seconds, self._seconds_to_first_step
+        )
 
     @property
     def goes_on(self) -> bool:
@@ -195,7 +265,12 @@ class _Pair:
 
 
 def run_scales(
-    pyramids: list[list[Scale]], run_scale: RunScale, *, callback: BatchCallback | None
+    pyramids: list[list[Scale]],
+    run_scale: RunScale,
+    *,
+    callback: BatchCallback | None,
+    restored: RunSnapshot | None = None,
+    keep: KeepRun | None = None,
 ) -> list[Result]:
     """Run one scale after the other and join what they give.
 
@@ -207,13 +282,22 @@ def run_scales(
       run_scale: runs one scale of some pairs.
       callback: sees steps, evaluations and seconds counted over all scales, and images at full
         size.
+      restored: where to go on, if the run was cut.
+      keep: see `KeepRun`.
 
     Returns:
       Each pair's last result, with counts, seconds and histories of all.
     """
-    pairs = [_Pair(scales) for scales in pyramids]
+    parts = [None] * len(pyramids) if restored is None else restored.pairs
+    pairs = [_Pair(*each) for each in zip(pyramids, parts, strict=True)]
+    level = max(len(pair.results) for pair in pairs)
+    snapshot = restored and restored.scale
 
-    for level in range(len(pyramids[0])):
+    def keep_scale(fetch: Callable[[], Snapshot]) -> None:
+        if keep is not None:
+            keep(lambda: RunSnapshot([pair.progress for pair in pairs], fetch()))
+
+    while level < len(pyramids[0]):
         running = [number for number, pair in enumerate(pairs) if pair.goes_on]
         if not running:
             break
@@ -226,7 +310,9 @@ def run_scales(
         scales = [pairs[number].scales[level] for number in running]
         earlier = [pairs[n].before(s) for n, s in zip(running, scales, strict=True)]
         first_step = min(pairs[number].num_steps for number in running)
-        results = run_scale(scales, earlier, first_step, report)
-        for number, result in zip(running, results, strict=True):
+        watch = Watch(report, first_step, snapshot, keep_scale if keep else None)
+        for number, result in zip(running, run_scale(running, scales, earlier, watch), strict=True):
             pairs[number].results.append(result)
+        level += 1
+        snapshot = None
     return [pair.join() for pair in pairs]

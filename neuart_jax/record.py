@@ -3,9 +3,9 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import jax
 
@@ -13,12 +13,22 @@ from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.files import dump_json
 from neuart_jax.images import load_metadata
-from neuart_jax.loop import Result
+from neuart_jax.result import Result
 
 METADATA_KEY = "neuart_jax"
 """Name of the entry, in the picture's own metadata, that holds the record as JSON."""
 
+RECORD_NAME = "config.json"
+"""Name of the file, in a run's folder, that holds its record."""
+
 _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
+# What doesn't change a picture, and what is compared by its hash.
+_FREE = {
+    *("output", "overwrite", "print_losses", "weights_dir", "offline"),
+    *("content", "style", "content_mask", "style_mask"),
+    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume"),
+}
+_MAX_DIFFERENCES = 5
 _EXPECTED = "a run's config.json or a picture written by this program"
 
 
@@ -65,15 +75,36 @@ class Record(NamedTuple):
             predicted_bytes,
         )
 
-    def to_json(self, result: Result) -> str:
-        """Write the record and the result's figures as JSON."""
-        document = {
+    def to_dict(self) -> dict[str, Any]:
+        """Return what made the result, without the result, as plain JSON types."""
+        return {
             "config": self.config.to_dict(),
             "weights": dict(self.weights),
             "inputs": dict(self.inputs),
             "versions": dict(self.versions),
             "device": self.device,
             "predicted_bytes": self.predicted_bytes,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, source: str = "the record") -> Self:
+        """Read what `to_dict` or `to_json` wrote; what is no table is left out.
+
+        Raises:
+          InputError: the settings are not valid.
+        """
+        weights, inputs, versions, outcome = (
+            part if isinstance(part := document.get(name), dict) else {}
+            for name in ("weights", "inputs", "versions", "result")
+        )
+        config = Config.from_dict(document["config"], source=source)
+        device = str(document.get("device", ""))
+        return cls(config, weights, inputs, versions, device, outcome=outcome)
+
+    def to_json(self, result: Result) -> str:
+        """Write the record and the result's figures as JSON."""
+        document = {
+            **self.to_dict(),
             "result": {
                 "status": result.status.name.lower(),
                 "losses": result.losses,
@@ -87,6 +118,23 @@ class Record(NamedTuple):
         }
         return dump_json(document, indent=2)
 
+    def unlike(self, there: Self) -> list[str]:
+        """Name what makes a result that is there another one than this: a phrase each.
+
+        Args:
+          there: its record. Weights are only compared where both records name them.
+        """
+        own, others = _picture_settings(self.config), _picture_settings(there.config)
+        phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
+        phrases += [
+            f"another {name} picture"
+            for name, digest in self.inputs.items()
+            if there.inputs.get(name) != digest
+        ]
+        if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
+            phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")
+        return phrases
+
     def differences(self, other: Self) -> list[str]:
         """Name what differs between two runs, besides settings, so that pixels may differ."""
         mine, theirs = (
@@ -96,6 +144,20 @@ class Record(NamedTuple):
         different = [name for name in theirs if mine.get(name) != theirs[name]]
         changed = [n for n in other.versions if self.versions.get(n) != other.versions[n]]
         return different + [f"{name} {other.versions[name]}" for name in changed]
+
+
+def _picture_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that change a picture, without those whose files are compared."""
+    return {
+        name: value
+        for section in config.to_dict().values()
+        for name, value in section.items()
+        if name not in _FREE
+    }
+
+
+def _brief(identity: Mapping[str, str]) -> str:
+    return f"{identity.get('name')} {str(identity.get('sha256'))[:12]}"
 
 
 def read_record(path: Path) -> Record:
@@ -137,10 +199,23 @@ def _parse(text: str, *, source: str) -> Record:
         ) from error
     if not isinstance(document, dict) or "config" not in document:
         return Record(Config.from_dict(document, source=source))
-    weights, inputs, versions, outcome = (
-        part if isinstance(part := document.get(name), dict) else {}
-        for name in ("weights", "inputs", "versions", "result")
+    return Record.from_dict(document, source=source)
+
+
+def refuse(folder: Path, differences: Sequence[str]) -> NoReturn:
+    """Complain that a folder holds something else than what is to be put there.
+
+    Args:
+      folder: in question.
+      differences: see `Record.unlike`.
+
+    Raises:
+      InputError: always.
+    """
+    more = len(differences) - _MAX_DIFFERENCES
+    listed = [*differences[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    raise InputError(
+        f"{folder} already holds a result of something else ({'; '.join(listed)})",
+        expected="nothing, or a result of the same settings, pictures and weights",
+        remedy="give another --output, or add --overwrite",
     )
-    config = Config.from_dict(document["config"], source=source)
-    device = str(document.get("device", ""))
-    return Record(config, weights, inputs, versions, device, outcome=outcome)

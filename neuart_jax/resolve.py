@@ -66,18 +66,18 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     return config.replace(**resolved)
 
 
-def check_sizes(config: Config, pair: Pair, *, num_pairs: int = 1) -> None:
+def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
     """Check that all images reach the deepest layer, and that the run fits into memory.
 
     Args:
-      config: resolved.
-      pair: see `pair.make_pair`.
+      pair: with a resolved configuration.
       num_pairs: of these sizes, painted at once.
 
     Raises:
       InputError: one of them is too small, the content too large, a region smaller than a position
         of the deepest layer, or the styles' shares don't fit their number.
     """
+    config = pair.config
     make_terms(config.losses, num_styles=len(pair.styles))  # Complains about shares.
     layers = run_layers(config)
     names = ["the content picture", *style_names(len(pair.styles))]

@@ -385,3 +385,18 @@ class OutputConfig(Section):
     save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
     print_losses: bool = option(False, "print a line with the losses at every report")
     overwrite: bool = option(False, "replace an earlier result in --output")
+    checkpoint_seconds: float = option(
+        30.0,
+        "write a checkpoint every so many seconds, and when a run is stopped, which costs a "
+        "twentieth of the time at most; 0 writes none",
+        at_least=0,
+    )
+    resume: bool = option(
+        True,
+        "go on at the checkpoint in --output if it is of the same run; --noresume starts anew",
+    )
+
+    def wants_frame(self, num_steps: int) -> bool:
+        """Tell whether a frame is to be written after so many steps."""
+        is_multiple = self.save_every > 0 and num_steps % self.save_every == 0
+        return is_multiple or num_steps in self.save_at

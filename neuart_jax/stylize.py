@@ -5,7 +5,8 @@ Or many pairs of images in, as many results out.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import jax
@@ -15,47 +16,31 @@ import numpy.typing as npt
 from jax import Array
 
 from neuart_jax.color import luminance
-from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.features import (
-    FeatureFn,
-    make_feature_fn,
-    takes_winograd,
-    transform_kernels,
-)
-from neuart_jax.loop import (
-    BatchCallback,
-    Callback,
-    Progress,
-    Result,
-    make_batch_run_fn,
-    make_next_stop,
-    make_run_fn,
-)
+from neuart_jax.features import FeatureFn, takes_winograd, transform_kernels
+from neuart_jax.loop import make_next_stop
 from neuart_jax.models import NetworkParams
-from neuart_jax.objective import (
-    LossTerms,
-    Memberships,
-    Objective,
-    Targets,
-    Term,
-    all_layers,
-    layers_of,
-    make_objective,
-    make_targets,
-)
-from neuart_jax.optimizers import make_optimizer
+from neuart_jax.objective import Term, all_layers
 from neuart_jax.pair import Masks, Pair, finish, make_pair
 from neuart_jax.params.store import Network, load_network
-from neuart_jax.pyramid import Earlier, Scale, make_scales, run_scales
-from neuart_jax.regions.memberships import memberships_at
+from neuart_jax.program import find_targets, make_batch_program_fn, make_program, make_program_fn
+from neuart_jax.pyramid import (
+    Earlier,
+    KeepRun,
+    RunSnapshot,
+    Scale,
+    Watch,
+    count_scales,
+    make_scales,
+    run_scales,
+)
 from neuart_jax.resolve import check_sizes, resolve_config, run_layers
-from neuart_jax.sections import LossConfig, OptimizerConfig, RealismConfig
-from neuart_jax.settings import LayerWeights, nearest
+from neuart_jax.result import BatchCallback, Callback, Progress, Result
+from neuart_jax.sections import RealismConfig
 from neuart_jax.starts import make_start
-from neuart_jax.step import StopRule
-from neuart_jax.terms import Presence, find_layer_weights, make_terms
+from neuart_jax.style_losses import SORTING_LOSSES
+from neuart_jax.terms import find_layer_weights, make_terms
 
 
 class FeatureNetwork(NamedTuple):
@@ -102,11 +87,14 @@ def stylize(
     Raises:
       InputError: an image, a setting or a weights file can't be used.
     """
-    pair = make_pair(config, content_image, style_images, masks=masks)
-    report = None if callback is None else lambda _, progress: callback(progress)
-    return stylize_pairs([pair], config, network=network, extra_terms=extra_terms, callback=report)[
-        0
-    ]
+    config = _resolve(config, network)
+    [result] = stylize_pairs(
+        [make_pair(config, content_image, style_images, masks=masks)],
+        network=network,
+        extra_terms=extra_terms,
+        callback=None if callback is None else lambda _, progress: callback(progress),
+    )
+    return result
 
 
 def stylize_batch(
@@ -153,153 +141,156 @@ def stylize_batch(
             expected="one for each pair, or none at all",
             remedy="give Masks() for a pair without",
         )
+    config = _resolve(config, network)
+    inputs = zip(content_images, style_images, masks or repeat(Masks()), strict=False)
     pairs = [
         make_pair(config, content, styles, masks=mask, name=f"the content picture {number}")
-        for number, (content, styles, mask) in enumerate(
-            zip(
-                content_images, style_images, masks or [Masks()] * len(content_images), strict=True
-            ),
-            1,
-        )
+        for number, (content, styles, mask) in enumerate(inputs, 1)
     ]
-    return stylize_pairs(pairs, config, network=network, extra_terms=extra_terms, callback=callback)
+    return stylize_pairs(pairs, network=network, extra_terms=extra_terms, callback=callback)
+
+
+def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config:
+    return resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
 
 
 def stylize_pairs(
     pairs: Sequence[Pair],
-    config: Config,
     *,
     network: Network | FeatureNetwork | None = None,
     extra_terms: Sequence[Term] = (),
     callback: BatchCallback | None = None,
+    restored: RunSnapshot | None = None,
+    keep: KeepRun | None = None,
+    num_devices: int = 1,
 ) -> list[Result]:
-    """Do what `stylize` and `stylize_batch` do, with pairs from `pair.make_pair`."""
-    config = resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
+    """Do what `stylize` and `stylize_batch` do, with pairs from `pair.make_pair`.
+
+    Args:
+      pairs: of one `group_key`, with resolved configurations.
+      network: that they share; None loads it.
+      extra_terms: as in `stylize`.
+      callback: as in `stylize_batch`.
+      restored: where to go on, from an earlier call with the same arguments that was cut.
+      keep: see `pyramid.KeepRun`.
+      num_devices: of this machine, among which the pairs are shared out.
+
+    Raises:
+      InputError: the pairs don't fit together, or a picture is too small or too large.
+    """
     _check_alike(pairs)
-    first = pairs[0]
     if not isinstance(network, FeatureNetwork):
-        check_sizes(config, first, num_pairs=len(pairs))
+        for pair in pairs:
+            check_sizes(pair, num_pairs=-(-len(pairs) // num_devices))
     if network is None:
-        network = load_run_network(config, *pairs)
-    source: Any = network.module if isinstance(network, Network) else network.feature_fn
-    extra_terms = tuple(extra_terms)
+        network = load_run_network(*pairs)
+    run = _Run(pairs, network, tuple(extra_terms), num_devices)
 
-    def terms_of(scale: Scale) -> tuple[Term, ...]:
-        realism = config.realism if scale.realistic else RealismConfig()
-        terms = make_terms(
-            config.losses,
-            num_styles=len(first.styles),
-            presence=first.presence,
-            realism=realism,
-        )
-        return (*terms, *extra_terms)
+    def report_finished(number: int, progress: Progress) -> bool | None:
+        assert callback is not None
+        image = functools.partial(_fetch_finished, pairs[number], progress.image)
+        return callback(number, progress._replace(image=image))
 
-    pyramids = [
-        make_scales(
-            pair.content,
-            pair.styles,
-            regions=pair.regions,
-            count=config.run.scales,
-            num_steps=config.run.steps,
-            coarse_steps=config.run.coarse_steps,
-            realistic_steps=config.realism.realism_steps if config.realism.realism_weight else 0,
-        )
-        for pair in pairs
+    results = run_scales(
+        run.pyramids,
+        run.run_scale,
+        callback=callback and report_finished,
+        restored=restored,
+        keep=keep,
+    )
+    return [
+        dataclasses.replace(result, image=finish(pair, result.image))
+        for pair, result in zip(pairs, results, strict=True)
     ]
-    _check_terms(terms_of(pyramids[0][-1]))
-    params: Any = network.params
-    precision = config.compute.precision
-    if isinstance(network, Network):
-        layers = all_layers(terms_of(pyramids[0][-1]))
-        params = prepare_params(network, config, first.content, layers=layers)
 
-    def find_targets(scale: Scale) -> Targets:
-        terms = terms_of(scale)
-        content_layers, style_layers = (
-            layers_of(terms, field) for field in ("content_layers", "style_layers")
-        )
-        content_features, style_features = _target_features_fn(
-            source, content_layers, style_layers, precision
-        )(params, scale.content_image, scale.style_images)
-        _check_features(content_features, content_layers)
-        _check_features(style_features[0], style_layers)
-        content_memberships: Memberships = {}
-        style_memberships: tuple[Memberships, ...] = ()
-        if scale.regions is not None:
-            shapes = jax.eval_shape(
-                _bind(source, style_layers, precision), params, scale.content_image
-            )
-            content_memberships = _memberships(scale.regions.content, shapes, style_layers)
-            style_memberships = tuple(
-                _memberships(whole, features, style_layers)
-                for whole, features in zip(scale.regions.styles, style_features, strict=True)
-            )
-        return make_targets(
-            terms,
-            content_image=scale.content_image,
-            style_images=scale.style_images,
-            content_features=content_features,
-            style_features=style_features,
-            content_memberships=content_memberships,
-            style_memberships=style_memberships,
-        )
 
-    def find_start(scale: Scale, earlier: Earlier | None) -> Array:
-        if earlier is not None:
-            # What is to stay a photograph has details that the coarser size doesn't.
-            stays = 1 - config.losses.stylization if config.run.init == "content" else 0
-            return jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
-        start = make_start(
-            config.run, content_image=scale.content_image, style_image=scale.style_images[0]
-        )
-        return jnp.asarray(luminance(start)) if config.images.color == "luminance" else start
+def _fetch_finished(pair: Pair, fetch: Callable[[], np.ndarray]) -> np.ndarray:
+    return finish(pair, fetch())
+
+
+class _Run:
+    """Pairs on their way through all scales, with what the scales have in common."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        network: Network | FeatureNetwork,
+        extra_terms: tuple[Term, ...],
+        num_devices: int,
+    ) -> None:
+        self._pairs = pairs
+        self._extra_terms = extra_terms
+        self._num_devices = num_devices
+        self.pyramids = [_make_pyramid(pair) for pair in pairs]
+        terms = self._terms_of(pairs[0], self.pyramids[0][-1])
+        _check_terms(terms)
+        self._source: Any
+        if isinstance(network, Network):
+            self._source = network.module
+            self._params: Any = prepare_params(
+                network, pairs[0].config, pairs[0].content, layers=all_layers(terms)
+            )
+        else:
+            self._source, self._params = network
 
     def run_scale(
-        scales: list[Scale], earlier: list[Earlier | None], first_step: int, report: BatchCallback
+        self,
+        numbers: Sequence[int],
+        scales: Sequence[Scale],
+        earlier: Sequence[Earlier | None],
+        watch: Watch,
     ) -> list[Result]:
-        targets = [find_targets(scale) for scale in scales]
-        starts = [find_start(*pair) for pair in zip(scales, earlier, strict=True)]
-        run_fn = functools.partial(
-            _make_run_fn,
-            _Program(
-                source,
-                precision,
-                _program_of(config.losses),
-                len(first.styles),
-                first.presence,
-                scales[0].realistic and config.realism.realism_weight > 0,
-                config.images.color == "luminance",
-                extra_terms,
-                config.optimizer,
-                StopRule(scales[0].num_steps, config.run.stop_patience, config.run.stop_tolerance),
-                config.run.report_every,
-            ),
+        """Run one scale of some of the pairs; see `pyramid.RunScale`."""
+        pairs = [self._pairs[number] for number in numbers]
+        targets = [
+            find_targets(
+                scale,
+                self._terms_of(pair, scale),
+                source=self._source,
+                params=self._params,
+                precision=pair.config.compute.precision,
+            )
+            for pair, scale in zip(pairs, scales, strict=True)
+        ]
+        starts = [_find_start(*each) for each in zip(pairs, scales, earlier, strict=True)]
+        config, scale = pairs[0].config, scales[0]
+        program = make_program(
+            config,
+            source=self._source,
+            num_styles=len(pairs[0].styles),
+            presence=pairs[0].presence,
+            extra_terms=self._extra_terms,
+            num_steps=scale.num_steps,
+            realistic=scale.realistic,
         )
-        frames = config.output
+        carried = [one.opt_state for one in earlier if one is not None]
         options: dict[str, Any] = {
             "next_stop": make_next_stop(
-                every=frames.save_every, at=frames.save_at, first_step=first_step
+                every=config.output.save_every,
+                at=config.output.save_at,
+                first_step=watch.first_step,
             ),
             "keep_state": config.optimizer.carry_state,
+            "restored": watch.restored,
+            "keep": watch.keep,
         }
-        carried = [one.opt_state for one in earlier if one is not None]
         carries = config.optimizer.carry_state and carried
-        if len(scales) == 1:
-            result = run_fn(make=make_run_fn)(
+        if len(pairs) == 1:
+            result = make_program_fn(program)(
                 starts[0],
-                params,
+                self._params,
                 targets[0],
-                callback=functools.partial(report, 0),
+                callback=functools.partial(watch.callback, 0),
                 carried=carried[0] if carries else None,
                 **options,
             )
             results = [result]
         else:
-            results = run_fn(make=make_batch_run_fn)(
+            results = make_batch_program_fn(program, num_devices=self._num_devices)(
                 jnp.stack(starts),
-                params,
+                self._params,
                 jax.tree.map(lambda *leaves: jnp.stack(leaves), *targets),
-                callback=report,
+                callback=watch.callback,
                 carried=carried if carries else None,
                 **options,
             )
@@ -308,48 +299,99 @@ def stylize_pairs(
             for result, target in zip(results, targets, strict=True)
         ]
 
-    def report_finished(number: int, progress: Progress) -> bool | None:
-        assert callback is not None
-        image = functools.partial(_fetch_finished, config, pairs[number], progress.image)
-        return callback(number, progress._replace(image=image))
-
-    results = run_scales(pyramids, run_scale, callback=callback and report_finished)
-    return [
-        dataclasses.replace(result, image=finish(config, pair, result.image))
-        for pair, result in zip(pairs, results, strict=True)
-    ]
+    def _terms_of(self, pair: Pair, scale: Scale) -> tuple[Term, ...]:
+        terms = make_terms(
+            pair.config.losses,
+            num_styles=len(pair.styles),
+            presence=pair.presence,
+            realism=pair.config.realism if scale.realistic else RealismConfig(),
+        )
+        return (*terms, *self._extra_terms)
 
 
-def _fetch_finished(config: Config, pair: Pair, fetch: Callable[[], np.ndarray]) -> np.ndarray:
-    return finish(config, pair, fetch())
+def _make_pyramid(pair: Pair) -> list[Scale]:
+    run, realism = pair.config.run, pair.config.realism
+    return make_scales(
+        pair.content,
+        pair.styles,
+        regions=pair.regions,
+        count=run.scales,
+        num_steps=run.steps,
+        coarse_steps=run.coarse_steps,
+        realistic_steps=realism.realism_steps if realism.realism_weight else 0,
+    )
 
 
-def _memberships(whole: npt.ArrayLike, features: Any, layers: Sequence[str]) -> Memberships:
-    return {name: memberships_at(jnp.asarray(whole), features[name].shape[:2]) for name in layers}
+def _find_start(pair: Pair, scale: Scale, earlier: Earlier | None) -> Array:
+    config = pair.config
+    if earlier is not None:
+        # What is to stay a photograph has details that the coarser size doesn't.
+        stays = 1 - config.losses.stylization if config.run.init == "content" else 0
+        return jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
+    start = make_start(
+        config.run, content_image=scale.content_image, style_image=scale.style_images[0]
+    )
+    return jnp.asarray(luminance(start)) if config.images.color == "luminance" else start
+
+
+def group_key(pair: Pair) -> Hashable:
+    """Return what has to be equal for pairs to be painted together: all that isn't their data.
+
+    Args:
+      pair: with a resolved configuration.
+    """
+    return tuple(_traits(pair).values())
+
+
+def _traits(pair: Pair) -> dict[str, Hashable]:
+    """Return what has to be equal, each under what a message calls it."""
+    config = pair.config
+    sizes = [image.shape[:2] for image in (pair.content, *pair.styles)]
+    # Only losses that sort keep something of a style's size in their targets.
+    sorts = config.losses.style_loss in SORTING_LOSSES
+    program = make_program(
+        config,
+        source=(config.network, config.compute),
+        num_styles=len(pair.styles),
+        presence=(),
+        num_steps=config.run.steps,
+    )
+    return {
+        "settings": (program, config.realism.realism_steps, config.run.coarse_steps),
+        "frames": (config.output.save_every, config.output.save_at),
+        "size of the content": sizes[0],
+        "sizes of the styles": tuple(sizes[1:]) if sorts else len(pair.styles),
+        "number of scales": count_scales(sizes, at_most=config.run.scales),
+        "regions": pair.presence,
+    }
 
 
 def _check_alike(pairs: Sequence[Pair]) -> None:
-    shapes = [[image.shape for image in (pair.content, *pair.styles)] for pair in pairs]
-    for number, (pair, others) in enumerate(zip(pairs, shapes, strict=True), 1):
-        if others != shapes[0]:
+    first, *others = map(_traits, pairs)
+    for number, traits in enumerate(others, 2):
+        for name, value in traits.items():
+            if value == first[name]:
+                continue
+            # Programs and presences are too long for a sentence.
+            short = isinstance(value, int) or name.startswith("size")
+            detail = f": {value} and {first[name]}" if short else ""
             raise InputError(
-                f"pair {number} has the shapes {others}, pair 1 has {shapes[0]}",
-                expected="one shape for all content pictures, and one for all style pictures",
-                remedy="resize them, or paint pairs of each shape in a batch of their own",
-            )
-        if pair.presence != pairs[0].presence:
-            raise InputError(
-                f"pair {number} has other regions than pair 1",
-                expected="as many regions in every pair, with the same styles in each",
-                remedy="paint pairs with other masks in a batch of their own",
+                f"pair {number} is unlike pair 1 in its {name}{detail}",
+                expected="pairs that differ in their pictures and coefficients only",
+                remedy="resize them, or paint those that are alike in a batch of their own",
             )
 
 
-def load_run_network(config: Config, *pairs: Pair) -> Network:
-    """Load the network of a resolved configuration, or fit it to pairs.
+def load_run_network(*pairs: Pair) -> Network:
+    """Load the network that pairs share, or fit it to all of them.
 
-    See `params.store.load_network`.
+    Args:
+      pairs: with resolved configurations; the network is that of the first.
+
+    Raises:
+      InputError: see `params.store.load_network`.
     """
+    config = pairs[0].config
     return load_network(
         config.network,
         layers=run_layers(config),
@@ -377,99 +419,3 @@ def _check_terms(terms: Sequence[Term]) -> None:
                 expected="a name of its own for every term",
                 remedy="rename the extra term",
             )
-
-
-def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in features:
-            raise InputError(
-                f"the network has no layer {name!r}",
-                expected="a layer that it returns",
-                remedy=f"did you mean {nearest(name, features)}",
-            )
-
-
-def _bind(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
-    if hasattr(source, "apply"):
-        return make_feature_fn(source, layers, precision=precision)
-    return source
-
-
-@functools.lru_cache(maxsize=16)
-def _target_features_fn(
-    source: Any, content: tuple[str, ...], style: tuple[str, ...], precision: str
-) -> Any:
-    def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
-        style_fn = _bind(source, style, precision)
-        styles = tuple(style_fn(params, image) for image in style_images)
-        return _bind(source, content, precision)(params, content_image), styles
-
-    return compile_fn(target_features)
-
-
-def _program_of(losses: LossConfig) -> LossConfig:
-    """Reduce an objective to what the compiled program depends on: its coefficients are data."""
-
-    def ones(layer_weights: LayerWeights) -> LayerWeights:
-        return tuple((name, 1.0) for name, _ in layer_weights)
-
-    return dataclasses.replace(
-        losses,
-        content_layers=ones(losses.content_layers),
-        style_layers=ones(losses.style_layers),
-        content_weight=float((losses.content_weight or 0) > 0),
-        style_weight=float(losses.style_weight > 0),
-        tv_weight=float(losses.tv_weight > 0),
-        style_blend=tuple(float(share > 0) for share in losses.style_blend),
-        stylization=float(losses.stylization > 0),
-        balance=False,
-        temperature=1.0,
-    )
-
-
-class _Program(NamedTuple):
-    """All that a compiled run depends on, besides shapes."""
-
-    source: Any
-    precision: str
-    losses: LossConfig
-    num_styles: int
-    presence: Presence
-    realistic: bool
-    luminance_only: bool
-    extra_terms: tuple[Term, ...]
-    optimizer: OptimizerConfig
-    stop: StopRule
-    chunk_steps: int
-
-
-@functools.lru_cache(maxsize=16)
-def _make_run_fn(program: _Program, *, make: Callable[..., Any]) -> Any:
-    terms = (
-        *make_terms(
-            program.losses,
-            num_styles=program.num_styles,
-            presence=program.presence,
-            realism=RealismConfig(realism_weight=float(program.realistic)),
-        ),
-        *program.extra_terms,
-    )
-    feature_fn = _bind(program.source, layers_of(terms, "layers"), program.precision)
-    objective = make_objective(feature_fn, terms)
-    return make(
-        _without_color(objective) if program.luminance_only else objective,
-        make_optimizer(program.optimizer, num_steps=program.stop.num_steps),
-        program.stop,
-        chunk_steps=program.chunk_steps,
-        decay=program.optimizer.average,
-    )
-
-
-def _without_color(objective: Objective) -> Objective:
-    """Return an objective whose gradient is the same in all channels, so that gray stays gray."""
-
-    def gray_objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
-        gray = jnp.broadcast_to(jnp.mean(image, axis=-1, keepdims=True), image.shape)
-        return objective(gray, params, targets)
-
-    return gray_objective

@@ -1,27 +1,29 @@
-"""One run from files to files: what the command line does, for programs."""
+"""Runs from files to files: what the command line does, for programs."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.images import Picture, load_image
-from neuart_jax.loop import Callback, Progress, Result
 from neuart_jax.memory import predict_memory
-from neuart_jax.output import RunFolder, default_folder
-from neuart_jax.pair import Masks, Pair, make_pair
-from neuart_jax.params.photographs import BUNDLED_SET
-from neuart_jax.params.store import NAMED_WEIGHTS, Network, narrow_network
-from neuart_jax.record import Record
-from neuart_jax.resolve import check_sizes, resolve_config, run_layers
-from neuart_jax.sections import ImagesConfig
-from neuart_jax.starts import STARTS, check_start
+from neuart_jax.output import RunFolder, default_folders
+from neuart_jax.params.store import Network, narrow_network
+from neuart_jax.prepare import Prepared, prepare
+from neuart_jax.pyramid import RunSnapshot
+from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
+from neuart_jax.resolve import run_layers
+from neuart_jax.result import BatchCallback, Callback, Progress, Result
+from neuart_jax.sections import OutputConfig
+from neuart_jax.step import Status
 from neuart_jax.stylize import load_run_network, stylize_pairs
 from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
+
+_CHECKPOINTS = "checkpoints"
 
 
 class Transfer(NamedTuple):
@@ -36,87 +38,6 @@ class Transfer(NamedTuple):
     image_path: Path
 
 
-class Prepared(NamedTuple):
-    """A run whose pictures are read and whose settings are checked.
-
-    Attributes:
-      config: resolved, with absolute paths.
-      content: the picture that gives the content.
-      styles: the pictures that give the style, at their size in the run.
-      pair: what the run is about to work with.
-      digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
-        masks.
-    """
-
-    config: Config
-    content: Picture
-    styles: tuple[Picture, ...]
-    pair: Pair
-    digests: dict[str, str]
-
-
-def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Prepared:
-    """Check all of a run that can be checked without a network, and read its pictures.
-
-    Args:
-      config: with `content` and `style` set.
-      load: reads a picture; see `images.load_image`.
-
-    Raises:
-      InputError: something given can't be used.
-    """
-    for name in ("content", "style"):
-        if not getattr(config.images, name):
-            raise InputError(
-                f"--{name} is missing",
-                expected="two pictures, --content=FILE --style=FILE",
-                remedy=f"add --{name}=FILE",
-            )
-    config = resolve_run(config)
-    images, regions = config.images, config.regions
-    content = load(images.content, size=images.size or None, enlarge=images.enlarge)
-    styles = [_load_style(load, path, images) for path in images.style]
-    files = {
-        "content": [content],
-        "style": styles,
-        # As they are: they are fitted to their pictures where their colors are read.
-        "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
-        "style_mask": [load(path, size=None) for path in regions.style_mask],
-    }
-    masks = Masks(
-        content=next((mask.image for mask in files["content_mask"]), None),
-        styles=[mask.image for mask in files["style_mask"]],
-    )
-    pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
-    check_sizes(config, pair)
-    check_start(config.run.init)
-    return Prepared(config, content, tuple(styles), pair, _digests(files))
-
-
-def _load_style(load: Callable[..., Picture], path: str, images: ImagesConfig) -> Picture:
-    size = images.style_size or images.size or None
-    style = load(path, size=size, enlarge=images.enlarge or images.style_size > 0)
-    if images.style_scale == 1:
-        return style
-    height, width = (max(1, round(side * images.style_scale)) for side in style.image.shape[:2])
-    longest = max(load(path, size=None).image.shape[:2])
-    if max(height, width) > longest and not images.enlarge:
-        raise InputError(
-            f"style_scale={images.style_scale:g} wants {path} at {width}x{height} pixels",
-            expected=f"at most its own {longest} pixels on the longest side",
-            remedy="take a smaller --style_scale or --size, or add --enlarge",
-        )
-    return load(path, size=max(height, width), enlarge=images.enlarge)
-
-
-def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
-    return {
-        name if len(pictures) == 1 else f"{name}{number}": picture.sha256
-        for name, pictures in files.items()
-        for number, picture in enumerate(pictures, 1)
-    }
-
-
 def transfer(
     config: Config,
     *,
@@ -126,98 +47,206 @@ def transfer(
 ) -> Transfer:
     """Read both pictures, stylize, and write the run's folder.
 
+    A run that was cut, by a signal or a crash, goes on at its last checkpoint and ends with the
+    picture that it would have ended with; see `OutputConfig.resume`.
+
     Args:
       config: with `content` and `style` set.
       network: loaded beforehand as `config.network` says, for these pictures and for at least the
         layers of `config`; the record names only what these layers use. None loads it, and logs
         as one line (level INFO) which weights it has.
       callback: called with a `Progress` after every chunk; returning True stops the run, and the
-        best picture so far is written.
+        best picture so far is written, with a checkpoint beside it.
       repeated: the record that this run repeats; what is not the same is logged.
 
     Raises:
       InputError: something given can't be used, or the folder can't be written.
     """
     prepared = prepare(config)
-    config, content, pair = prepared.config, prepared.content, prepared.pair
-    images, output = config.images, config.output
-    path = Path(output.output) if output.output else default_folder(images.content, *images.style)
-    folder = RunFolder(path, image_name=output.image_name, overwrite=output.overwrite)
+    folder = _choose_folder(prepared)
+    [finished] = transfer_group(
+        [prepared],
+        [folder],
+        network=network,
+        checkpoints=folder / _CHECKPOINTS,
+        replace=was_cut(folder, prepared.config.output),
+        callback=None if callback is None else lambda _, progress: callback(progress),
+        repeated=repeated,
+    )
+    return finished
+
+
+def transfer_group(
+    group: Sequence[Prepared],
+    folders: Sequence[Path],
+    *,
+    checkpoints: Path,
+    replace: bool = False,
+    network: Network | None = None,
+    callback: BatchCallback | None = None,
+    repeated: Record | None = None,
+    num_devices: int = 1,
+) -> list[Transfer]:
+    """Stylize pairs together and write a folder for each.
+
+    Args:
+      group: of one `stylize.group_key`.
+      folders: one for each.
+      checkpoints: folder for what is needed to go on with all of them.
+      replace: whether results that are there may be replaced, whatever `overwrite` says.
+      network: as in `transfer`, for all of them.
+      callback: called with a pair's number and its `Progress` after every chunk; returning True
+        stops that pair.
+      repeated: as in `transfer`.
+      num_devices: of this machine, among which the pairs are shared out.
+
+    Raises:
+      InputError: as in `transfer`, or a folder holds something else.
+    """
+    places = [
+        RunFolder(
+            path,
+            image_name=prepared.config.output.image_name,
+            overwrite=replace or prepared.config.output.overwrite,
+        )
+        for prepared, path in zip(group, folders, strict=True)
+    ]
+    first = group[0]
     if network is None:
-        network = load_run_network(config, pair)
+        network = load_run_network(*(prepared.pair for prepared in group))
         logger.info(network.message)
     else:
-        network = narrow_network(network, config.network, layers=run_layers(config))
-    for note in pair.notes:
-        logger.info(note)
-    height, width = content.image.shape[:2]
-    record = Record.of_this_run(
-        config,
-        weights=network.identity,
-        inputs=prepared.digests,
-        predicted_bytes=predict_memory(
-            config,
-            run_layers(config),
-            height=height,
-            width=width,
-            num_regions=len(pair.presence),
-        ).total,
-    )
-    if repeated is not None and (differences := record.differences(repeated)):
+        network = narrow_network(network, first.config.network, layers=run_layers(first.config))
+    for prepared in group:
+        for note in prepared.pair.notes:
+            logger.info(note)
+    records = [_make_record(prepared, network) for prepared in group]
+    if repeated is not None and (differences := records[0].differences(repeated)):
         logger.warning(
             "Pixels may differ: the record was made with other %s.", ", ".join(differences)
         )
+    saved = Checkpoints(checkpoints, records, seconds=first.config.output.checkpoint_seconds)
+    restored = None
+    if first.config.output.resume:
+        restored = saved.load(overwrite=first.config.output.overwrite)
+    if restored is None:
+        saved.remove()
+    else:
+        for place, pair in zip(places, restored.pairs, strict=True):
+            place.resume(pair.history)
+        steps = min(pair.history[-1]["step"] for pair in restored.pairs)
+        logger.info("Going on after step %d, from %s.", steps, checkpoints)
+    stopped = False
 
-    def report(progress: Progress) -> bool | None:
-        folder.report(progress)
-        steps = progress.num_steps
-        is_multiple = output.save_every and steps % output.save_every == 0
-        if is_multiple or steps in output.save_at:
-            folder.save_frame(progress)
-        return callback(progress) if callback else None
+    def report(number: int, progress: Progress) -> bool:
+        nonlocal stopped
+        places[number].report(progress)
+        if group[number].config.output.wants_frame(progress.num_steps):
+            places[number].save_frame(progress)
+        wanted = callback is not None and bool(callback(number, progress))
+        stopped = stopped or wanted
+        return wanted
 
-    [result] = stylize_pairs(
-        [pair], config, network=network, callback=lambda _, progress: report(progress)
+    def keep(fetch: Callable[[], RunSnapshot]) -> None:
+        saved.keep(fetch, now=stopped)
+
+    results = stylize_pairs(
+        [prepared.pair for prepared in group],
+        network=network,
+        callback=report,
+        restored=restored,
+        keep=keep,
+        num_devices=num_devices,
     )
+    for result, prepared, record, place in zip(results, group, records, places, strict=True):
+        _save(result, prepared, record, place)
+    if not stopped:
+        saved.remove()
+    return [
+        Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
+    ]
+
+
+def find_finished(folder: Path, prepared: Prepared, *, overwrite: bool) -> Record | None:
+    """Return the record of a finished result, if a folder holds one of this very run.
+
+    Args:
+      folder: in which the run's files would be.
+      prepared: the run; its weights aren't compared.
+      overwrite: take a result of something else for none.
+
+    Raises:
+      InputError: the folder holds a result of something else.
+    """
+    path = folder / RECORD_NAME
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except InputError:
+        if overwrite:
+            return None
+        raise
+    if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
+        return None
+    differences = Record(prepared.config, inputs=prepared.digests).unlike(record)
+    if differences and not overwrite:
+        refuse(folder, differences)
+    image = folder / prepared.config.output.image_name
+    return None if differences or not image.exists() else record
+
+
+def was_cut(folder: Path, output: OutputConfig) -> bool:
+    """Tell whether a folder holds a run that was stopped or killed, and may go on."""
+    if not output.resume or not find_checkpoints(folder / _CHECKPOINTS):
+        return False
+    path = folder / RECORD_NAME
+    status = read_record(path).outcome.get("status") if path.exists() else None
+    return status in (None, Status.STOPPED.name.lower())
+
+
+def _choose_folder(prepared: Prepared) -> Path:
+    """Return --output, or the first default folder that is free or holds this run, cut short."""
+    output, images = prepared.config.output, prepared.config.images
+    if output.output:
+        return Path(output.output)
+    record = Record(prepared.config, inputs=prepared.digests)
+    for folder in default_folders(images.content, *images.style):
+        if not folder.exists():
+            break
+        if was_cut(folder, output):
+            owners = read_owners(folder / _CHECKPOINTS)
+            if len(owners) == 1 and not record.unlike(owners[0]):
+                break
+    return folder
+
+
+def _make_record(prepared: Prepared, network: Network) -> Record:
+    height, width = prepared.content.image.shape[:2]
+    return Record.of_this_run(
+        prepared.config,
+        weights=network.identity,
+        inputs=prepared.digests,
+        predicted_bytes=predict_memory(
+            prepared.config,
+            run_layers(prepared.config),
+            height=height,
+            width=width,
+            num_regions=len(prepared.pair.presence),
+        ).total,
+    )
+
+
+def _save(result: Result, prepared: Prepared, record: Record, place: RunFolder) -> None:
     terms = make_terms(
-        config.losses,
-        num_styles=len(pair.styles),
-        presence=pair.presence,
-        realism=config.realism,
+        prepared.config.losses,
+        num_styles=len(prepared.pair.styles),
+        presence=prepared.pair.presence,
+        realism=prepared.config.realism,
     )
-    folder.save(
+    place.save(
         result,
         record,
         coefficients={term.name: term.weight for term in terms},
-        alpha=content.alpha,
+        alpha=prepared.content.alpha,
     )
-    return Transfer(result, folder.image_path)
-
-
-def resolve_run(config: Config) -> Config:
-    """Resolve a configuration, files' names included.
-
-    The record then still means the same files when a run is repeated from elsewhere.
-
-    Raises:
-      InputError: see `resolve.resolve_config`.
-    """
-    config = resolve_config(config)
-    paths = {"content": config.images.content}
-    if config.run.init not in STARTS:
-        paths["init"] = config.run.init
-    if config.network.weights not in NAMED_WEIGHTS:
-        paths["weights"] = config.network.weights
-    if config.network.normalize_weights not in ("", BUNDLED_SET):
-        paths["normalize_weights"] = config.network.normalize_weights
-    if config.regions.content_mask:
-        paths["content_mask"] = config.regions.content_mask
-    lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
-    return config.replace(
-        **{name: _absolute(path) for name, path in paths.items()},
-        **{name: [_absolute(path) for path in several] for name, several in lists.items()},
-    )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

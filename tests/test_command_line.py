@@ -14,9 +14,10 @@ from standins import write_keras
 from neuart_jax import Config, pyramid, transfer
 from neuart_jax.console import ProgressBar
 from neuart_jax.images import save_image
-from neuart_jax.loop import Progress, make_next_stop
-from neuart_jax.output import default_folder
+from neuart_jax.loop import make_next_stop
+from neuart_jax.output import default_folders
 from neuart_jax.record import read_record
+from neuart_jax.result import Progress
 from neuart_jax.step import Status
 
 TINY = {
@@ -154,12 +155,17 @@ def test_the_plot_has_every_style_with_its_own_coefficient(monkeypatch):
 
 
 def test_default_folders_name_every_style():
-    assert default_folder("a/photo.png", "b/x.jpg", "c/y.jpg") == Path("output/photo_x_y")
-    # Not longer than a file system allows, even where a letter takes four bytes.
+    folders = default_folders("a/photo.png", "b/x.jpg", "c/y.jpg")
+    assert [next(folders), next(folders)] == [
+        Path("output/photo_x_y"),
+        Path("output/photo_x_y_2"),
+    ]
+
+
+def test_default_folders_are_no_longer_than_a_file_system_allows(tmp_path):
+    """Even where a letter takes four bytes."""
     names = ["photo.png", *("𝄞" * 40 + f"{number}.png" for number in range(9))]
-    folder = default_folder(*names)
-    folder.mkdir(parents=True)
-    assert default_folder(*names) == Path(f"{folder}_2")
+    (tmp_path / next(default_folders(*names))).mkdir(parents=True)
 
 
 @pytest.mark.parametrize("report_every", [3, 16, 1])

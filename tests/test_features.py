@@ -27,7 +27,7 @@ LAYERS = {
 def run(request, content_image, style_image):
     config = Config().replace(model=request.param, weights="random", **LAYERS[request.param])
     config = resolve_config(config)
-    return config, load_run_network(config, make_pair(config, content_image, style_image))
+    return config, load_run_network(make_pair(config, content_image, style_image))
 
 
 def evaluate(run, precision, content_image, style_image):

@@ -43,7 +43,7 @@ def test_by_default_pictures_go_in_and_come_out_as_they_are():
     assert_array_equal(pair.styles[0], STYLE)
     assert pair.regions is None
     assert (pair.presence, pair.notes) == ((), ())
-    assert_array_equal(finish(Config(), pair, CONTENT), CONTENT)
+    assert_array_equal(finish(pair, CONTENT), CONTENT)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_few_pixels_are_no_part_of_a_region():
 
 
 def test_pairs_with_other_regions_are_no_batch():
-    with pytest.raises(InputError, match="pair 2 has other regions than pair 1"):
+    with pytest.raises(InputError, match="pair 2 is unlike pair 1 in its regions"):
         stylize_batch(
             [CONTENT] * 2,
             [STYLE] * 2,
@@ -200,5 +200,5 @@ def test_pairs_with_other_regions_are_no_batch():
 def test_affine_smoothing_is_done_last():
     pair = make_pair(Config(), CONTENT, STYLE)
     noisy = np.clip(CONTENT + np.random.default_rng(0).normal(0, 0.05, CONTENT.shape), 0, 1)
-    smoothed = finish(Config().replace(affine_radius=4), pair, noisy)
+    smoothed = finish(pair._replace(config=Config().replace(affine_radius=4)), noisy)
     assert np.std(smoothed - CONTENT) < 0.5 * np.std(noisy - CONTENT)

@@ -215,12 +215,12 @@ def test_a_named_network_takes_shares_as_well(content_image, style_image):
     assert {"style1", "style2"} < set(result.history[0])
     resolved = resolve_config(config)
     both, other = (
-        load_run_network(resolved, make_pair(resolved, content, pictures))
+        load_run_network(make_pair(resolved, content, pictures))
         for pictures in (styles, [styles[0], style_image[30:54, :20]])
     )
     assert both.identity["sha256"] != other.identity["sha256"]
     with pytest.raises(InputError, match="the style picture 2 is 1x3 pixels; expected at least 2"):
-        check_sizes(resolved, make_pair(resolved, content, [style_image, style_image[:3, :1]]))
+        check_sizes(make_pair(resolved, content, [style_image, style_image[:3, :1]]))
     with pytest.raises(InputError, match="style_blend has 2 shares.*expected 3 shares"):
         stylize(content, [*styles, style_image], config)
 

@@ -22,7 +22,7 @@ from neuart_jax.models.vgg19 import VGG19
 from neuart_jax.pair import make_pair
 from neuart_jax.resolve import resolve_config
 from neuart_jax.starts import make_start
-from neuart_jax.stylize import load_run_network
+from neuart_jax.stylize import group_key, load_run_network, stylize_pairs
 
 SHALLOW = Config().replace(
     content_layers="relu2_1", style_layers="relu1_1,relu2_1", steps=6, report_every=3
@@ -32,7 +32,7 @@ SHALLOW = Config().replace(
 @pytest.fixture(scope="module")
 def network(content_image, style_image):
     config = resolve_config(SHALLOW)
-    return load_run_network(config, make_pair(config, content_image, style_image))
+    return load_run_network(make_pair(config, content_image, style_image))
 
 
 def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, network):
@@ -158,7 +158,7 @@ def test_resnet50_runs_from_end_to_end(content_image, style_image):
 @pytest.fixture(scope="module")
 def three_pairs():
     contents = [smooth_picture(48, 64, seed=seed) for seed in (1, 2, 3)]
-    return contents, [smooth_picture(56, 40, seed=seed) for seed in (4, 5, 6)]
+    return contents, [smooth_picture(56, 40 + seed, seed=seed) for seed in (4, 5, 6)]
 
 
 def test_a_batch_equals_its_single_runs(three_pairs, network):
@@ -170,6 +170,47 @@ def test_a_batch_equals_its_single_runs(three_pairs, network):
         assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
         assert_allclose(one.image, alone.image, atol=2e-3)
         assert one.num_evaluations == alone.num_evaluations
+
+
+def test_pairs_of_a_batch_have_coefficients_and_seeds_of_their_own(three_pairs, network):
+    configs = [
+        SHALLOW.replace(init="noise", seed=seed, content_weight=10.0**seed, style_layers=layers)
+        for seed, layers in enumerate(("relu1_1,relu2_1", "relu1_1:3,relu2_1:1", "relu1_1,relu2_1"))
+    ]
+    pairs = [
+        make_pair(resolve_config(config), content, style)
+        for config, content, style in zip(configs, *three_pairs, strict=True)
+    ]
+    together = stylize_pairs(pairs, network=network)
+    for one, config, content, style in zip(together, configs, *three_pairs, strict=True):
+        alone = stylize(content, style, config, network=network)
+        assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
+        assert_allclose(one.image, alone.image, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"steps": 5}, "settings"),
+        ({"tv_weight": 0}, "settings"),
+        ({"weights": "fitted"}, "settings"),
+        ({"save_every": 2}, "frames"),
+    ],
+)
+def test_other_settings_are_no_batch(settings, name, three_pairs):
+    contents, styles = three_pairs
+    configs = [resolve_config(SHALLOW), resolve_config(SHALLOW.replace(**settings))]
+    pairs = [make_pair(c, contents[0], styles[0]) for c in configs]
+    assert group_key(pairs[0]) != group_key(pairs[1])
+    with pytest.raises(InputError, match=f"pair 2 is unlike pair 1 in its {name};"):
+        stylize_pairs(pairs)
+
+
+def test_losses_that_sort_want_styles_of_one_size(three_pairs):
+    config = resolve_config(SHALLOW.replace(style_loss="histogram"))
+    pairs = [make_pair(config, *each) for each in zip(*three_pairs, strict=True)]
+    with pytest.raises(InputError, match=r"its sizes of the styles: \(\(56, 45\),\) and"):
+        stylize_pairs(pairs)
 
 
 @pytest.mark.parametrize("init", ["content", "noise"])
@@ -188,8 +229,7 @@ def test_line_searches_take_few_evaluations(init, three_pairs):
     [
         ([], [], "there are 0 content and 0 style pictures"),
         ([(32, 32)], [(32, 32)] * 2, "there are 1 content and 2 style pictures"),
-        ([(32, 32), (32, 40)], [(32, 32)] * 2, r"pair 2 has the shapes \[\(32, 40, 3\), .*pair 1"),
-        ([(32, 32)] * 2, [(32, 32), (40, 32)], "one shape for all content pictures"),
+        ([(32, 32), (32, 40)], [(32, 32)] * 2, r"its size of the content: \(32, 40\) and \(32, 32"),
     ],
 )
 def test_pairs_that_are_no_batch_are_one_sentence(contents, styles, sentence):

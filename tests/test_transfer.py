@@ -17,14 +17,14 @@ from PIL import Image
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.config import FIELDS
 from neuart_jax.images import load_image, load_metadata, save_image
-from neuart_jax.output import RunFolder, default_folder
+from neuart_jax.output import RunFolder
 from neuart_jax.pair import make_pair
+from neuart_jax.prepare import prepare
 from neuart_jax.presets import PRESETS
 from neuart_jax.record import METADATA_KEY, Record, read_record
 from neuart_jax.resolve import resolve_config
 from neuart_jax.step import Status
 from neuart_jax.stylize import load_run_network
-from neuart_jax.transfer import prepare
 
 SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
 
@@ -163,7 +163,7 @@ def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, 
     config = config_for(pictures, tmp_path / "a", steps=1, weights="fitted")
     images = [load_image(pictures / name).image for name in ("photo.png", "painting.png")]
     deeper = resolve_config(config.replace(content_layers="relu2_2"))
-    network = load_run_network(deeper, make_pair(deeper, images[0], images[1:]))
+    network = load_run_network(make_pair(deeper, images[0], images[1:]))
     with caplog.at_level(logging.INFO):
         first = transfer(config, network=network)
         assert not caplog.text
@@ -312,11 +312,11 @@ def test_a_run_that_cannot_start_leaves_an_earlier_one_whole(pictures, tmp_path)
     assert after == before
 
 
-def test_default_folders_are_numbered(tmp_path, monkeypatch):
+def test_default_folders_are_numbered(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert default_folder("x/photo.png", "y/painting.jpg") == Path("output/photo_painting")
-    Path("output/photo_painting").mkdir(parents=True)
-    assert default_folder("photo.png", "painting.jpg") == Path("output/photo_painting_2")
+    config = config_for(pictures, "", steps=1)
+    for name in ("photo_painting", "photo_painting_2"):
+        assert transfer(config).image_path == Path("output") / name / "result.png"
 
 
 def test_a_failed_write_leaves_the_earlier_result(pictures, tmp_path, monkeypatch):

@@ -22,10 +22,10 @@ from neuart_jax.benchmarks.memory import peak_resident_bytes
 from neuart_jax.benchmarks.problem import load_pictures, make_problem, write_network
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
-from neuart_jax.loop import Progress
 from neuart_jax.params.canonical import flatten
 from neuart_jax.record import Record
 from neuart_jax.resolve import run_layers
+from neuart_jax.result import Progress
 from neuart_jax.stylize import stylize
 
 Job = dict[str, Any]

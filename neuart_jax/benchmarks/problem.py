@@ -71,7 +71,7 @@ def write_network(config: Config, path: Path) -> None:
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(config, make_pair(config, content, style))
+    network = load_run_network(make_pair(config, content, style))
     params = network.params
     mean, std = (tuple(map(float, np.asarray(each))) for each in (params.mean, params.std))
     variables = {name: np.asarray(array) for name, array in flatten(params.variables).items()}
@@ -94,7 +94,7 @@ def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Pro
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(config, make_pair(config, content, style))
+    network = load_run_network(make_pair(config, content, style))
     terms = make_terms(config.losses)
     layers = run_layers(config)
     feature_fn = make_feature_fn(network.module, layers, precision=config.compute.precision)

@@ -12,25 +12,16 @@ from typing import Any, NamedTuple
 
 from neuart_jax.config import Config
 from neuart_jax.decoding import Float32
-from neuart_jax.errors import InputError
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.tables import format_value
 from neuart_jax.images import load_image
 from neuart_jax.params.store import narrow_network
-from neuart_jax.record import Record, read_record
+from neuart_jax.prepare import prepare, resolve_run
+from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
 from neuart_jax.resolve import run_layers
-from neuart_jax.step import Status
-from neuart_jax.transfer import Prepared, prepare, resolve_run, transfer
+from neuart_jax.transfer import find_finished, transfer
 
 logger = logging.getLogger(__name__)
-
-_RECORD_NAME = "config.json"
-# What doesn't change a picture, and what is compared by its hash.
-_FREE = {
-    *("output", "overwrite", "print_losses", "weights_dir", "offline", "content", "style"),
-    *("memory_check", "compilation_cache"),
-}
-_MAX_DIFFERENCES = 5
 
 
 class Cell(NamedTuple):
@@ -107,7 +98,7 @@ def run_cells(
     earlier = []
     for cell in cells:
         prepared = prepare(cell.config, load=load)
-        earlier.append(_find_record(folder / cell.name, prepared, overwrite=overwrite))
+        earlier.append(find_finished(folder / cell.name, prepared, overwrite=overwrite))
     # Not a generator itself, which would check nothing before it is asked for the first result.
     return _run_cells(cells, earlier, folder, networks=networks, overwrite=overwrite)
 
@@ -126,68 +117,20 @@ def _run_cells(
         if record is not None:
             resolved = resolve_run(cell.config)
             own = narrow_network(network, resolved.network, layers=run_layers(resolved)).identity
-            if record.weights.get("sha256") != own["sha256"]:
-                if not overwrite:
-                    raise _refusal(
-                        path, [f"weights: {_brief(record.weights)} there, {_brief(own)} here"]
-                    )
-                record = None
+            # Everything else has been compared.
+            differences = record._replace(weights=own).unlike(record)
+            if differences and not overwrite:
+                refuse(path, differences)
+            record = None if differences else record
         reused = record is not None
         if record is None:
             # What an interrupted run left behind is in the way of nobody.
             config = cell.config.replace(output=str(path), overwrite=True)
             transfer(config, network=network)
-            record = read_record(path / _RECORD_NAME)
+            record = read_record(path / RECORD_NAME)
         finished = Finished(cell.name, path, record, reused)
         _log(finished, number, len(cells))
         yield finished
-
-
-def _find_record(folder: Path, prepared: Prepared, *, overwrite: bool) -> Record | None:
-    """Return the record of a finished cell, if it is of the same settings and pictures."""
-    path = folder / _RECORD_NAME
-    if not path.exists():
-        return None
-    try:
-        record = read_record(path)
-    except InputError:
-        if overwrite:
-            return None
-        raise
-    name = prepared.config.output.image_name
-    if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
-        return None
-    there, here = _settings_of(record.config), _settings_of(prepared.config)
-    differences = [f"{n}: {there[n]} there, {here[n]} here" for n in here if there[n] != here[n]]
-    differences += [
-        f"another {n} picture" for n, d in prepared.digests.items() if record.inputs.get(n) != d
-    ]
-    if differences and not overwrite:
-        raise _refusal(folder, differences)
-    return None if differences or not (folder / name).exists() else record
-
-
-def _settings_of(config: Config) -> dict[str, Any]:
-    return {
-        name: value
-        for section in config.to_dict().values()
-        for name, value in section.items()
-        if name not in _FREE
-    }
-
-
-def _refusal(folder: Path, differences: Sequence[str]) -> InputError:
-    more = len(differences) - _MAX_DIFFERENCES
-    listed = [*differences[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
-    return InputError(
-        f"{folder} already holds a result of something else ({'; '.join(listed)})",
-        expected="nothing, or a result of the same settings, pictures and weights",
-        remedy="give another --output, or add --overwrite",
-    )
-
-
-def _brief(identity: Any) -> str:
-    return f"{identity.get('name')} {str(identity.get('sha256'))[:12]}"
 
 
 def _log(finished: Finished, number: int, count: int) -> None:

@@ -20,8 +20,8 @@ from neuart_jax.experiments.report import Report, cells_folder, experiment_folde
 from neuart_jax.experiments.tables import Row, average_row, format_value
 from neuart_jax.models import MODELS
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.prepare import Prepared, prepare, resolve_run
 from neuart_jax.presets import apply_preset
-from neuart_jax.transfer import Prepared, prepare, resolve_run
 
 NAME = "compare_models"
 

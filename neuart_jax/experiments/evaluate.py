@@ -9,7 +9,7 @@ from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.pairs import Pair
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.experiments.tables import average_row, format_value
-from neuart_jax.transfer import prepare
+from neuart_jax.prepare import prepare
 
 NAME = "evaluate"
 

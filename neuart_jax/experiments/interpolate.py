@@ -11,7 +11,7 @@ from neuart_jax.experiments.measures import color_distance, luminance_similarity
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
-from neuart_jax.transfer import prepare
+from neuart_jax.prepare import prepare
 
 NAME = "interpolate"
 

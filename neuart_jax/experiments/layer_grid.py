@@ -11,8 +11,8 @@ from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.experiments.tables import format_value
+from neuart_jax.prepare import prepare
 from neuart_jax.resolve import resolve_config
-from neuart_jax.transfer import prepare
 
 NAME = "layer_grid"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from neuart_jax.config import Config
 from neuart_jax.params.store import Network, load_network
+from neuart_jax.prepare import prepare, resolve_run
 from neuart_jax.resolve import run_layers
-from neuart_jax.transfer import prepare, resolve_run
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from neuart_jax.experiments.layer_sets import grow_layers, name_layers
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.experiments.tables import format_value
+from neuart_jax.prepare import prepare
 from neuart_jax.resolve import resolve_config
 from neuart_jax.settings import LayerWeights
-from neuart_jax.transfer import prepare
 
 NAME = "reconstruct"
 

@@ -1,0 +1,246 @@
+"""Checkpoints: where a run is, on the disk, so that a crash costs its last seconds only.
+
+Each is whole or not there at all, and says itself what it belongs to and whether it is intact. The
+one before it stays until the next is complete.
+"""
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuart_jax.files import brief_cause
+from neuart_jax.pyramid import PairProgress, RunSnapshot
+from neuart_jax.record import Record, refuse
+from neuart_jax.result import Result, Snapshot
+from neuart_jax.step import Status
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+# Of the run's time, at the most: a huge picture's state takes long to write.
+_SHARE_OF_TIME = 0.05
+
+
+class Checkpoints:
+    """The checkpoints of one run, or of a batch that runs as one.
+
+    Args:
+      path: their folder; made with the first one.
+      records: of the batch's pairs, in their order: what the checkpoints belong to.
+      seconds: between two of them; 0 writes none.
+    """
+
+    def __init__(self, path: Path, records: Sequence[Record], *, seconds: float) -> None:
+        self._path = path
+        self._records = list(records)
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._number = 0
+        self._failed = False
+
+    def load(self, *, overwrite: bool = False) -> RunSnapshot | None:
+        """Return the last intact snapshot; None if there is none.
+
+        One that is damaged is passed over, with a warning that says so.
+
+        Args:
+          overwrite: take those of another run for none.
+
+        Raises:
+          InputError: the checkpoints belong to another run.
+        """
+        numbers = find_checkpoints(self._path)
+        self._number = max(numbers, default=0)
+        for number in reversed(numbers):
+            try:
+                arrays, facts = _read(self._path, number)
+                if facts["version"] != _VERSION or facts["digest"] != _digest(arrays):
+                    raise ValueError("its contents are not those that were written")
+                records = [Record.from_dict(each) for each in facts["records"]]
+                snapshot = _from_plain(arrays, facts["run"])
+            # Anything may be wrong with a file that was cut short, or that another version wrote.
+            except Exception as error:
+                logger.warning(
+                    "Checkpoint %s can't be used (%s).",
+                    self._path / str(number),
+                    brief_cause(error),
+                )
+                continue
+            if differences := self._compare(records):
+                if not overwrite:
+                    refuse(self._path.parent, differences)
+                return None
+            for there, here in zip(records, self._records, strict=True):
+                if changed := here.differences(there):
+                    what = ", ".join(changed)
+                    logger.warning("Pixels may differ: the run was begun with other %s.", what)
+            return snapshot
+        return None
+
+    def _compare(self, records: Sequence[Record]) -> list[str]:
+        if len(records) != len(self._records):
+            return [f"{len(records)} pairs there, {len(self._records)} here"]
+        pairs = zip(self._records, records, strict=True)
+        return [difference for here, there in pairs for difference in here.unlike(there)]
+
+    def keep(self, fetch: Callable[[], RunSnapshot], *, now: bool = False) -> None:
+        """Write a checkpoint if it is time for one. A failure is a warning: the run goes on.
+
+        Args:
+          fetch: see `pyramid.KeepRun`.
+          now: whether it is time in any case, but for runs that keep none.
+        """
+        waited = time.monotonic() - self._last
+        due = waited >= max(self._seconds, self._cost / _SHARE_OF_TIME)
+        if not self._seconds or not (now or due):
+            return
+        began = time.monotonic()
+        try:
+            self._write(fetch())
+        # The library has errors of its own for a full disk or a folder that is gone.
+        except Exception as error:
+            if not self._failed:
+                logger.warning(
+                    "No checkpoint could be written to %s (%s); the run goes on without.",
+                    self._path,
+                    brief_cause(error),
+                )
+            self._failed = True
+        self._last = time.monotonic()
+        self._cost = self._last - began
+
+    def _write(self, snapshot: RunSnapshot) -> None:
+        arrays, run = _to_plain(snapshot)
+        facts = {
+            "version": _VERSION,
+            "digest": _digest(arrays),
+            "records": [record.to_dict() for record in self._records],
+            "run": run,
+        }
+        # Not made again where somebody has removed it: the result would have no place either.
+        self._path.parent.stat()
+        self._number += 1
+        with _open_manager(self._path) as manager:
+            from orbax.checkpoint import args
+
+            manager.save(
+                self._number,
+                args=args.Composite(arrays=args.PyTreeSave(arrays), facts=args.JsonSave(facts)),
+            )
+
+    def remove(self) -> None:
+        """Remove all of them; the result is there."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def read_owners(path: Path) -> list[Record]:
+    """Return the records of the run that the last checkpoint in a folder belongs to.
+
+    Empty if there is none, or none that can be read.
+    """
+    for number in reversed(find_checkpoints(path)):
+        try:
+            return [Record.from_dict(each) for each in _read_facts(path, number)["records"]]
+        except Exception as error:  # As in `Checkpoints.load`, which says so.
+            logger.debug("%s", error)
+    return []
+
+
+def find_checkpoints(path: Path) -> list[int]:
+    """Return the numbers of the complete checkpoints in a folder, the oldest first."""
+    # Those under way have names with a point.
+    return sorted(int(p.name) for p in path.glob("*") if p.name.isdigit() and p.is_dir())
+
+
+def _open_manager(path: Path) -> Any:
+    # A second of start-up that only runs with checkpoints have to pay.
+    from orbax.checkpoint import CheckpointManager, CheckpointManagerOptions
+
+    options = CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+    return CheckpointManager(path.absolute(), item_names=("arrays", "facts"), options=options)
+
+
+def _read_facts(path: Path, number: int) -> dict[str, Any]:
+    from orbax.checkpoint import args
+
+    with _open_manager(path) as manager:
+        return manager.restore(number, args=args.Composite(facts=args.JsonRestore())).facts
+
+
+def _read(path: Path, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from orbax.checkpoint import RestoreArgs, args
+
+    facts = _read_facts(path, number)
+    arrays = {}
+    with _open_manager(path) as manager:
+        # One at a time: where one of several can't be read, the others' threads complain on stderr.
+        for name in facts["digest"]:
+            wanted = args.PyTreeRestore(
+                {name: 0},
+                restore_args={name: RestoreArgs(restore_type=np.ndarray)},
+                partial_restore=True,
+            )
+            arrays |= manager.restore(number, args=args.Composite(arrays=wanted)).arrays
+    return {name: np.asarray(array) for name, array in arrays.items()}, facts
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return each array's SHA-256, with its shape and type."""
+    return {
+        name: f"{array.dtype.str}{array.shape}"
+        + hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        for name, array in sorted(arrays.items())
+    }
+
+
+def _to_plain(snapshot: RunSnapshot) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Take a snapshot apart: named arrays, and the rest as JSON."""
+    arrays = {f"state{n:03d}": np.asarray(a) for n, a in enumerate(snapshot.scale.arrays)}
+    pairs = []
+    for number, pair in enumerate(snapshot.pairs):
+        results = []
+        for level, result in enumerate(pair.results):
+            name = f"pair{number}_scale{level}"
+            arrays[f"{name}_image"] = np.asarray(result.image)
+            arrays[f"{name}_step_losses"] = np.asarray(result.step_losses)
+            results.append(
+                {
+                    "losses": result.losses,
+                    "status": result.status.name,
+                    "num_steps": result.num_steps,
+                    "num_evaluations": result.num_evaluations,
+                    "seconds": result.seconds,
+                    "seconds_to_first_step": result.seconds_to_first_step,
+                    "seconds_per_evaluation": result.seconds_per_evaluation,
+                    "layer_weights": result.layer_weights,
+                }
+            )
+        pairs.append({**pair._asdict(), "results": results})
+    scale = {k: v for k, v in snapshot.scale._asdict().items() if k != "arrays"}
+    return arrays, {"pairs": pairs, "scale": scale}
+
+
+def _from_plain(arrays: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> RunSnapshot:
+    """Put a snapshot together again."""
+    pairs = []
+    for number, pair in enumerate(run["pairs"]):
+        results = [
+            Result(
+                image=arrays[f"pair{number}_scale{level}_image"],
+                step_losses=arrays[f"pair{number}_scale{level}_step_losses"],
+                # The run's own history has them all.
+                history=(),
+                **{**figures, "status": Status[figures["status"]]},
+            )
+            for level, figures in enumerate(pair["results"])
+        ]
+        pairs.append(PairProgress(**{**pair, "results": results}))
+    leaves = [arrays[name] for name in sorted(arrays) if name.startswith("state")]
+    return RunSnapshot(pairs, Snapshot(arrays=leaves, **run["scale"]))
