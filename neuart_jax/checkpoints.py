@@ -178,7 +178,7 @@ def _read(path: Path, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any
     from orbax.checkpoint import RestoreArgs, args
 
     facts = _read_facts(path, number)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     with _open_manager(path) as manager:
         # One at a time: where one of several can't be read, the others' threads complain on stderr.
         for name in facts["digest"]:

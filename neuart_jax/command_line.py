@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import absl.logging
 import jax
@@ -35,6 +36,78 @@ flags.DEFINE_string(
     None,
     "recipe of a paper or of another project: its settings, under those given here",
 )
+
+
+class PairFlags(NamedTuple):
+    """How many pairs are named; see `manifest.find_jobs`."""
+
+    manifest: str
+    pair: str
+
+
+class BatchFlags(NamedTuple):
+    """How many pairs are painted; see `batch.run_batch`. 0 devices are all."""
+
+    keep_going: bool
+    batch: int
+    devices: int
+    engine: str
+
+
+def define_pair_flags() -> Callable[[], PairFlags]:
+    """Define --manifest and --pair, for commands that take many pairs; return their reader."""
+    flags.DEFINE_string(
+        "manifest",
+        "",
+        "table of pairs: CSV, or JSON Lines in a .jsonl file, with the columns content, style, "
+        "output and any setting",
+    )
+    flags.DEFINE_string(
+        "pair",
+        "",
+        "zip or cross: --content and --style are folders or patterns; the first content goes with "
+        "the first style and so on, or each with each",
+    )
+    return lambda: PairFlags(_value("manifest"), _value("pair"))
+
+
+def define_batch_flags() -> Callable[[], BatchFlags]:
+    """Define what else a command needs that paints many pairs; return its reader."""
+    flags.DEFINE_bool(
+        "keep_going", False, "many pairs: paint the good ones where others can't be painted"
+    )
+    flags.DEFINE_string(
+        "batch",
+        "0",
+        "many pairs: how many are painted at once on each device; 0 takes what fits into an "
+        "accelerator's memory, and 1 on CPUs",
+    )
+    flags.DEFINE_string(
+        "devices", "0", "many pairs: among how many of a machine's devices; 0 takes all"
+    )
+    flags.DEFINE_string(
+        "engine",
+        "local",
+        "many pairs: local, or ray for a cluster: that of RAY_ADDRESS, or one started here",
+    )
+    return lambda: BatchFlags(
+        _value("keep_going"), _read_count("batch"), _read_count("devices"), _value("engine")
+    )
+
+
+def _value(name: str) -> Any:
+    return flags.FLAGS[name].value
+
+
+def _read_count(name: str) -> int:
+    text = _value(name)
+    if not text.strip().isdecimal():
+        raise InputError(
+            f"--{name}={text}",
+            expected="a whole number of at least 0",
+            remedy=f"write --{name}=4, say",
+        )
+    return int(text)
 
 
 def run_command(command: Command, *, usage: str) -> None:

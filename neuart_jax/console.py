@@ -4,12 +4,15 @@ import logging
 import signal
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from neuart_jax.batch import BatchProgress, BatchResult
+from neuart_jax.batch.report import GALLERY_NAME
 from neuart_jax.config import describe_settings
 from neuart_jax.presets import describe_presets
 from neuart_jax.result import Progress, Result
@@ -44,6 +47,37 @@ class ProgressBar:
         if self._print_losses:
             numbers = ", ".join(f"{name} {value:.8g}" for name, value in progress.losses.items())
             tqdm.write(f"Step {progress.num_steps}: {numbers}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class BatchBar:
+    """Shows pairs done, pairs per hour and time left. Silent when stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __call__(self, progress: BatchProgress) -> None:
+        """Show how far the batch is."""
+        if self._bar is None:
+            self._bar = tqdm(
+                total=progress.num_pairs,
+                unit="pair",
+                file=sys.stderr,
+                disable=None,  # Where stderr is not a terminal.
+                dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {postfix}",
+            )
+        left = progress.seconds_left
+        pace = f"{progress.pairs_per_hour:.3g} pairs/h"
+        wait = f", {tqdm.format_interval(left)} left" if left is not None else ""
+        count = f"{progress.num_done}/{progress.num_pairs} pairs, {pace}{wait}"
+        self._bar.set_postfix_str(f"{count}, {progress.name}".rstrip(", "), refresh=False)
+        self._bar.n = progress.num_done + progress.part
+        self._bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
@@ -108,3 +142,11 @@ def print_summary(result: Result, image_path: Path) -> None:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
     print(image_path)
+
+
+def print_batch_summary(result: BatchResult) -> None:
+    """Say on stderr what became of the rows, and on stdout where the gallery is."""
+    counts = Counter(line.status or "not painted yet" for line in result.lines)
+    parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+    print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)
+    print(result.folder / GALLERY_NAME)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from neuart_jax.compiling import compile_fn
 from neuart_jax.objective import Objective, Targets
@@ -195,7 +195,7 @@ def _compile(
 
     if num_devices > 1:
         # Under jit alone the loop's condition would be exchanged among all devices at every step.
-        mesh = jax.make_mesh((num_devices,), ("pairs",), devices=jax.local_devices()[:num_devices])
+        mesh = Mesh(np.asarray(jax.local_devices()[:num_devices]), ("pairs",))
         pairs, whole = PartitionSpec("pairs"), PartitionSpec()
         init = jax.shard_map(
             init, mesh=mesh, in_specs=(pairs, whole, pairs), out_specs=pairs, check_vma=False

@@ -1,16 +1,33 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
+from pathlib import Path
+
+import jax
+
 from neuart_jax import console
-from neuart_jax.command_line import run_command
+from neuart_jax.batch import BatchProgress, run_batch
+from neuart_jax.command_line import define_batch_flags, define_pair_flags, run_command
 from neuart_jax.config import Config
+from neuart_jax.errors import InputError
+from neuart_jax.manifest import find_jobs
 from neuart_jax.record import Record
 from neuart_jax.result import Progress
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
 
-_USAGE = """Paint one picture in the manner of another.
+_USAGE = """Paint one picture in the manner of another, or many.
 
-  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]"""
+  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
+  python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
+  python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
+
+_PAIR_FLAGS, _BATCH_FLAGS = define_pair_flags(), define_batch_flags()
+
+
+def run(config: Config, repeated: Record | None) -> int:
+    """Paint what the flags name; return the exit code."""
+    many = any(_PAIR_FLAGS())
+    return paint_many(config) if many else paint(config, repeated)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
@@ -29,9 +46,40 @@ def paint(config: Config, repeated: Record | None) -> int:
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
 
 
+def paint_many(config: Config) -> int:
+    """Paint many pairs; return the exit code: 1 if a row has no good result."""
+    options = _BATCH_FLAGS()
+    if not config.output.output:
+        raise InputError(
+            "--output is missing", expected="a folder for all pairs", remedy="add --output=FOLDER"
+        )
+    manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
+    request, bar = console.StopRequest(), console.BatchBar()
+
+    def observe(progress: BatchProgress) -> bool:
+        bar(progress)
+        return request.wanted()
+
+    try:
+        result = run_batch(
+            manifest,
+            Path(config.output.output).expanduser(),
+            overwrite=config.output.overwrite,
+            keep_going=options.keep_going,
+            batch=options.batch,
+            num_devices=options.devices or jax.local_device_count(),
+            engine=options.engine,
+            observer=observe,
+        )
+    finally:
+        bar.close()
+    console.print_batch_summary(result)
+    return 128 + request.signal if request.signal else int(result.failed > 0)
+
+
 def main() -> None:
     """Start from a shell."""
-    run_command(paint, usage=_USAGE)
+    run_command(run, usage=_USAGE)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from neuart_jax.color import (
 )
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
+from neuart_jax.images import resize_image
 from neuart_jax.pictures import check_image, check_style_images
 from neuart_jax.regions.memberships import Regions, find_areas
 
@@ -94,8 +95,9 @@ def make_pair(
       InputError: a picture or a mask can't be used.
     """
     original = check_image(content_image, name=name)
-    content = np.asarray(original)
-    styles = [np.asarray(style) for style in check_style_images(style_images)]
+    step = config.images.size_step
+    content = _round_sides(np.asarray(original), step)
+    styles = [_round_sides(np.asarray(style), step) for style in check_style_images(style_images)]
     regions = _make_regions(config, content, styles, masks)
     if config.images.style_tile:
         styles = [_tile(style, content.shape) for style in styles]
@@ -111,13 +113,16 @@ def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
 
     Args:
       pair: that the picture was made of; its configuration's `color` and `affine_radius`.
-      image: float32[height, width, 3], of the content's size.
+      image: float32[height, width, 3], of the size of `pair.content`.
 
     Returns:
-      float32 of the same shape, sRGB in [0, 1].
+      float32 of the original's shape, sRGB in [0, 1].
     """
-    finished = np.clip(np.asarray(image, np.float32), 0, 1)
     original, config = np.asarray(pair.original), pair.config
+    finished = np.asarray(image, np.float32)
+    if finished.shape != original.shape:
+        finished = resize_image(finished, *original.shape[:2])
+    finished = np.clip(finished, 0, 1)
     if config.images.color in ("luminance", "keep"):
         finished = put_back_colors(finished, original)
     if config.realism.affine_radius:
@@ -155,6 +160,11 @@ def _make_regions(
         style_images=styles,
         colors=config.regions.regions,
     )
+
+
+def _round_sides(image: Float32, step: int) -> Float32:
+    sides = [max(1, round(side / step)) * step for side in image.shape[:2]]
+    return image if sides == list(image.shape[:2]) else resize_image(image, *sides)
 
 
 def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:

@@ -43,6 +43,13 @@ class ImagesConfig(Section):
     size: int = option(
         512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
     )
+    size_step: int = option(
+        1,
+        "work with sides that are multiples of so many pixels; the result gets its own size back. "
+        "Many pictures of mixed sizes then share few compiled programs",
+        at_least=1,
+        at_most=512,
+    )
     enlarge: bool = option(False, "let --size make a smaller picture larger")
     style_size: int = option(
         0, "longest side of the style pictures, in pixels; 0 takes that of --size", at_least=0

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
+from neuart_jax.files import make_folder
 from neuart_jax.memory import predict_memory
 from neuart_jax.output import RunFolder, default_folders
 from neuart_jax.params.store import Network, narrow_network
@@ -23,7 +24,8 @@ from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINTS = "checkpoints"
+CHECKPOINTS = "checkpoints"
+"""Name of the folder, in a run's or in a batch's, that holds checkpoints."""
 
 
 class Transfer(NamedTuple):
@@ -68,7 +70,7 @@ def transfer(
         [prepared],
         [folder],
         network=network,
-        checkpoints=folder / _CHECKPOINTS,
+        checkpoints=folder / CHECKPOINTS,
         replace=was_cut(folder, prepared.config.output),
         callback=None if callback is None else lambda _, progress: callback(progress),
         repeated=repeated,
@@ -86,6 +88,7 @@ def transfer_group(
     callback: BatchCallback | None = None,
     repeated: Record | None = None,
     num_devices: int = 1,
+    defer: Callable[[Callable[[], None]], object] = lambda write: write(),
 ) -> list[Transfer]:
     """Stylize pairs together and write a folder for each.
 
@@ -99,6 +102,8 @@ def transfer_group(
         stops that pair.
       repeated: as in `transfer`.
       num_devices: of this machine, among which the pairs are shared out.
+      defer: called with what writes the results, which may be done later or in another thread;
+        it is done at once by default.
 
     Raises:
       InputError: as in `transfer`, or a folder holds something else.
@@ -125,6 +130,7 @@ def transfer_group(
         logger.warning(
             "Pixels may differ: the record was made with other %s.", ", ".join(differences)
         )
+    make_folder(checkpoints.parent)
     saved = Checkpoints(checkpoints, records, seconds=first.config.output.checkpoint_seconds)
     restored = None
     if first.config.output.resume:
@@ -137,9 +143,11 @@ def transfer_group(
         steps = min(pair.history[-1]["step"] for pair in restored.pairs)
         logger.info("Going on after step %d, from %s.", steps, checkpoints)
     stopped = False
+    num_running = len(group)
 
     def report(number: int, progress: Progress) -> bool:
-        nonlocal stopped
+        nonlocal stopped, num_running
+        num_running -= progress.status != Status.RUNNING
         places[number].report(progress)
         if group[number].config.output.wants_frame(progress.num_steps):
             places[number].save_frame(progress)
@@ -148,7 +156,9 @@ def transfer_group(
         return wanted
 
     def keep(fetch: Callable[[], RunSnapshot]) -> None:
-        saved.keep(fetch, now=stopped)
+        # Several results aren't written at once: what only some of them are there from goes on too.
+        ended = len(group) > 1 and num_running == 0
+        saved.keep(fetch, now=stopped or ended)
 
     results = stylize_pairs(
         [prepared.pair for prepared in group],
@@ -158,10 +168,14 @@ def transfer_group(
         keep=keep,
         num_devices=num_devices,
     )
-    for result, prepared, record, place in zip(results, group, records, places, strict=True):
-        _save(result, prepared, record, place)
-    if not stopped:
-        saved.remove()
+
+    def write() -> None:
+        for each in zip(results, group, records, places, strict=True):
+            _save(*each)
+        if not stopped:
+            saved.remove()
+
+    defer(write)
     return [
         Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
     ]
@@ -198,7 +212,7 @@ def find_finished(folder: Path, prepared: Prepared, *, overwrite: bool) -> Recor
 
 def was_cut(folder: Path, output: OutputConfig) -> bool:
     """Tell whether a folder holds a run that was stopped or killed, and may go on."""
-    if not output.resume or not find_checkpoints(folder / _CHECKPOINTS):
+    if not output.resume or not find_checkpoints(folder / CHECKPOINTS):
         return False
     path = folder / RECORD_NAME
     status = read_record(path).outcome.get("status") if path.exists() else None
@@ -215,14 +229,14 @@ def _choose_folder(prepared: Prepared) -> Path:
         if not folder.exists():
             break
         if was_cut(folder, output):
-            owners = read_owners(folder / _CHECKPOINTS)
+            owners = read_owners(folder / CHECKPOINTS)
             if len(owners) == 1 and not record.unlike(owners[0]):
                 break
     return folder
 
 
 def _make_record(prepared: Prepared, network: Network) -> Record:
-    height, width = prepared.content.image.shape[:2]
+    height, width = prepared.pair.content.shape[:2]
     return Record.of_this_run(
         prepared.config,
         weights=network.identity,

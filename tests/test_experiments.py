@@ -12,7 +12,6 @@ from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.experiments import (
-    Pair,
     cells,
     compare_models,
     evaluate,
@@ -25,6 +24,7 @@ from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, PHOTOGRAPH, 
 from neuart_jax.experiments.layer_sets import grow_layers
 from neuart_jax.experiments.number_lists import read_numbers
 from neuart_jax.images import save_image
+from neuart_jax.manifest import Job
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import read_record
 from neuart_jax.sections import MODEL_SETTINGS
@@ -89,9 +89,10 @@ def loads(monkeypatch):
     return layers
 
 
-def pairs_of(pictures, *contents):
+def jobs_of(config, pictures, *contents):
+    style = str(pictures / "painting.png")
     return [
-        Pair(Path(content).stem, str(pictures / content), str(pictures / "painting.png"))
+        Job(Path(content).stem, config.replace(content=str(pictures / content), style=style))
         for content in contents
     ]
 
@@ -309,7 +310,7 @@ def test_interpolation_with_one_style_is_a_row_of_degrees(config, runs):
 
 
 def test_evaluation_tabulates_pairs_and_their_averages(config, pictures):
-    report = evaluate(config, pairs_of(pictures, "photo.png", "photo2.png"))
+    report = evaluate(config, jobs_of(config, pictures, "photo.png", "photo2.png"))
     table = read_table(report.folder)
     assert [row["pair"] for row in table] == ["photo", "photo2", "average"]
     for name in ("seconds", "evaluations", "steps", "total_loss", "content_loss", "style_loss"):
@@ -334,7 +335,7 @@ def test_a_run_that_fails_is_shown_and_the_others_go_on(config, pictures, caplog
     # Too much for float32.
     config = config.replace(style_layers="conv1_1:1e30,relu1_1:1e30", style_weight=1e30)
     with caplog.at_level("INFO"):
-        report = evaluate(config, pairs_of(pictures, "photo.png", "photo2.png"))
+        report = evaluate(config, jobs_of(config, pictures, "photo.png", "photo2.png"))
     assert [row["status"] for row in report.rows] == ["non_finite", "non_finite", ""]
     assert caplog.text.count("no longer finite") == 2
     assert report.sheet_path.is_file()
@@ -342,7 +343,7 @@ def test_a_run_that_fails_is_shown_and_the_others_go_on(config, pictures, caplog
 
 def test_a_picture_that_cannot_be_read_is_told_before_the_first_run(config, pictures, runs):
     with pytest.raises(InputError, match="nowhere"):
-        evaluate(config, pairs_of(pictures, "photo.png", "nowhere.png"))
+        evaluate(config, jobs_of(config, pictures, "photo.png", "nowhere.png"))
     assert not runs
 
 
@@ -360,7 +361,7 @@ def test_models_are_compared_by_what_they_did_not_pursue(
     config = config.replace(content_layers=(), style_layers=())
     # Coefficients are data: the third needs no program of its own.
     variants = ["V:model=vgg19", "R:model=resnet50", "strong:model=vgg19,style_weight=300"]
-    report = compare_models(config, pairs_of(pictures, "photo.png", "photo2.png"), variants)
+    report = compare_models(config, jobs_of(config, pictures, "photo.png", "photo2.png"), variants)
     assert runs == ["V", "R", "strong"] * 2
     # Judges and runs share the networks: one of each model for each pair.
     assert loads == [("relu1_1",), ("conv1_relu",)] * 2
@@ -383,7 +384,7 @@ def test_models_are_compared_by_what_they_did_not_pursue(
     assert set(document["judges"]["photo"]) == {"vgg19", "resnet50"}
 
     runs.clear()
-    again = compare_models(config, pairs_of(pictures, "photo.png", "photo2.png"), variants)
+    again = compare_models(config, jobs_of(config, pictures, "photo.png", "photo2.png"), variants)
     assert not runs
     assert again.rows == rows
 
@@ -421,11 +422,11 @@ def test_bad_variants(text, sentence):
 
 
 def test_variants_have_names_of_their_own(config, pictures):
-    pairs = pairs_of(pictures, "photo.png")
+    jobs = jobs_of(config, pictures, "photo.png")
     with pytest.raises(InputError, match="the variant a comes 2 times"):
-        compare_models(config, pairs, ["a:model=vgg19", "A:model=resnet50"])
+        compare_models(config, jobs, ["a:model=vgg19", "A:model=resnet50"])
     with pytest.raises(InputError, match="there is no variant"):
-        compare_models(config, pairs, [])
+        compare_models(config, jobs, [])
 
 
 def run_script(name, *arguments, cwd):
@@ -443,7 +444,7 @@ def run_script(name, *arguments, cwd):
 BAD_ARGUMENTS = {
     "reconstruct": ["--content=a.png", "--style=b.png", "--style_layers=relu9_9"],
     "layer_grid": ["--content=a.png", "--style=b.png", "--ratios=x"],
-    "evaluate": ["--pairs=nowhere.csv"],
+    "evaluate": ["--manifest=nowhere.csv"],
     "compare_models": ["--content=a.png", "--style=b.png", "--variant=x"],
     "interpolate": ["--content=a.png", "--style=b.png", "--shares=2"],
 }
@@ -479,7 +480,7 @@ def test_a_script_runs_and_goes_on(tmp_path, pictures):
 def test_help_of_a_script_names_its_own_flags(tmp_path):
     done = run_script("compare_models", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    for flag in ("variant", "pairs", "pairing", "judge_weights", "style_weight", "preset"):
+    for flag in ("variant", "manifest", "pair", "judge_weights", "style_weight", "preset"):
         assert f"\n  --{flag}\n" in done.stdout
 
 

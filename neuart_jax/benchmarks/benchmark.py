@@ -26,9 +26,9 @@ from neuart_jax.benchmarks.rows import (
     torch_rows,
 )
 from neuart_jax.config import Config
-from neuart_jax.experiments.tables import Row
 from neuart_jax.presets import apply_preset
 from neuart_jax.sections import OptimizerConfig, RunConfig
+from neuart_jax.tables import Row
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neuart_jax.experiments.tables import Row, to_markdown
 from neuart_jax.files import dump_json, write_atomically
+from neuart_jax.tables import Row, to_markdown
 
 
 def to_text(tables: Mapping[str, Sequence[Row]], *, facts: Mapping[str, Any], notes: str) -> str:

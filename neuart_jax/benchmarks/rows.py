@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from neuart_jax.experiments.tables import Row
+from neuart_jax.tables import Row
 
 Figures = Mapping[str, Any]
 

@@ -4,19 +4,14 @@ from neuart_jax.experiments.compare_models import compare_models
 from neuart_jax.experiments.evaluate import evaluate
 from neuart_jax.experiments.interpolate import interpolate
 from neuart_jax.experiments.layer_grid import layer_grid
-from neuart_jax.experiments.pairs import Pair, find_pairs, make_pairs, read_pairs
 from neuart_jax.experiments.reconstruct import reconstruct
 from neuart_jax.experiments.report import Report
 
 __all__ = [
-    "Pair",
     "Report",
     "compare_models",
     "evaluate",
-    "find_pairs",
     "interpolate",
     "layer_grid",
-    "make_pairs",
-    "read_pairs",
     "reconstruct",
 ]

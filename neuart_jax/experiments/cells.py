@@ -10,37 +10,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuart_jax.config import Config
 from neuart_jax.decoding import Float32
 from neuart_jax.experiments.networks import NetworkPool
-from neuart_jax.experiments.tables import format_value
 from neuart_jax.images import load_image
+from neuart_jax.manifest import Job
 from neuart_jax.params.store import narrow_network
 from neuart_jax.prepare import prepare, resolve_run
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
 from neuart_jax.resolve import run_layers
+from neuart_jax.tables import format_value
 from neuart_jax.transfer import find_finished, transfer
 
 logger = logging.getLogger(__name__)
-
-
-class Cell(NamedTuple):
-    """One run of an experiment.
-
-    Attributes:
-      name: of its folder, below the experiment's.
-      config: what to do; where to put it is not its matter.
-    """
-
-    name: str
-    config: Config
 
 
 class Finished(NamedTuple):
     """A cell with its result.
 
     Attributes:
-      name: as in `Cell`.
+      name: of the cell.
       folder: of its files.
       record: as read from its folder.
       reused: whether an earlier run made it.
@@ -75,7 +63,7 @@ class Finished(NamedTuple):
 
 
 def run_cells(
-    cells: Sequence[Cell], folder: Path, *, networks: NetworkPool, overwrite: bool
+    cells: Sequence[Job], folder: Path, *, networks: NetworkPool, overwrite: bool
 ) -> Iterator[Finished]:
     """Run every cell that isn't finished, one after the other, and log a line for each.
 
@@ -104,7 +92,7 @@ def run_cells(
 
 
 def _run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[Job],
     earlier: Sequence[Record | None],
     folder: Path,
     *,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.decoding import Float32
 from neuart_jax.errors import InputError
-from neuart_jax.experiments.cells import Cell, run_cells
+from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.measures import (
     color_distance,
@@ -15,13 +15,13 @@ from neuart_jax.experiments.measures import (
     luminance_similarity,
 )
 from neuart_jax.experiments.networks import NetworkPool
-from neuart_jax.experiments.pairs import Pair
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
-from neuart_jax.experiments.tables import Row, average_row, format_value
+from neuart_jax.manifest import Job
 from neuart_jax.models import MODELS
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.prepare import Prepared, prepare, resolve_run
 from neuart_jax.presets import apply_preset
+from neuart_jax.tables import Row, average_row, format_value
 
 NAME = "compare_models"
 
@@ -100,7 +100,7 @@ def parse_variant(text: str, config: Config) -> Variant:
 
 def compare_models(
     config: Config,
-    pairs: Sequence[Pair],
+    jobs: Sequence[Job],
     variants: Sequence[str] = DEFAULT_VARIANTS,
     *,
     judge_weights: str = "",
@@ -116,7 +116,7 @@ def compare_models(
 
     Args:
       config: what the variants have in common; its own pictures play no part.
-      pairs: see `pairs.make_pairs`.
+      jobs: the pairs; see `manifest.make_jobs`. Only their pictures count.
       variants: see `parse_variant`.
       judge_weights: the judges' weights; empty means those of `config`, or auto where that is a
         file, which can be of one model only.
@@ -128,13 +128,13 @@ def compare_models(
     _check_names(parsed)
     own_weights = config.network.weights if config.network.weights in NAMED_WEIGHTS else "auto"
     judges = _Judges(config, judge_weights or own_weights)
-    places = [(pair, variant) for pair in pairs for variant in parsed]
+    places = [(job, variant) for job in jobs for variant in parsed]
     cells = [
-        Cell(f"{p.name}/{v.name}", v.config.replace(content=p.content, style=p.style))
-        for p, v in places
+        Job(f"{job.name}/{v.name}", v.config.replace(content=job.content, style=job.style))
+        for job, v in places
     ]
     networks = NetworkPool(
-        [*(cell.config for cell in cells), *(c for pair in pairs for c in judges.of(pair).values())]
+        [*(cell.config for cell in cells), *(c for job in jobs for c in judges.of(job).values())]
     )
     folder = experiment_folder(config, NAME)
     runs = run_cells(
@@ -142,21 +142,21 @@ def compare_models(
     )
     rows: list[Row] = []
     finished, tiles = [], []
-    for pair in pairs:
-        pictures = prepare(config.replace(content=pair.content, style=pair.style))
+    for job in jobs:
+        pictures = prepare(config.replace(content=job.content, style=job.style))
         line = [Tile(pictures.content.image), Tile(pictures.styles[0].image)]
         image = pictures.content.image
-        judged = judges.measure(pair, networks, image, pictures)
-        rows.append({"pair": pair.name, "variant": PHOTOGRAPH, "model": "", **judged})
+        judged = judges.measure(job, networks, image, pictures)
+        rows.append({"pair": job.name, "variant": PHOTOGRAPH, "model": "", **judged})
         for variant in parsed:
             cell = next(runs)
             image = cell.load_image()
-            judged = judges.measure(pair, networks, image, pictures)
+            judged = judges.measure(job, networks, image, pictures)
             model = variant.config.network.model
             finished.append(cell)
             rows.append(
                 {
-                    "pair": pair.name,
+                    "pair": job.name,
                     "variant": variant.name,
                     "model": model,
                     **judged,
@@ -180,7 +180,7 @@ def compare_models(
     ]
     sheet = make_contact_sheet(
         tiles,
-        row_labels=[pair.name.replace("__", " × ") for pair in pairs],
+        row_labels=[job.name.replace("__", " × ") for job in jobs],
         column_labels=["content", "style", *(variant.name for variant in parsed)],
         title="The same pairs through every variant",
     )
@@ -224,26 +224,26 @@ class _Judges:
         }
         self.identities: dict[str, dict[str, Mapping[str, str]]] = {}
 
-    def of(self, pair: Pair) -> dict[str, Config]:
+    def of(self, job: Job) -> dict[str, Config]:
         """Return model to the configuration of its judgment of a pair."""
         return {
-            model: config.replace(content=pair.content, style=pair.style)
+            model: config.replace(content=job.content, style=job.style)
             for model, config in self._configs.items()
         }
 
     def measure(
-        self, pair: Pair, networks: NetworkPool, image: Float32, pictures: Prepared
+        self, job: Job, networks: NetworkPool, image: Float32, pictures: Prepared
     ) -> dict[str, Any]:
         """Return every measure of a picture, by column."""
         content, style = pictures.content.image, pictures.styles[0].image
         columns: dict[str, Any] = {}
-        for model, config in self.of(pair).items():
+        for model, config in self.of(job).items():
             network = networks.load(config)
             distances = feature_distances(
                 resolve_run(config), network, image, content_image=content, style_image=style
             )
             columns |= {f"{model}_{name}": value for name, value in distances.items()}
-            self.identities.setdefault(pair.name, {})[model] = network.identity
+            self.identities.setdefault(job.name, {})[model] = network.identity
         return columns | {
             "ssim": luminance_similarity(image, content),
             "color": color_distance(image, style),

@@ -3,39 +3,38 @@
 from collections.abc import Sequence
 
 from neuart_jax.config import Config
-from neuart_jax.experiments.cells import Cell, run_cells
+from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.networks import NetworkPool
-from neuart_jax.experiments.pairs import Pair
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
-from neuart_jax.experiments.tables import average_row, format_value
+from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
+from neuart_jax.tables import average_row, format_value
 
 NAME = "evaluate"
 
 
-def evaluate(config: Config, pairs: Sequence[Pair]) -> Report:
+def evaluate(config: Config, jobs: Sequence[Job]) -> Report:
     """Run every pair and tabulate seconds, evaluations, steps and losses, with their averages.
 
     Seconds are those of the run, compilation included, without reading, loading and writing.
 
     Args:
-      config: of all runs; its own pictures play no part.
-      pairs: see `pairs.make_pairs`.
+      config: what all runs have in common, for the report.
+      jobs: the pairs with their settings; see `manifest.make_jobs`.
 
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
-    cells = [Cell(p.name, config.replace(content=p.content, style=p.style)) for p in pairs]
     folder = experiment_folder(config, NAME)
-    networks = NetworkPool(cell.config for cell in cells)
+    networks = NetworkPool(job.config for job in jobs)
     finished = list(
-        run_cells(cells, cells_folder(folder), networks=networks, overwrite=config.output.overwrite)
+        run_cells(jobs, cells_folder(folder), networks=networks, overwrite=config.output.overwrite)
     )
     rows = [{"pair": cell.name, **cell.figures()} for cell in finished]
     tiles = []
-    for cell, done, row in zip(cells, finished, rows, strict=True):
-        pictures = prepare(cell.config)
+    for job, done, row in zip(jobs, finished, rows, strict=True):
+        pictures = prepare(job.config)
         loss = format_value(row.get("total_loss")) or "not finite"
         tiles.append(
             [
@@ -46,9 +45,9 @@ def evaluate(config: Config, pairs: Sequence[Pair]) -> Report:
         )
     sheet = make_contact_sheet(
         tiles,
-        row_labels=[name.replace("__", " × ") for name in (pair.name for pair in pairs)],
+        row_labels=[name.replace("__", " × ") for name in (job.name for job in jobs)],
         column_labels=["content", "style", "result"],
-        title=f"{len(pairs)} pairs, {config.network.model}",
+        title=f"{len(jobs)} pairs, {config.network.model}",
     )
     rows.append(average_row(rows, pair="average", status=""))
     return write_report(

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.experiments.cells import Cell, run_cells
+from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.measures import color_distance, luminance_similarity
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
+from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
 
 NAME = "interpolate"
@@ -55,7 +56,7 @@ def interpolate(
         shares = (0.0,)
     places = list(itertools.product(stylizations, shares))
     cells = [
-        Cell(
+        Job(
             f"stylization_{write_number(stylization)}_share_{write_number(share)}",
             config.replace(
                 stylization=stylization,

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.experiments.cells import Cell, run_cells
+from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.layer_sets import grow_layers, name_layers
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
-from neuart_jax.experiments.tables import format_value
+from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
 from neuart_jax.resolve import resolve_config
+from neuart_jax.tables import format_value
 
 NAME = "layer_grid"
 
@@ -53,7 +54,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     style_sets = grow_layers(losses.style_layers)
     places = [(layers, ratio) for layers in style_sets for ratio in ratios]
     cells = [
-        Cell(
+        Job(
             f"{name_layers(layers)}_{write_number(ratio)}",
             config.replace(style_layers=layers, content_weight=ratio * style_weight),
         )

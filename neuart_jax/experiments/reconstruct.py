@@ -1,15 +1,16 @@
 """What each layer keeps: pictures made from noise by the content or by the style loss alone."""
 
 from neuart_jax.config import Config
-from neuart_jax.experiments.cells import Cell, Finished, run_cells
+from neuart_jax.experiments.cells import Finished, run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.layer_sets import grow_layers, name_layers
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
-from neuart_jax.experiments.tables import format_value
+from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
 from neuart_jax.resolve import resolve_config
 from neuart_jax.settings import LayerWeights
+from neuart_jax.tables import format_value
 
 NAME = "reconstruct"
 
@@ -40,7 +41,7 @@ def reconstruct(config: Config) -> Report:
     of_style = config.replace(content_weight=0.0, content_layers=())
     runs = [("content", s, of_content.replace(content_layers=s)) for s in content_sets]
     runs += [("style", s, of_style.replace(style_layers=s)) for s in style_sets]
-    cells = [Cell(f"{kind}_{name_layers(layers)}", of_run) for kind, layers, of_run in runs]
+    cells = [Job(f"{kind}_{name_layers(layers)}", of_run) for kind, layers, of_run in runs]
     folder = experiment_folder(config, NAME)
     networks = NetworkPool(cell.config for cell in cells)
     finished = list(

@@ -9,9 +9,9 @@ import numpy as np
 from neuart_jax.config import Config
 from neuart_jax.decoding import Float32
 from neuart_jax.experiments.cells import Finished
-from neuart_jax.experiments.tables import Row, to_csv, to_markdown
 from neuart_jax.files import dump_json, write_atomically
 from neuart_jax.images import save_image
+from neuart_jax.tables import Row, to_csv, to_markdown
 
 
 class Report(NamedTuple):

@@ -1,5 +1,6 @@
 """Get the weights that a run asks for, check them, and make them a network."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -96,6 +97,24 @@ def load_network(
         dict(loaded.identity),
         loaded.message,
     )
+
+
+def settle_weights(config: NetworkConfig) -> NetworkConfig:
+    """Replace "auto" by what it means on this machine now; ImageNet weights are downloaded for it.
+
+    Many runs then have the same weights, whatever happens between them.
+    """
+    if config.weights != "auto":
+        return config
+    found = find_published(config, DEFAULT_FLAVOR)
+    if found is None and not is_offline(config):
+        found, _ = fetch_quickly(config, DEFAULT_FLAVOR)
+    return dataclasses.replace(config, weights=DEFAULT_FLAVOR if found is not None else "fitted")
+
+
+def depends_on_pictures(config: NetworkConfig) -> bool:
+    """Tell whether weights are made from the pictures that they are for; not for "auto"."""
+    return config.weights in ("fitted", "random")
 
 
 def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[str]) -> Network:

@@ -1,0 +1,162 @@
+"""Every pair checked before the first step, and the pairs that can be painted together.
+
+What is decided here depends on the manifest alone, not on what an earlier run has finished, so that
+a run that was cut has the same groups again.
+"""
+
+import functools
+import hashlib
+import itertools
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from neuart_jax.errors import InputError
+from neuart_jax.manifest import BadRow, Job
+from neuart_jax.memory import free_memory, predict_memory
+from neuart_jax.params.store import depends_on_pictures, settle_weights
+from neuart_jax.prepare import prepare
+from neuart_jax.record import Record
+from neuart_jax.resolve import run_layers
+from neuart_jax.sections import NetworkConfig
+from neuart_jax.stylize import group_key
+from neuart_jax.transfer import find_finished
+
+# More fill no accelerator better, and fewer groups can be shared out among machines.
+_LARGEST_GROUP = 16
+
+
+class CheckedJob(NamedTuple):
+    """A pair that can be run.
+
+    Attributes:
+      job: as it was named, with its weights settled.
+      key: equal for pairs that can be painted together.
+      record: of its result, if that is there already.
+      at_once: how many of its kind fit into the memory.
+    """
+
+    job: Job
+    key: Hashable
+    record: Record | None
+    at_once: int
+
+
+class Group(NamedTuple):
+    """Pairs that are painted together.
+
+    Attributes:
+      jobs: one at least.
+      finished: of each, whether its result is there.
+    """
+
+    jobs: tuple[Job, ...]
+    finished: tuple[bool, ...]
+
+    @property
+    def name(self) -> str:
+        """Name the group by its pairs, fit for a folder."""
+        names = "\n".join(job.name for job in self.jobs)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
+def check_jobs(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    overwrite: bool,
+    num_threads: int,
+    on_checked: Callable[[], None] = lambda: None,
+) -> tuple[list[CheckedJob], list[BadRow]]:
+    """Read all pictures and check all that can be checked without a network.
+
+    Args:
+      jobs: see `manifest.Manifest`.
+      folder: the pairs' folders are in it.
+      overwrite: take results of something else for none.
+      num_threads: that read pictures at the same time.
+      on_checked: called after every job.
+
+    Returns:
+      The good ones and the bad ones, in order.
+    """
+    lock = threading.Lock()
+
+    @functools.cache
+    def settle_once(network: NetworkConfig) -> str:
+        return settle_weights(network).weights
+
+    def settle(network: NetworkConfig) -> str:
+        with lock:  # One download for all.
+            return settle_once(network)
+
+    def check(job: Job) -> CheckedJob | BadRow:
+        try:
+            return _check(job, folder / job.name, overwrite=overwrite, settle=settle)
+        except InputError as error:
+            return BadRow(job.row, str(error))
+        finally:
+            on_checked()
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        checked = list(threads.map(check, jobs))
+    return (
+        [one for one in checked if isinstance(one, CheckedJob)],
+        [one for one in checked if isinstance(one, BadRow)],
+    )
+
+
+def _check(
+    job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], str]
+) -> CheckedJob:
+    job = job._replace(config=job.config.replace(weights=settle(job.config.network)))
+    prepared = prepare(job.config)
+    network = prepared.config.network
+    # Filters made from one pair's pictures are no others'.
+    own = job.row if depends_on_pictures(network) else None
+    height, width = prepared.pair.content.shape[:2]
+    at_once = 1
+    if jax.default_backend() != "cpu":
+        prediction = predict_memory(
+            prepared.config,
+            run_layers(prepared.config),
+            height=height,
+            width=width,
+            num_regions=len(prepared.pair.presence),
+        )
+        room = (free_memory() - prediction.constant) // max(prediction.growing, 1)
+        at_once = max(1, min(_LARGEST_GROUP, int(room)))
+    # The seed is data of a run, but also of filters that are drawn.
+    key = (own, group_key(prepared.pair))
+    return CheckedJob(job, key, find_finished(folder, prepared, overwrite=overwrite), at_once)
+
+
+def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) -> list[Group]:
+    """Put together what can be painted together, in the order of the first of each kind.
+
+    Args:
+      checked: see `check_jobs`.
+      batch: pairs per device at the most; 0 takes what fits into an accelerator's memory, and 1 on
+        CPUs, which a single pair keeps busy.
+      num_devices: that share a group.
+    """
+    kinds: dict[Hashable, list[CheckedJob]] = {}
+    for one in checked:
+        kinds.setdefault(one.key, []).append(one)
+    groups = []
+    for kind in kinds.values():
+        size = num_devices * (batch or kind[0].at_once)
+        for members in _batched(kind, size):
+            finished = tuple(one.record is not None for one in members)
+            groups.append(Group(tuple(one.job for one in members), finished))
+    return groups
+
+
+def _batched(members: Sequence[CheckedJob], size: int) -> Iterator[list[CheckedJob]]:
+    iterator = iter(members)
+    while part := list(itertools.islice(iterator, size)):
+        yield part

@@ -1,0 +1,149 @@
+"""Run many pairs: group after group on this machine, or spread over a cluster."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import jax
+
+from neuart_jax.batch import local_engine
+from neuart_jax.batch.books import BatchObserver, Books
+from neuart_jax.batch.groups import check_jobs, make_groups
+from neuart_jax.batch.report import Line
+from neuart_jax.errors import InputError
+from neuart_jax.files import make_folder
+from neuart_jax.manifest import BadRow, Manifest
+from neuart_jax.settings import nearest
+from neuart_jax.transfer import CHECKPOINTS
+
+logger = logging.getLogger(__name__)
+
+_READERS = 4
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+      folder: of all its files.
+      lines: of the summary, in the order of the rows.
+      stopped: whether it ended on request.
+    """
+
+    folder: Path
+    lines: list[Line]
+    stopped: bool
+
+    @property
+    def failed(self) -> int:
+        """Number of rows without a good result, but for those that a stop left undone."""
+        return sum(
+            line.status not in ("completed", "plateau", "stopped", "") for line in self.lines
+        )
+
+
+def run_batch(
+    manifest: Manifest,
+    folder: Path,
+    *,
+    keep_going: bool = False,
+    overwrite: bool = False,
+    batch: int = 0,
+    num_devices: int = 1,
+    engine: str = "local",
+    observer: BatchObserver | None = None,
+) -> BatchResult:
+    """Paint every pair of a manifest into a folder of its own, with a summary and a gallery.
+
+    Pairs that are there already, of the same settings and pictures, aren't painted again. What was
+    cut goes on where it was. Each picture is what `transfer` would have made of the pair alone, up
+    to rounding.
+
+    Args:
+      manifest: see `manifest.find_jobs`.
+      folder: of all results.
+      keep_going: paint the good rows where others are bad, and go on where a group fails.
+      overwrite: replace results of something else.
+      batch: see `groups.make_groups`.
+      num_devices: of each machine, to be used.
+      engine: "local", or "ray" for a cluster's machines.
+      observer: see `BatchProgress`.
+
+    Raises:
+      InputError: rows are bad, a folder holds something else, or the folder is in use.
+    """
+    run_groups = _engine(engine)
+    check_devices(num_devices)
+    make_folder(folder)
+    with _lock(folder):
+        checked, bad_rows = check_jobs(
+            manifest.jobs, folder, overwrite=overwrite, num_threads=_READERS
+        )
+        bad_rows = sorted([*manifest.bad_rows, *bad_rows])
+        _tell(bad_rows, manifest.source, num_good=len(checked), keep_going=keep_going)
+        groups = make_groups(checked, batch=batch, num_devices=num_devices)
+        books = Books(folder, checked, bad_rows, observer)
+        waiting = [group for group in groups if not all(group.finished)]
+        run_groups(waiting, folder, books, keep_going=keep_going, num_devices=num_devices)
+        if not books.stopped and not books.failures:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        return BatchResult(folder, books.close(), books.stopped)
+
+
+def _engine(name: str) -> Callable[..., None]:
+    if name == "local":
+        return local_engine.run_groups
+    if name != "ray":
+        raise InputError(
+            f"--engine={name} is not known",
+            expected="local or ray",
+            remedy=f"did you mean {nearest(name, ('local', 'ray'))}",
+        )
+    from neuart_jax.batch import ray_engine
+
+    return ray_engine.run_groups
+
+
+def check_devices(num_devices: int) -> None:
+    """Check that this machine has so many devices.
+
+    Raises:
+      InputError: it hasn't.
+    """
+    there = jax.local_device_count()
+    if not 1 <= num_devices <= there:
+        raise InputError(
+            f"--devices={num_devices}",
+            expected=f"1 to {there}, which this machine has of the kind {jax.default_backend()}",
+            remedy="give another number, or leave it out for all",
+        )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise InputError(
+            f"{folder} is being written by another run",
+            expected="one run at a time in a folder",
+            remedy="wait for it, or give another --output",
+        ) from None
+
+
+def _tell(bad_rows: Sequence[BadRow], source: str, *, num_good: int, keep_going: bool) -> None:
+    for bad in bad_rows:
+        logger.error("Row %d: %s", bad.row, bad.reason)
+    if not bad_rows or (keep_going and num_good):
+        return
+    raise InputError(
+        f"{len(bad_rows)} of {len(bad_rows) + num_good} rows of {source} can't be used, as told "
+        "above",
+        expected="rows without a mistake",
+        remedy="mend them" + (", or add --keep_going to paint the others" if num_good else ""),
+    )

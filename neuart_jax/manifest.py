@@ -1,0 +1,349 @@
+"""Which pictures go together, and what is special about each pair: from files, folders or a table.
+
+Nothing is opened here but the table.
+"""
+
+import csv
+import glob
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from neuart_jax.config import FIELDS, Config, parse_setting
+from neuart_jax.errors import InputError
+from neuart_jax.files import brief_cause
+from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.settings import Texts, nearest
+from neuart_jax.starts import STARTS
+
+Pairing = Literal["zip", "cross"]
+
+# What a folder's other files (notes, hidden ones) don't end in; a file named outright may be of
+# any kind that can be read.
+_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
+# Settings that are files, but for the names that aren't.
+_FILES: dict[str, Sequence[str]] = {
+    **dict.fromkeys(("content", "style", "content_mask", "style_mask", "weights_dir"), ()),
+    "init": STARTS,
+    "weights": NAMED_WEIGHTS,
+}
+
+
+class Job(NamedTuple):
+    """One pair with its settings.
+
+    Attributes:
+      name: of its folder, different from all others'.
+      config: what to do; where to put it is not its matter.
+      row: its number in the table, or in the order of the files, from 1.
+    """
+
+    name: str
+    config: Config
+    row: int = 1
+
+    @property
+    def content(self) -> str:
+        """The file that gives the content."""
+        return self.config.images.content
+
+    @property
+    def style(self) -> Texts:
+        """The files that give the style."""
+        return self.config.images.style
+
+
+class BadRow(NamedTuple):
+    """A row that can't be used.
+
+    Attributes:
+      row: its number, from 1.
+      reason: a sentence.
+    """
+
+    row: int
+    reason: str
+
+
+class Manifest(NamedTuple):
+    """What was named, row by row.
+
+    Attributes:
+      source: what messages call it.
+      jobs: the good rows, in order.
+      bad_rows: the others.
+    """
+
+    source: str
+    jobs: list[Job]
+    bad_rows: list[BadRow]
+
+    def all_jobs(self) -> list[Job]:
+        """Return the jobs of all rows.
+
+        Raises:
+          InputError: a row is bad.
+        """
+        if not self.bad_rows:
+            return self.jobs
+        shown = "; ".join(f"row {bad.row}: {bad.reason.rstrip('.')}" for bad in self.bad_rows[:5])
+        raise InputError(
+            f"{len(self.bad_rows)} of {len(self.jobs) + len(self.bad_rows)} rows of {self.source} "
+            f"can't be used ({shown})",
+            expected="rows without a mistake",
+            remedy="mend them or take them out",
+        )
+
+
+def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest:
+    """Return the pairs that a command line names: those of a manifest if there is one.
+
+    Args:
+      config: what all have in common; `content` and `style` are pictures, folders or patterns,
+        see `make_jobs`.
+      manifest: see `read_manifest`.
+      pair: "zip" or "cross"; empty means "zip".
+
+    Raises:
+      InputError: both or none are given, or what is given can't be used as a whole.
+    """
+    images = config.images
+    if not manifest:
+        jobs = make_jobs(config, images.content, images.style, pair=pair or "zip")
+        return Manifest("the pictures", jobs, [])
+    if images.content or images.style or pair:
+        raise InputError(
+            "--manifest is given, and --content, --style or --pair as well",
+            expected="one way of naming the pairs",
+            remedy="leave one out",
+        )
+    return read_manifest(config, manifest)
+
+
+def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str) -> list[Job]:
+    """Pair pictures with each other.
+
+    Args:
+      config: of all pairs.
+      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg.
+      styles: such ones.
+      pair: "zip" takes the first with the first, the second with the second; "cross" takes every
+        content with every style. Folders and patterns go by the names of their files.
+
+    Raises:
+      InputError: a name is missing, a folder has no picture, or the numbers don't fit.
+    """
+    if pair not in get_args(Pairing):
+        raise InputError(
+            f"--pair={pair} is not known",
+            expected="zip or cross",
+            remedy=f"did you mean {nearest(pair, get_args(Pairing))}",
+        )
+    for name, value in (("content", contents), ("style", styles)):
+        if not value:
+            raise InputError(
+                f"--{name} is missing",
+                expected="pictures or folders of pictures, --content=PATH --style=PATH",
+                remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
+            )
+    content_files = _files_of(contents)
+    style_files = [file for path in styles for file in _files_of(path)]
+    if pair == "cross":
+        pairs = [(content, style) for content in content_files for style in style_files]
+    elif len(content_files) == len(style_files):
+        pairs = list(zip(content_files, style_files, strict=True))
+    else:
+        raise InputError(
+            f"--content has {len(content_files)} pictures and --style has {len(style_files)}",
+            expected="as many of both for --pair=zip",
+            remedy="use --pair=cross for all combinations, or --manifest=FILE",
+        )
+    names = _Names()
+    return [
+        Job(names.of(content, style), config.replace(content=content, style=style), row)
+        for row, (content, style) in enumerate(pairs, 1)
+    ]
+
+
+def read_manifest(config: Config, path: str) -> Manifest:
+    """Read a table of pairs.
+
+    Columns are named like settings; an empty cell leaves a setting as it is. `content` and `style`
+    have to be there; several styles, in CSV, have semicolons between. `output` names the pair's
+    folder below that of all. Names of files are meant from the table's folder on.
+
+    Args:
+      config: what all rows have in common.
+      path: a CSV file with a head, or JSON Lines, with an object in each line, if it ends in
+        .jsonl.
+
+    Raises:
+      InputError: the table can't be read, or has no row.
+    """
+    source = Path(path).expanduser()
+    shown = f"--manifest={path}"
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+        is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+        rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{shown} can't be read ({brief_cause(error)})",
+            expected=_EXPECTED,
+            remedy="check the name and what is in it",
+        ) from error
+    jobs, bad_rows, names = [], [], _Names()
+    for number, row in enumerate(rows, 1):
+        try:
+            values = _parse_line(row) if isinstance(row, str) else _parse_cells(row)
+            if not values:
+                continue  # An empty line.
+            jobs.append(_make_job(config, values, names, folder=source.parent, row=number))
+        except InputError as error:
+            bad_rows.append(BadRow(number, str(error)))
+    if not jobs and not bad_rows:
+        raise InputError(f"{shown} has no row", expected=_EXPECTED, remedy="add some")
+    return Manifest(shown, jobs, bad_rows)
+
+
+def folder_name(text: str) -> str:
+    """Turn any text into a name that every file system takes, of at most 80 letters."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:80] or "unnamed"
+
+
+def _read_csv(text: str) -> list[dict[str | Any, Any]]:
+    return list(csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True))
+
+
+def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
+    """Read a CSV file's row; cells without a column, or columns without a cell, are a mistake."""
+    if None in row:
+        raise InputError(
+            f"it has {len(row[None])} cells more than the head",
+            expected="a cell for every column",
+            remedy="put a cell with a comma into quotation marks",
+        )
+    cells = {(name or "").strip(): (value or "").strip() for name, value in row.items()}
+    values: dict[str, Any] = {name: text for name, text in cells.items() if text}
+    for name, text in values.items():
+        if name in FIELDS and FIELDS[name].hint == Texts:
+            values[name] = [part.strip() for part in text.split(";")]
+        elif name in FIELDS and FIELDS[name].hint is bool:
+            values[name] = {"true": True, "false": False}.get(text.lower(), text)
+    return values
+
+
+def _parse_line(line: str) -> dict[str, Any]:
+    if not line.strip():
+        return {}
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"it is not JSON ({error})", expected="an object in one line", remedy="mend it"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"it is {line.strip()[:40]}",
+            expected='an object such as {"content": "a.jpg", "style": "b.jpg"}',
+            remedy="mend it",
+        )
+    return values
+
+
+def _make_job(
+    config: Config, values: dict[str, Any], names: "_Names", *, folder: Path, row: int
+) -> Job:
+    for name in ("content", "style"):
+        if not values.get(name):
+            raise InputError(f"it lacks a {name}", expected=_EXPECTED, remedy=f"name the {name}")
+    output = values.pop("output", "")
+    settings = {}
+    for name, value in values.items():
+        value = parse_setting(name, value) if name in FIELDS else value
+        if name in _FILES:
+            several = value if isinstance(value, list | tuple) else [value]
+            paths = [_beside(folder, path, known=_FILES[name]) for path in several]
+            value = paths if isinstance(value, list | tuple) else paths[0]
+        settings[name] = value
+    config = config.replace(**settings)
+    images = config.images
+    name = names.claim(output) if output else names.of(images.content, *images.style)
+    return Job(name, config, row)
+
+
+def _beside(folder: Path, path: Any, *, known: Sequence[str]) -> Any:
+    if not isinstance(path, str) or not path or path in known:
+        return path  # The setting's own check complains about what is no text.
+    return str(folder / Path(path).expanduser())
+
+
+def _files_of(path: str) -> list[str]:
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        if not glob.has_magic(str(place)) or place.exists():
+            return [str(place)]
+        found = sorted(p for p in glob.glob(str(place), recursive=True) if os.path.isfile(p))
+        if not found:
+            raise InputError(
+                f"{path} matches no file",
+                expected="a pattern such as photos/*.jpg, in quotation marks",
+                remedy="check the folder and the extension",
+            )
+        return found
+    try:
+        names = sorted(os.listdir(place))
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read ({brief_cause(error)})",
+            expected="a folder with pictures",
+            remedy="check the permissions",
+        ) from error
+    files = [n for n in names if n.lower().endswith(_EXTENSIONS) and not n.startswith(".")]
+    if not files:
+        raise InputError(
+            f"{path} holds no picture",
+            expected=f"files that end in {', '.join(_EXTENSIONS)}",
+            remedy="give another folder",
+        )
+    return [str(place / name) for name in files]
+
+
+class _Names:
+    """Gives every pair a folder of its own; where case doesn't count, two would be one."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, content: str, *styles: str) -> str:
+        """Make a name of the pictures', with a number where it is taken."""
+        style = "_".join(Path(style).stem for style in styles)
+        stem = folder_name(f"{Path(content).stem[:40]}__{style[:40]}")
+        name, number = stem, 1
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name.lower())
+        return name
+
+    def claim(self, name: Any) -> str:
+        """Take a name that a row asks for."""
+        expected = "the name of a folder below --output, another one for every row"
+        if not isinstance(name, str) or name != folder_name(name):
+            raise InputError(
+                f"output={name!r}",
+                expected=expected,
+                remedy="use letters, digits, points, dashes and underlines only",
+            )
+        if name.lower() in self._taken:
+            raise InputError(
+                f"output={name!r} is taken by an earlier row",
+                expected=expected,
+                remedy="give another, or none",
+            )
+        self._taken.add(name.lower())
+        return name
