@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from neuart_jax.devices import agree, writes_files
 from neuart_jax.files import brief_cause
 from neuart_jax.pyramid import PairProgress, RunSnapshot
 from neuart_jax.record import Record, refuse
@@ -99,11 +101,13 @@ class Checkpoints:
         """
         waited = time.monotonic() - self._last
         due = waited >= max(self._seconds, self._cost / _SHARE_OF_TIME)
-        if not self._seconds or not (now or due):
+        if not self._seconds or not agree(now or due):
             return
         began = time.monotonic()
+        snapshot = fetch()
         try:
-            self._write(fetch())
+            if writes_files():
+                self._write(snapshot)
         # The library has errors of its own for a full disk or a folder that is gone.
         except Exception as error:
             if not self._failed:
@@ -137,7 +141,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all of them; the result is there."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        if writes_files():
+            shutil.rmtree(self._path, ignore_errors=True)
 
 
 def read_owners(path: Path) -> list[Record]:
@@ -162,8 +167,19 @@ def find_checkpoints(path: Path) -> list[int]:
 def _open_manager(path: Path) -> Any:
     # A second of start-up that only runs with checkpoints have to pay.
     from orbax.checkpoint import CheckpointManager, CheckpointManagerOptions
+    from orbax.checkpoint.options import MultiprocessingOptions
 
-    options = CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+    path.mkdir(exist_ok=True)
+    number = jax.process_index()
+    options = CheckpointManagerOptions(
+        max_to_keep=2,
+        create=False,
+        enable_async_checkpointing=False,
+        # Of several machines one writes, without waiting for the others.
+        multiprocessing_options=MultiprocessingOptions(
+            primary_host=number, active_processes={number}, barrier_sync_key_prefix=str(number)
+        ),
+    )
     return CheckpointManager(path.absolute(), item_names=("arrays", "facts"), options=options)
 
 

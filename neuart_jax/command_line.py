@@ -13,7 +13,7 @@ from neuart_jax import console
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
-from neuart_jax.files import user_cache
+from neuart_jax.files import brief_cause, user_cache
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
 from neuart_jax.settings import Texts
@@ -36,6 +36,16 @@ flags.DEFINE_string(
     None,
     "recipe of a paper or of another project: its settings, under those given here",
 )
+
+
+flags.DEFINE_string(
+    "coordinator",
+    None,
+    "several machines for one huge picture: HOST:PORT of the first; all of them are started with "
+    "the same flags but for --process_id, and see the same files",
+)
+flags.DEFINE_string("num_processes", "1", "several machines: how many there are")
+flags.DEFINE_string("process_id", "0", "several machines: the number of this one, from 0")
 
 
 class PairFlags(NamedTuple):
@@ -131,6 +141,7 @@ def run_command(command: Command, *, usage: str) -> None:
             raise InputError(
                 f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
             )
+        _join_machines()
         config, record = read_flags()
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
@@ -145,6 +156,28 @@ def run_command(command: Command, *, usage: str) -> None:
         sys.exit(130)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         sys.exit(f"The run failed; if it ran out of memory, a smaller --size helps ({error}).")
+
+
+def _join_machines() -> None:
+    """Make all machines' devices one set, before any of them is used."""
+    address = _value("coordinator")
+    count, number = _read_count("num_processes"), _read_count("process_id")
+    if address is None and count == 1 and number == 0:
+        return
+    if address is None or number >= count:
+        raise InputError(
+            f"--coordinator={address or ''} --num_processes={count} --process_id={number}",
+            expected="a coordinator's HOST:PORT, and a number below that of the processes",
+            remedy="give all three",
+        )
+    try:
+        jax.distributed.initialize(address, count, number)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--coordinator={address} can't be joined ({brief_cause(error)})",
+            expected="the HOST:PORT of the first of the machines, where it can listen",
+            remedy="check the address and that all of them are started",
+        ) from error
 
 
 def read_flags() -> tuple[Config, Record | None]:

@@ -35,6 +35,8 @@ def takes_winograd(config: ComputeConfig) -> bool:
     """
     # Its sums cancel, which bfloat16's 8 bits don't allow.
     automatic = jax.default_backend() == "cpu" and config.precision != "bfloat16"
+    # Its strips of rows would have to be exchanged whole.
+    automatic = automatic and config.shard_rows == 1
     return config.convolution == "winograd" or (config.convolution == "auto" and automatic)
 
 

@@ -17,6 +17,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from neuart_jax.compiling import compile_fn
+from neuart_jax.devices import fetch
 from neuart_jax.objective import Objective, Targets
 from neuart_jax.optimizers import Optimizer, Point
 from neuart_jax.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
@@ -237,7 +238,7 @@ class _Account:
 
     def snapshot(self, state: TransferState) -> Snapshot:
         return Snapshot(
-            [np.asarray(leaf) for leaf in jax.device_get(jax.tree.leaves(state))],
+            [np.asarray(leaf) for leaf in fetch(jax.tree.leaves(state))],
             [list(history) for history in self.histories],
             list(self.paces),
             self.seconds,
@@ -300,10 +301,10 @@ def _make_run_pairs(
 
         def fetch_figures() -> list[_Figures]:
             fields = {name: getattr(state, name) for name in _Figures._fields}
-            return pairs_of(jax.device_get(_Figures(**fields)), num_pairs)  # Waits for the device.
+            return pairs_of(fetch(_Figures(**fields)), num_pairs)  # Waits for the device.
 
         def fetch_image(state: TransferState, pair: int) -> np.ndarray:
-            return np.asarray(state.image[pair] if batched else state.image)
+            return fetch(state.image[pair] if batched else state.image)
 
         def report() -> None:
             for pair, now in enumerate(figures):
@@ -364,7 +365,7 @@ def _make_run_pairs(
         best_images = jnp.clip(found, 0, 1)
         # The program that made the first state also judges the last image: no third compilation.
         last_terms = programs.init(best_images, params, targets).terms
-        ends = jax.device_get((best_images, last_terms, state.step_losses))
+        ends = fetch((best_images, last_terms, state.step_losses))
         opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
         return [
             Result(

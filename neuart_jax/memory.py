@@ -56,7 +56,7 @@ def predict_memory(
     num_pairs: int = 1,
     num_regions: int = 0,
 ) -> Prediction:
-    """Predict the peak of a run's compiled step, arguments included.
+    """Predict the peak of a run's compiled step on each device, arguments included.
 
     The activations that a gradient needs are those after each ReLU; with the gradient of the
     largest one, they are the peak. Compiled programs were within a fifth.
@@ -84,7 +84,8 @@ def predict_memory(
         height,
         width,
     )
-    return prediction._replace(growing=num_pairs * prediction.growing)
+    growing = num_pairs * prediction.growing // config.compute.shard_rows
+    return prediction._replace(growing=growing)
 
 
 def _images_of_state(config: Config) -> int:
@@ -170,7 +171,7 @@ def _outputs(program: Any) -> Iterator[tuple[str, int]]:
 
 def free_memory() -> int:
     """Return the bytes that JAX's device has free; where it can't tell, those of the machine."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
     free = int(psutil.virtual_memory().available)

@@ -85,11 +85,11 @@ class RunFolder:
         _write_text(self.path / "metrics.jsonl", lines)
         self._last_write = time.monotonic()
 
-    def save_frame(self, progress: Progress) -> None:
-        """Write the current image as frames/NNNNNN.png, numbered by its step."""
+    def save_frame(self, num_steps: int, image: npt.NDArray[np.float32]) -> None:
+        """Write an image as frames/NNNNNN.png, numbered by its step."""
         folder = self.path / "frames"
         folder.mkdir(exist_ok=True)
-        save_image(folder / f"{progress.num_steps:06d}.png", np.clip(progress.image(), 0, 1))
+        save_image(folder / f"{num_steps:06d}.png", np.clip(image, 0, 1))
 
     def save(
         self,

@@ -9,12 +9,13 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from neuart_jax.devices import share_rows
 from neuart_jax.images import resize_image
 from neuart_jax.regions.memberships import Regions, resize_memberships
 from neuart_jax.result import BatchCallback, Keep, Progress, Result, Snapshot
@@ -40,6 +41,13 @@ class Scale(NamedTuple):
     regions: Regions | None
     num_steps: int
     realistic: bool = True
+
+    def spread(self, num_devices: int) -> Self:
+        """Return it with the rows of its pictures shared out among devices."""
+        content, *styles = (
+            share_rows(image, num_devices) for image in (self.content_image, *self.style_images)
+        )
+        return self._replace(content_image=content, style_images=tuple(styles))
 
 
 class Earlier(NamedTuple):

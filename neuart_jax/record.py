@@ -65,7 +65,7 @@ class Record(NamedTuple):
     ) -> Self:
         """Complete a record with this machine's versions and device."""
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-        device = jax.devices()[0]
+        device = jax.local_devices()[0]
         return cls(
             config,
             weights,

@@ -3,6 +3,7 @@
 import dataclasses
 
 from neuart_jax.config import Config
+from neuart_jax.devices import check_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import resolve_precision
 from neuart_jax.memory import check_memory
@@ -46,6 +47,12 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             "--convolution=winograd came with --precision=bfloat16",
             expected="float32, since bfloat16's 8 bits don't survive its sums",
             remedy="leave --convolution out, or take --precision=float32",
+        )
+    if compute.convolution == "winograd" and compute.shard_rows > 1:
+        raise InputError(
+            f"--convolution=winograd came with --shard_rows={compute.shard_rows}",
+            expected="direct convolutions, whose rows the devices can exchange",
+            remedy="leave --convolution out",
         )
     if check_names:
         find_architecture(config.network.model)
@@ -95,6 +102,7 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
         stride = max(map(find_architecture(config.network.model).layer_stride, layers))
         check_regions(pair.regions, stride=stride)
     height, width = pair.content.shape[:2]
+    check_rows(config.compute.shard_rows, height=height)
     check_memory(
         config,
         layers,

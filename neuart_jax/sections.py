@@ -370,6 +370,12 @@ class ComputeConfig(Section):
         "float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
         choices=("auto", "float32", "tensorfloat32", "bfloat16"),
     )
+    shard_rows: int = option(
+        1,
+        "among how many devices the rows of one picture are shared out, for one that is too large "
+        "for a single device",
+        at_least=1,
+    )
     memory_check: bool = option(
         True, "refuse a run that needs more memory than there is, before anything is computed"
     )

@@ -17,6 +17,7 @@ from jax import Array
 
 from neuart_jax.color import luminance
 from neuart_jax.config import Config
+from neuart_jax.devices import share_copies, share_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, takes_winograd, transform_kernels
 from neuart_jax.loop import make_next_stop
@@ -232,6 +233,7 @@ class _Run:
             )
         else:
             self._source, self._params = network
+        self._params = share_copies(self._params, pairs[0].config.compute.shard_rows)
 
     def run_scale(
         self,
@@ -242,6 +244,8 @@ class _Run:
     ) -> list[Result]:
         """Run one scale of some of the pairs; see `pyramid.RunScale`."""
         pairs = [self._pairs[number] for number in numbers]
+        num_parts = pairs[0].config.compute.shard_rows
+        scales = [scale.spread(num_parts) for scale in scales]
         targets = [
             find_targets(
                 scale,
@@ -252,7 +256,10 @@ class _Run:
             )
             for pair, scale in zip(pairs, scales, strict=True)
         ]
-        starts = [_find_start(*each) for each in zip(pairs, scales, earlier, strict=True)]
+        starts = [
+            share_rows(_find_start(*each), num_parts)
+            for each in zip(pairs, scales, earlier, strict=True)
+        ]
         config, scale = pairs[0].config, scales[0]
         program = make_program(
             config,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
+from neuart_jax.devices import agree, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
 from neuart_jax.memory import predict_memory
@@ -148,10 +149,14 @@ def transfer_group(
     def report(number: int, progress: Progress) -> bool:
         nonlocal stopped, num_running
         num_running -= progress.status != Status.RUNNING
-        places[number].report(progress)
+        writes = writes_files()
+        if writes:
+            places[number].report(progress)
         if group[number].config.output.wants_frame(progress.num_steps):
-            places[number].save_frame(progress)
-        wanted = callback is not None and bool(callback(number, progress))
+            image = progress.image()  # All machines have a part of it.
+            if writes:
+                places[number].save_frame(progress.num_steps, image)
+        wanted = agree(callback is not None and bool(callback(number, progress)))
         stopped = stopped or wanted
         return wanted
 
@@ -170,6 +175,8 @@ def transfer_group(
     )
 
     def write() -> None:
+        if not writes_files():
+            return
         for each in zip(results, group, records, places, strict=True):
             _save(*each)
         if not stopped:

@@ -6,6 +6,7 @@ sent: every worker writes its pairs' folders itself, whole or not at all, so tha
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from neuart_jax.batch.books import Books
 from neuart_jax.batch.groups import Group
 from neuart_jax.batch.local_engine import checkpoints_of, jobs_to_run, paint_group, read_group
 from neuart_jax.errors import InputError
+from neuart_jax.files import brief_cause
 
 _MAX_RETRIES = 5
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_TO_CONNECT = 10.0
 
 
 def run_groups(
@@ -92,14 +95,23 @@ def _start() -> Any:
         ) from error
     address = os.environ.get("RAY_ADDRESS")
     try:
+        _check_address(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"RAY_ADDRESS={address} can't be reached",
+            f"RAY_ADDRESS={address} can't be reached ({brief_cause(error)})",
             expected="the address of a running cluster's head, or none",
             remedy="check it, or unset it to start a cluster here",
         ) from error
     return ray
+
+
+def _check_address(address: str | None) -> None:
+    # Ray itself tries for many minutes.
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdecimal():
+        host = host.removeprefix("ray:").strip("/[]")
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
 
 
 def _crash(error: Exception) -> InputError:
