@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from neuart_jax.errors import InputError
 from neuart_jax.models.receptive_field import Reach
+
+# Indices of one slice have to be of one type.
+_FIRST = np.int32(0)
 
 
 class Span(NamedTuple):
@@ -161,7 +165,7 @@ class Window(NamedTuple):
             return whole
         row, column = self.starts[layer]
         return lax.dynamic_slice(
-            whole, (row, column, 0), (*self.cores[layer].shape, whole.shape[2])
+            whole, (row, column, _FIRST), (*self.cores[layer].shape, whole.shape[2])
         )
 
     def paste(self, layer: str, whole: Array, part: Array) -> Array:
@@ -171,7 +175,7 @@ class Window(NamedTuple):
         row, column = self.starts[layer]
         core = self.cores[layer].reshape(*part.shape[:2], 1) > 0
         return lax.dynamic_update_slice(
-            whole, jnp.where(core, part, self.cut(layer, whole)), (row, column, 0)
+            whole, jnp.where(core, part, self.cut(layer, whole)), (row, column, _FIRST)
         )
 
 
@@ -221,12 +225,12 @@ def cut_pixels(tiling: Tiling, spot: tuple[Span, Span], image: Array) -> Array:
     """Return a window's pixels of float[height, width, 3]."""
     rows, columns = spot
     shape = (tiling.window_height, tiling.window_width, image.shape[2])
-    return lax.dynamic_slice(image, (rows.start, columns.start, 0), shape)
+    return lax.dynamic_slice(image, (rows.start, columns.start, _FIRST), shape)
 
 
 def add_pixels(tiling: Tiling, spot: tuple[Span, Span], image: Array, part: Array) -> Array:
     """Return float[height, width, 3] with a window's pixels added to it."""
     rows, columns = spot
     return lax.dynamic_update_slice(
-        image, cut_pixels(tiling, spot, image) + part, (rows.start, columns.start, 0)
+        image, cut_pixels(tiling, spot, image) + part, (rows.start, columns.start, _FIRST)
     )
