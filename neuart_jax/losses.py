@@ -5,12 +5,11 @@ target; N = channels; M = height * width positions. What compares styles is in `
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-
-Loss = Callable[[Array, Array], Array]
 
 # Below any energy that real features have, and far above float32's smallest normal number: it only
 # keeps the relative losses of an all-zero target finite.
@@ -23,48 +22,70 @@ def sum_squared_error(values: Array, target: Array) -> Array:
     return jnp.sum(jnp.square(values.astype(dtype) - target.astype(dtype)))
 
 
+class SquaredErrors(NamedTuple):
+    """Sums over elements, which those over parts of an array add up to.
+
+    Attributes:
+      error: sum (F - P)^2, float[].
+      energy: sum P^2, float[].
+      num_elements: of each.
+    """
+
+    error: Array
+    energy: Array
+    num_elements: Array | int
+
+
+def _measure_errors(values: Array, target: Array) -> SquaredErrors:
+    energy = sum_squared_error(target, jnp.zeros_like(target))
+    return SquaredErrors(sum_squared_error(values, target), energy, values.size)
+
+
+def _relative(errors: SquaredErrors) -> Array:
+    return errors.error / jnp.maximum(errors.energy, TINY)
+
+
+def _mean(errors: SquaredErrors) -> Array:
+    return errors.error / errors.num_elements
+
+
 def relative_error(values: Array, target: Array) -> Array:
     """Compute sum (values - target)^2 / sum target^2: free of the scale of network and picture.
 
     1 means as far from the target as zero is. Finite for an all-zero target.
     """
-    energy = sum_squared_error(target, jnp.zeros_like(target))
-    return sum_squared_error(values, target) / jnp.maximum(energy, TINY)
+    return _relative(_measure_errors(values, target))
 
 
 def mean_squared_error(values: Array, target: Array) -> Array:
     """Average the squared differences of two arrays of one shape."""
-    return sum_squared_error(values, target) / values.size
+    return _mean(_measure_errors(values, target))
 
 
-def gatys_content_loss(features: Array, target: Array) -> Array:
-    """Compute 1/2 sum (F - P)^2.
+CONTENT_FORMULAS: dict[str, Callable[[SquaredErrors], Array]] = {
+    # sum (F - P)^2 / sum P^2
+    "relative": _relative,
+    # sum (F - P)^2 / (M N)
+    "mean": _mean,
+    # sum (F - P)^2
+    "sum": lambda errors: errors.error,
+    # 1/2 sum (F - P)^2: Gatys et al. 2015, arXiv 1508.06576, equation (1)
+    "gatys": lambda errors: 0.5 * errors.error,
+    # sum (F - P)^2 / (4 M N): Premamayudu et al., "Improved artistic images by transfer learning"
+    "quarter_mean": lambda errors: 0.25 * _mean(errors),
+}
+"""Content formulas, by name."""
 
-    Source: Gatys et al. 2015, arXiv 1508.06576, equation (1).
+
+def content_loss(formula: str, features: Array, target: Array) -> Array:
+    """Compute one of `CONTENT_FORMULAS` of features that are there in full.
 
     Args:
+      formula: its name.
       features: F, float[height, width, channels].
       target: P, of the same shape.
     """
-    return 0.5 * sum_squared_error(features, target)
-
-
-def quarter_mean_content_loss(features: Array, target: Array) -> Array:
-    """Compute sum (F - P)^2 / (4 M N).
-
-    Source: Premamayudu et al., "Improved artistic images by transfer learning".
-    """
-    return 0.25 * mean_squared_error(features, target)
-
-
-CONTENT_LOSSES: dict[str, Loss] = {
-    "relative": relative_error,
-    "mean": mean_squared_error,
-    "sum": sum_squared_error,
-    "gatys": gatys_content_loss,
-    "quarter_mean": quarter_mean_content_loss,
-}
-"""Content formulas over (F, P)."""
+    return CONTENT_FORMULAS[formula](_measure_errors(features, target))
 
 
 def smooth(features: Array, temperature: Array | float) -> Array:

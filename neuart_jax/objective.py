@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.features import FeatureFn, Features
+from neuart_jax.windows import WHOLE, Measure, Window
 
 LossTerms = dict[str, Array]
 """Each term's loss before its coefficient, and their weighted sum as "total"."""
@@ -31,14 +32,35 @@ class Inputs(NamedTuple):
       content_memberships: layer to float32[height', width', regions], how much each position
         belongs to each region; empty where there are no regions.
       style_memberships: the same of every style picture.
+      content_measure: sums over the content's features, which serve pictures too large for
+        `content_features`, too; see `windows.Measure`.
+      style_measures: the same of every style picture.
     """
 
     content_image: Array
     style_images: tuple[Array, ...]
     content_features: Features
     style_features: tuple[Features, ...]
-    content_memberships: Memberships = {}
-    style_memberships: tuple[Memberships, ...] = ()
+    content_memberships: Memberships
+    style_memberships: tuple[Memberships, ...]
+    content_measure: Measure
+    style_measures: tuple[Measure, ...]
+
+
+class Additive(NamedTuple):
+    """How a loss that goes through layers is found window by window.
+
+    Attributes:
+      sums: (features of a window, target, `Window`) -> any pytree of arrays, to be added up over
+        all windows.
+      loss: (sums of all windows, target) -> what `Term.loss_fn` gives for the whole picture.
+      kept_layers: layers whose content features `Term.make_target` wants in full; of all others
+        it only asks `Inputs.content_measure` and `Inputs.style_measures`.
+    """
+
+    sums: Callable[[Features, Any, Window], Any]
+    loss: Callable[[Any, Any], Array]
+    kept_layers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +75,7 @@ class Term:
       content_layers: layers that `make_target` reads of the content picture.
       style_layers: layers that `make_target` reads of the style picture.
       layers: layers that `loss_fn` reads of the image being made.
+      additive: how to do without the features of the whole picture, where that can be done.
     """
 
     name: str
@@ -62,6 +85,7 @@ class Term:
     content_layers: tuple[str, ...] = ()
     style_layers: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
+    additive: Additive | None = None
 
 
 class Targets(NamedTuple):
@@ -99,6 +123,11 @@ def all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for field in fields for name in layers_of(terms, field)))
 
 
+def measure_features(features: Features) -> Measure:
+    """Return the `Measure` of a picture whose features are there in full."""
+    return lambda fn, **_: fn(features, WHOLE)
+
+
 def make_targets(
     terms: Sequence[Term],
     *,
@@ -108,15 +137,22 @@ def make_targets(
     style_features: tuple[Features, ...],
     content_memberships: Memberships | None = None,
     style_memberships: tuple[Memberships, ...] = (),
+    content_measure: Measure | None = None,
+    style_measures: tuple[Measure, ...] = (),
 ) -> Targets:
-    """Compute what every term compares with. Arguments as in `Inputs`."""
+    """Compute what every term compares with.
+
+    Arguments as in `Inputs`; without measures, the features themselves are measured.
+    """
     inputs = Inputs(
-        content_image,
-        style_images,
-        content_features,
-        style_features,
-        content_memberships or {},
-        style_memberships,
+        content_image=content_image,
+        style_images=style_images,
+        content_features=content_features,
+        style_features=style_features,
+        content_memberships=content_memberships or {},
+        style_memberships=style_memberships,
+        content_measure=content_measure or measure_features(content_features),
+        style_measures=style_measures or tuple(map(measure_features, style_features)),
     )
     return Targets(
         weights={term.name: jnp.float32(term.weight) for term in terms},

@@ -10,10 +10,10 @@ from numpy.testing import assert_allclose
 
 from neuart_jax import Config, InputError
 from neuart_jax.features import make_feature_fn, resolve_precision
+from neuart_jax.moments import gram_matrix
 from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.pair import make_pair
 from neuart_jax.resolve import resolve_config, run_layers
-from neuart_jax.style_losses import gram_matrix
 from neuart_jax.stylize import load_run_network
 from neuart_jax.terms import make_terms
 

@@ -14,7 +14,7 @@ from neuart_jax.features import make_feature_fn, transform_kernels
 from neuart_jax.models import MODELS, NetworkParams, winograd
 from neuart_jax.models.convolution import convolve, has_fast_form
 from neuart_jax.models.winograd import transform_kernel
-from neuart_jax.style_losses import gram_matrix
+from neuart_jax.moments import gram_matrix
 from neuart_jax.stylize import stylize
 
 # Whole and broken tiles, one tile, and the smallest picture that can be reflected.

@@ -2,6 +2,7 @@
 
 The contract: ``module.apply(variables, image, layers=names) -> {name: features}``, pure, for one
 image float[height, width, 3] or a batch. It computes nothing beyond the deepest layer asked for.
+``module.layer_reaches() -> {name: Reach}`` tells which pixels a position of a layer depends on.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,5 +1,6 @@
 """ResNet50, version 1, of He et al. 2015 (arXiv 1512.03385, Table 1), without its classifier."""
 
+import functools
 from collections.abc import Iterable
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from neuart_jax.models.layers import (
     collect_layers,
     pool,
 )
+from neuart_jax.models.receptive_field import PIXELS, Reach
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 """(bottleneck width, blocks) of the stages conv2 ... conv5: Table 1, column 50-layer."""
@@ -41,16 +43,50 @@ def layer_names() -> tuple[str, ...]:
     return tuple(names)
 
 
+@functools.cache
+def layer_reaches(*, stride_on: str = "1x1", pooling: str = "max") -> dict[str, Reach]:
+    """Return every layer's `Reach`; arguments as of `ResNet50`."""
+    reaches: dict[str, Reach] = {}
+
+    def slide(reach: Reach, size: int, stride: int, *, margin: int) -> Reach:
+        if stride == 1 or pooling == "max":
+            return reach.slide(size, stride=stride, margin=margin)
+        return reach.slide(size, margin=margin).slide(2, stride=2)
+
+    def bottleneck(reach: Reach, name: str, stride: int) -> Reach:
+        strides = (stride, 1, 1) if stride_on == "1x1" else (1, stride, 1)
+        if name.endswith("block1"):
+            shortcut = slide(reach, 1, stride, margin=0)
+            reaches[f"{name}_0_conv"] = reaches[f"{name}_0_bn"] = shortcut
+        for index, size in enumerate((1, 3, 1)):
+            reach = slide(reach, size, strides[index], margin=size // 2)
+            parts = ("conv", "bn", "relu") if index < 2 else ("conv", "bn")
+            reaches.update({f"{name}_{index + 1}_{part}": reach for part in parts})
+        # What the shortcut sees, these see, too.
+        reaches[f"{name}_add"] = reaches[f"{name}_out"] = reach
+        return reach
+
+    reach = reaches["conv1_pad"] = PIXELS.pad(3)
+    reach = slide(reach, 7, 2, margin=0)
+    reaches.update({f"conv1_{part}": reach for part in ("conv", "bn", "relu")})
+    if pooling == "max":
+        reach = reach.pad(1)
+    reaches["pool1_pad"] = reach
+    reach = reach.slide(3 if pooling == "max" else 2, stride=2)
+    reaches["pool1_pool"] = reach
+    for stage, (_, num_blocks) in enumerate(STAGES, 2):
+        for block in range(1, num_blocks + 1):
+            stride = 2 if block == 1 and stage > 2 else 1
+            reach = bottleneck(reach, f"conv{stage}_block{block}", stride)
+    return reaches
+
+
 def layer_stride(layer: str) -> int:
     """Return how many image pixels lie between two neighboring positions of a layer.
 
     With the stride on the 3x3, the first 1x1 convolution of a stage still has half of that.
     """
-    if layer == "conv1_pad":
-        return 1
-    if layer.startswith("conv1") or layer == "pool1_pad":
-        return 2
-    return 4 if layer.startswith("pool1") else 2 ** int(layer[4])
+    return layer_reaches()[layer].stride
 
 
 class ResNet50(nn.Module):
@@ -75,6 +111,10 @@ class ResNet50(nn.Module):
     pooling: str = "max"
     padding: str = "zero"
     fit: FitConvolution | None = None
+
+    def layer_reaches(self) -> dict[str, Reach]:
+        """Return every layer's `Reach`."""
+        return layer_reaches(stride_on=self.stride_on, pooling=self.pooling)
 
     @nn.compact
     def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:

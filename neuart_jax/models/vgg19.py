@@ -1,5 +1,6 @@
 """VGG19, configuration E of Simonyan & Zisserman 2014 (arXiv 1409.1556), without its classifier."""
 
+import functools
 from collections.abc import Iterable
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from neuart_jax.models.layers import (
     collect_layers,
     pool,
 )
+from neuart_jax.models.receptive_field import PIXELS, Reach
 
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """(channels, convolutions) of each block: Table 1, column E."""
@@ -41,10 +43,21 @@ def keras_aliases() -> dict[str, str]:
     return aliases
 
 
+@functools.cache
+def layer_reaches() -> dict[str, Reach]:
+    """Return every layer's `Reach`."""
+    reach, reaches = PIXELS, {}
+    for block, (_, num_convolutions) in enumerate(BLOCKS, 1):
+        for index in range(1, num_convolutions + 1):
+            reach = reach.slide(3, margin=1)
+            reaches[f"conv{block}_{index}"] = reaches[f"relu{block}_{index}"] = reach
+        reach = reaches[f"pool{block}"] = reach.slide(2, stride=2)
+    return reaches
+
+
 def layer_stride(layer: str) -> int:
     """Return how many image pixels lie between two neighboring positions of a layer."""
-    block = int(layer[4])
-    return 2**block if layer.startswith("pool") else 2 ** (block - 1)
+    return layer_reaches()[layer].stride
 
 
 class VGG19(nn.Module):
@@ -62,6 +75,10 @@ class VGG19(nn.Module):
     pooling: str = "max"
     padding: str = "zero"
     fit: FitConvolution | None = None
+
+    def layer_reaches(self) -> dict[str, Reach]:
+        """Return every layer's `Reach`."""
+        return layer_reaches()
 
     @nn.compact
     def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
