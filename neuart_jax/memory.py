@@ -28,6 +28,8 @@ _TRANSIENTS = 2.5
 # Of the largest style layer: values, places and matched values, for every region.
 _SORTING = 3.5
 _FLOAT = 4
+# Large enough for its margins to cost little.
+_WINDOW = 1024
 
 
 class Prediction(NamedTuple):
@@ -69,23 +71,43 @@ def predict_memory(
       num_pairs: painted at once.
       num_regions: that have a style of their own; 0 without masks.
     """
-    prediction = _predict(
-        config.network.model,
-        config.network.pooling,
-        config.network.padding,
-        layers,
-        config.compute.precision,
-        takes_winograd(config.compute),
-        _images_of_state(config),
-        tuple(name for name, _ in config.losses.content_layers if name in layers),
-        tuple(name for name, _ in config.losses.style_layers if name in layers),
-        config.losses.style_loss in SORTING_LOSSES,
-        num_regions,
-        height,
-        width,
-    )
-    growing = num_pairs * prediction.growing // config.compute.shard_rows
-    return prediction._replace(growing=growing)
+
+    def predict(height: int, width: int) -> _Parts:
+        return _predict(
+            config.network.model,
+            config.network.pooling,
+            config.network.padding,
+            layers,
+            config.compute.precision,
+            takes_winograd(config.compute),
+            _images_of_state(config),
+            tuple(name for name, _ in config.losses.content_layers if name in layers),
+            tuple(name for name, _ in config.losses.style_layers if name in layers),
+            config.losses.style_loss in SORTING_LOSSES,
+            num_regions,
+            height,
+            width,
+        )
+
+    whole = seen = predict(height, width)
+    if window := config.compute.window:
+        seen = predict(min(window, height), min(window, width))
+    growing = num_pairs * (whole.kept + seen.passing) // config.compute.shard_rows
+    return Prediction(whole.constant, growing)
+
+
+class _Parts(NamedTuple):
+    """A prediction in bytes.
+
+    Attributes:
+      constant: as in `Prediction`.
+      kept: pictures and targets.
+      passing: what goes through the network at a time.
+    """
+
+    constant: int
+    kept: int
+    passing: int
 
 
 def _images_of_state(config: Config) -> int:
@@ -111,7 +133,7 @@ def _predict(
     num_regions: int,
     height: int,
     width: int,
-) -> Prediction:
+) -> _Parts:
     architecture = find_architecture(model)
     module = architecture.make_module(pooling=pooling, padding=padding)
     variables = nest(variable_shapes(architecture, layers))
@@ -144,10 +166,11 @@ def _predict(
         targets += max(num_regions, 1) * sum(style_sizes)
         statistics += _SORTING * max(num_regions, 1) * max(style_sizes)
     images = num_images * 3 * _FLOAT * height * width
-    return Prediction(
+    return _Parts(
         # A kernel that isn't transformed is turned over for its gradient.
         constant=2 * sum(arrays) + (TRANSFORMED_SIZE - 1) * transformed + grams,
-        growing=round(activations + _TRANSIENTS * largest + statistics) + targets + images,
+        kept=targets + images,
+        passing=round(activations + _TRANSIENTS * largest + statistics),
     )
 
 
@@ -228,6 +251,8 @@ def check_memory(
         # Rounding down to a multiple of 8 leaves a little.
         largest = int(max(height, width) * math.sqrt(share)) // 8 * 8
         remedy = f"take --size={largest}, or try nevertheless with --nomemory_check"
+        if not config.compute.window and max(height, width) > _WINDOW:
+            remedy = f"add --window={_WINDOW}, which computes it piece by piece, or {remedy}"
     pictures = "a picture" if num_pairs == 1 else f"a batch of {num_pairs} pictures"
     raise InputError(
         f"{pictures} of {width}x{height} pixels needs about {prediction.total / GIB:.1f} GiB",

@@ -6,36 +6,30 @@ are data, so that pairs with their own ones run together.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy.typing as npt
 from jax import Array
 
-from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
-from neuart_jax.errors import InputError
-from neuart_jax.features import FeatureFn, make_feature_fn
 from neuart_jax.loop import BatchRunFn, RunFn, make_batch_run_fn, make_run_fn
 from neuart_jax.objective import (
     LossTerms,
-    Memberships,
     Objective,
     Targets,
     Term,
     layers_of,
     make_objective,
-    make_targets,
 )
 from neuart_jax.optimizers import Optimizer, make_optimizer
-from neuart_jax.pyramid import Scale
-from neuart_jax.regions.memberships import memberships_at
 from neuart_jax.sections import LossConfig, OptimizerConfig, RealismConfig
-from neuart_jax.settings import LayerWeights, nearest
+from neuart_jax.settings import LayerWeights
 from neuart_jax.step import StopRule
-from neuart_jax.terms import Presence, make_terms
+from neuart_jax.style_term import Presence
+from neuart_jax.targets import bind_features, reaches_of
+from neuart_jax.terms import make_terms
+from neuart_jax.tiling import make_tiled_objective
+from neuart_jax.windows import Tiling
 
 
 class Program(NamedTuple):
@@ -53,6 +47,7 @@ class Program(NamedTuple):
       optimizer: how pixels are moved.
       stop: when it ends.
       chunk_steps: steps per compiled call.
+      tiling: of a picture that is computed window by window; None computes it whole.
     """
 
     source: Any
@@ -66,6 +61,7 @@ class Program(NamedTuple):
     optimizer: OptimizerConfig
     stop: StopRule
     chunk_steps: int
+    tiling: Tiling | None
 
 
 def make_program(
@@ -77,6 +73,7 @@ def make_program(
     extra_terms: tuple[Term, ...] = (),
     num_steps: int,
     realistic: bool = True,
+    tiling: Tiling | None = None,
 ) -> Program:
     """Reduce a run, or one of its scales, to what its program depends on.
 
@@ -88,6 +85,7 @@ def make_program(
       extra_terms: likewise.
       num_steps: updates at the most.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.
+      tiling: see `targets.plan_run_tiles`.
     """
     return Program(
         source=source,
@@ -101,6 +99,7 @@ def make_program(
         optimizer=config.optimizer,
         stop=StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
         chunk_steps=config.run.report_every,
+        tiling=tiling,
     )
 
 
@@ -148,8 +147,13 @@ def _parts(program: Program) -> tuple[Objective, Optimizer, StopRule]:
         ),
         *program.extra_terms,
     )
-    feature_fn = _bind(program.source, layers_of(terms, "layers"), program.precision)
-    objective = make_objective(feature_fn, terms)
+    layers = layers_of(terms, "layers")
+    feature_fn = bind_features(program.source, layers, program.precision)
+    if program.tiling is None:
+        objective = make_objective(feature_fn, terms)
+    else:
+        reaches = reaches_of(program.source, layers)
+        objective = make_tiled_objective(feature_fn, terms, program.tiling, reaches)
     if program.luminance_only:
         objective = _without_color(objective)
     optimizer = make_optimizer(program.optimizer, num_steps=program.stop.num_steps)
@@ -164,78 +168,3 @@ def _without_color(objective: Objective) -> Objective:
         return objective(gray, params, targets)
 
     return gray_objective
-
-
-def find_targets(
-    scale: Scale, terms: Sequence[Term], *, source: Any, params: Any, precision: str
-) -> Targets:
-    """Compute what the terms compare with at one scale; features are computed by one program.
-
-    Args:
-      scale: the pictures.
-      terms: all of the run's.
-      source: as in `Program`.
-      params: the network's arrays.
-      precision: as in `Program`.
-
-    Raises:
-      InputError: the network doesn't return a layer that a term reads.
-    """
-    content_layers, style_layers = (
-        layers_of(terms, field) for field in ("content_layers", "style_layers")
-    )
-    content_features, style_features = _make_target_features_fn(
-        source, content_layers, style_layers, precision
-    )(params, scale.content_image, scale.style_images)
-    _check_features(content_features, content_layers)
-    _check_features(style_features[0], style_layers)
-    content_memberships: Memberships = {}
-    style_memberships: tuple[Memberships, ...] = ()
-    if scale.regions is not None:
-        shapes = jax.eval_shape(_bind(source, style_layers, precision), params, scale.content_image)
-        content_memberships = _memberships(scale.regions.content, shapes, style_layers)
-        style_memberships = tuple(
-            _memberships(whole, features, style_layers)
-            for whole, features in zip(scale.regions.styles, style_features, strict=True)
-        )
-    return make_targets(
-        terms,
-        content_image=scale.content_image,
-        style_images=scale.style_images,
-        content_features=content_features,
-        style_features=style_features,
-        content_memberships=content_memberships,
-        style_memberships=style_memberships,
-    )
-
-
-def _bind(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
-    if hasattr(source, "apply"):
-        return make_feature_fn(source, layers, precision=precision)
-    return source
-
-
-@functools.lru_cache(maxsize=16)
-def _make_target_features_fn(
-    source: Any, content: tuple[str, ...], style: tuple[str, ...], precision: str
-) -> Any:
-    def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
-        style_fn = _bind(source, style, precision)
-        styles = tuple(style_fn(params, image) for image in style_images)
-        return _bind(source, content, precision)(params, content_image), styles
-
-    return compile_fn(target_features)
-
-
-def _memberships(whole: npt.ArrayLike, features: Any, layers: Sequence[str]) -> Memberships:
-    return {name: memberships_at(jnp.asarray(whole), features[name].shape[:2]) for name in layers}
-
-
-def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in features:
-            raise InputError(
-                f"the network has no layer {name!r}",
-                expected="a layer that it returns",
-                remedy=f"did you mean {nearest(name, features)}",
-            )

@@ -48,6 +48,12 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             expected="float32, since bfloat16's 8 bits don't survive its sums",
             remedy="leave --convolution out, or take --precision=float32",
         )
+    if compute.window and compute.shard_rows > 1:
+        raise InputError(
+            f"--window={compute.window} came with --shard_rows={compute.shard_rows}",
+            expected="one way to paint a huge picture",
+            remedy="leave one of the two out",
+        )
     if compute.convolution == "winograd" and compute.shard_rows > 1:
         raise InputError(
             f"--convolution=winograd came with --shard_rows={compute.shard_rows}",

@@ -370,6 +370,12 @@ class ComputeConfig(Section):
         "float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
         choices=("auto", "float32", "tensorfloat32", "bfloat16"),
     )
+    window: int = option(
+        0,
+        "compute a larger picture in windows of so many pixels a side, one after the other: the "
+        "same result in little memory; 0 computes it whole",
+        at_least=0,
+    )
     shard_rows: int = option(
         1,
         "among how many devices the rows of one picture are shared out, for one that is too large "

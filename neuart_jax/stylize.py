@@ -25,7 +25,7 @@ from neuart_jax.models import NetworkParams
 from neuart_jax.objective import Term, all_layers
 from neuart_jax.pair import Masks, Pair, finish, make_pair
 from neuart_jax.params.store import Network, load_network
-from neuart_jax.program import find_targets, make_batch_program_fn, make_program, make_program_fn
+from neuart_jax.program import make_batch_program_fn, make_program, make_program_fn
 from neuart_jax.pyramid import (
     Earlier,
     KeepRun,
@@ -41,6 +41,7 @@ from neuart_jax.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.sections import RealismConfig
 from neuart_jax.starts import make_start
 from neuart_jax.style_losses import SORTING_LOSSES
+from neuart_jax.targets import find_targets, plan_run_tiles
 from neuart_jax.terms import find_layer_weights, make_terms
 
 
@@ -253,6 +254,7 @@ class _Run:
                 source=self._source,
                 params=self._params,
                 precision=pair.config.compute.precision,
+                window=pair.config.compute.window,
             )
             for pair, scale in zip(pairs, scales, strict=True)
         ]
@@ -269,6 +271,12 @@ class _Run:
             extra_terms=self._extra_terms,
             num_steps=scale.num_steps,
             realistic=scale.realistic,
+            tiling=plan_run_tiles(
+                self._source,
+                all_layers(self._terms_of(pairs[0], scale)),
+                scale.content_image.shape,
+                window=config.compute.window,
+            ),
         )
         carried = [one.opt_state for one in earlier if one is not None]
         options: dict[str, Any] = {

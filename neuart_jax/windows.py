@@ -92,6 +92,11 @@ def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) 
     return Tiling(height, width, window_height, window_width, rows, columns)
 
 
+def one_window(height: int, width: int) -> Tiling:
+    """Return the tiling of a picture that a single window shows."""
+    return Tiling(height, width, height, width, (Span(0, 0, height),), (Span(0, 0, width),))
+
+
 def _plan_side(length: int, *, halo: int, stride: int, window: int) -> tuple[int, tuple[Span, ...]]:
     if length <= window:
         return length, (Span(0, 0, length),)
