@@ -87,10 +87,12 @@ def draw_memberships(shapes, num_regions, seed):
 def worst_difference(ours, expected):
     """Return the largest relative difference, in the maximum norm of each array."""
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
-    differences = jax.tree.map(
-        lambda x, y: float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-30)), ours, expected
-    )
-    return max(jax.tree.leaves(differences))
+
+    def difference(x, y):
+        x, y = (np.asarray(array, np.float64) for array in (x, y))
+        return np.max(np.abs(x - y)) / max(np.max(np.abs(y)), 1e-30)
+
+    return max(jax.tree.leaves(jax.tree.map(difference, ours, expected)))
 
 
 def both_ways(feature_fn, params, reaches, terms, images, *, window, num_regions=0):
@@ -163,6 +165,16 @@ TOY = LossConfig(
 SMOOTHINGS = ("none", "softmax", "centered_softmax")
 
 
+def toy_targets(terms, kernels, content, style):
+    return make_targets(
+        terms,
+        content_image=content,
+        style_images=(style,),
+        content_features=toy_features(kernels, content),
+        style_features=(toy_features(kernels, style),),
+    )
+
+
 def check_toy(terms, *, num_styles=1, num_regions=0, most=1e-10):
     ours, expected = both_ways(
         toy_features,
@@ -183,7 +195,7 @@ def test_all_formulas_are_the_same_in_windows(kind, float64):
     layers = (("fine", 2.0), ("coarse", 0.5))
     common = {"weight": 1.0, "layer_weights": layers, "smoothing": smoothing}
     # One of each kind, where the smoothing is what is looked at.
-    some = {"quarter_mean", "half_sum", "relative_wasserstein", "mean_std"}
+    some = {"quarter_mean", "half_sum", "relative_wasserstein"}
     contents, styles = (
         [name for name in table if kind == "none" or name in some]
         for table in (CONTENT_FORMULAS, MOMENT_LOSSES)
@@ -264,7 +276,7 @@ def random_network(module, layers, *, dtype=jnp.float32):
         ("vgg19", "average", "reflect", "none", jnp.float32),
         ("vgg19", "max", "zero", "none", jnp.float64),
         ("resnet50", "max", "zero", "none", jnp.float64),
-        ("resnet50", "average", "reflect", "centered_softmax", jnp.float32),
+        ("resnet50", "average", "reflect", "none", jnp.float32),
     ],
 )
 def test_networks_see_the_same_in_windows(model, pooling, padding, kind, dtype, thin_networks):
@@ -273,15 +285,16 @@ def test_networks_see_the_same_in_windows(model, pooling, padding, kind, dtype, 
     config = LossConfig(content_weight=3, smoothing=kind, temperature=4.0, **layers)
     terms = make_terms(config)
     names = layers_of(terms, "layers")
+    # Where all sides of a layer are short, sums over it are rounded as in a plain loop.
+    side = 125 if dtype == jnp.float32 else 77
     with jax.enable_x64(dtype == jnp.float64):
         ours, expected = both_ways(
             make_feature_fn(module, names, precision="float32"),
             random_network(module, names, dtype=dtype),
             module.layer_reaches(),
             terms,
-            # Where all sides are short, sums over a layer are rounded like a loop's.
-            pictures(dtype, content=(125, 139), styles=((101, 92),)),
-            window=90,
+            pictures(dtype, content=(side, side + 8), styles=((49, 62),)),
+            window=3 * side // 4,
         )
     most = 1e-10 if dtype == jnp.float64 else 1e-5
     assert worst_difference(ours[1:], expected[1:]) < most
@@ -313,13 +326,7 @@ def test_the_gradient_of_any_mixture_of_terms_is_right(float64):
     """The weights of the terms may be chosen after the values are known."""
     terms = make_terms(TOY)
     kernels, (image, content, style) = toy_kernels(), pictures(jnp.float64)
-    targets = make_targets(
-        terms,
-        content_image=content,
-        style_images=(style,),
-        content_features=toy_features(kernels, content),
-        style_features=(toy_features(kernels, style),),
-    )
+    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, content, style)
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
     tiled = make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
 
@@ -338,22 +345,13 @@ def test_pairs_can_be_mapped_over(float64):
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
     kernels = toy_kernels()
 
-    def targets_of(content, style):
-        return make_targets(
-            terms,
-            content_image=content,
-            style_images=(style,),
-            content_features=toy_features(kernels, content),
-            style_features=(toy_features(kernels, style),),
-        )
-
     image, content, style = (
         jnp.stack([picture, picture[::-1] ** 2]) for picture in pictures(jnp.float64)
     )
+    find_targets = jax.vmap(functools.partial(toy_targets, terms), (None, 0, 0))
+    targets = quick_jit(find_targets)(kernels, content, style)
     found = [
-        quick_jit(jax.vmap(make_evaluate_fn(objective), (0, None, 0)))(
-            image, kernels, jax.vmap(targets_of)(content, style)
-        )
+        quick_jit(jax.vmap(make_evaluate_fn(objective), (0, None, 0)))(image, kernels, targets)
         for objective in (
             make_tiled_objective(toy_features, terms, tiling, TOY_REACHES),
             make_objective(toy_features, terms),
@@ -365,13 +363,7 @@ def test_pairs_can_be_mapped_over(float64):
 def test_the_loop_runs_in_windows():
     terms = make_terms(TOY)
     kernels, (_, content, style) = toy_kernels(jnp.float32), pictures(jnp.float32)
-    targets = make_targets(
-        terms,
-        content_image=content,
-        style_images=(style,),
-        content_features=toy_features(kernels, content),
-        style_features=(toy_features(kernels, style),),
-    )
+    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, content, style)
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
     optimizer = make_optimizer(OptimizerConfig(optimizer="adam"), num_steps=4)
     results = [
@@ -388,22 +380,14 @@ def test_the_loop_runs_in_windows():
     assert_allclose(ours.image, expected.image, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("value", "smoothing"), [(0.0, "none"), (1.0, "softmax"), (0.0, "centered_softmax")]
-)
+@pytest.mark.parametrize(("value", "smoothing"), [(0.0, "none"), (0.0, "centered_softmax")])
 def test_flat_pictures_have_finite_gradients(value, smoothing):
     terms = make_terms(
         dataclasses.replace(TOY, smoothing=smoothing, style_loss="relative_wasserstein")
     )
     flat = jnp.full((20, 20, 3), value)
     kernels = toy_kernels(jnp.float32)
-    targets = make_targets(
-        terms,
-        content_image=flat,
-        style_images=(flat,),
-        content_features=toy_features(kernels, flat),
-        style_features=(toy_features(kernels, flat),),
-    )
+    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, flat, flat)
     tiling = plan_tiles(20, 20, halo=5, stride=2, window=17)
     objective = make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
     evaluation, _ = quick_jit(make_evaluate_fn(objective))(flat + 0.1, kernels, targets)
@@ -411,18 +395,26 @@ def test_flat_pictures_have_finite_gradients(value, smoothing):
     assert np.all(np.isfinite(evaluation.gradient))
 
 
-def test_small_differences_survive_single_precision(float64):
+def test_small_differences_survive_single_precision():
     """At a high temperature, where smoothed features are all nearly 1."""
     config = dataclasses.replace(TOY, smoothing="centered_softmax", temperature=300.0, tv_weight=0)
     terms = make_terms(config)
-    found = []
-    for dtype in (jnp.float32, jnp.float64):
-        ours, _ = both_ways(
-            toy_features, toy_kernels(dtype), TOY_REACHES, terms, pictures(dtype), window=24
-        )
-        found.append({name: ours[2][name] for name in ("content", "style")})
-    # The softmax of the whole layer less its mean, in float32, misses by 2e-5 and more.
-    assert worst_difference(*found) < 1e-5
+    tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
+
+    def evaluate(dtype, objective):
+        @quick_jit
+        def run(kernels, image, content, style):
+            targets = toy_targets(terms, kernels, content, style)
+            return make_evaluate_fn(objective)(image, kernels, targets)
+
+        with jax.enable_x64(dtype == jnp.float64):
+            return run(toy_kernels(dtype), *pictures(dtype))
+
+    tiled = make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
+    ours = evaluate(jnp.float32, tiled)
+    expected = evaluate(jnp.float64, make_objective(toy_features, terms))
+    # The softmax of the whole layer less its mean, in float32, misses the gradient by 4e-4.
+    assert worst_difference(ours, expected) < 2e-5
 
 
 def test_memory_is_that_of_a_window():
