@@ -56,11 +56,11 @@ class PairFlags(NamedTuple):
 
 
 class BatchFlags(NamedTuple):
-    """How many pairs are painted; see `batch.run_batch`. 0 devices are all."""
+    """How many pairs are painted; see `batch.run_batch`."""
 
     keep_going: bool
     batch: int
-    devices: int
+    num_devices: int
     engine: str
 
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import jax
-
 from neuart_jax import console
 from neuart_jax.batch import BatchProgress, run_batch
 from neuart_jax.command_line import define_batch_flags, define_pair_flags, run_command
@@ -48,7 +46,6 @@ def paint(config: Config, repeated: Record | None) -> int:
 
 def paint_many(config: Config) -> int:
     """Paint many pairs; return the exit code: 1 if a row has no good result."""
-    options = _BATCH_FLAGS()
     if not config.output.output:
         raise InputError(
             "--output is missing", expected="a folder for all pairs", remedy="add --output=FOLDER"
@@ -65,11 +62,8 @@ def paint_many(config: Config) -> int:
             manifest,
             Path(config.output.output).expanduser(),
             overwrite=config.output.overwrite,
-            keep_going=options.keep_going,
-            batch=options.batch,
-            num_devices=options.devices or jax.local_device_count(),
-            engine=options.engine,
             observer=observe,
+            **_BATCH_FLAGS()._asdict(),
         )
     finally:
         bar.close()

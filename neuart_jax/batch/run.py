@@ -53,7 +53,7 @@ def run_batch(
     keep_going: bool = False,
     overwrite: bool = False,
     batch: int = 0,
-    num_devices: int = 1,
+    num_devices: int = 0,
     engine: str = "local",
     observer: BatchObserver | None = None,
 ) -> BatchResult:
@@ -69,7 +69,7 @@ def run_batch(
       keep_going: paint the good rows where others are bad, and go on where a group fails.
       overwrite: replace results of something else.
       batch: see `groups.make_groups`.
-      num_devices: of each machine, to be used.
+      num_devices: of each machine, to be used; 0 takes all.
       engine: "local", or "ray" for a cluster's machines.
       observer: see `BatchProgress`.
 
@@ -77,6 +77,7 @@ def run_batch(
       InputError: rows are bad, a folder holds something else, or the folder is in use.
     """
     run_groups = _engine(engine)
+    num_devices = num_devices or jax.local_device_count()
     check_devices(num_devices)
     make_folder(folder)
     with _lock(folder):
