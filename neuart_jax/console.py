@@ -128,10 +128,17 @@ def print_help(usage: str, flags: Mapping[str, str]) -> None:
     print("\n".join(parts))
 
 
+class _LinesAboveBars(logging.Handler):
+    """Writes log lines to stderr, bare, without cutting through a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def show_own_log_lines() -> None:
     """Show this package's log lines on stderr, bare, and nobody else's."""
     logger = logging.getLogger("neuart_jax")
-    logger.addHandler(logging.StreamHandler())
+    logger.addHandler(_LinesAboveBars())
     logger.setLevel(logging.INFO)
     logger.propagate = False
 

@@ -24,8 +24,7 @@ _PAIR_FLAGS, _BATCH_FLAGS = define_pair_flags(), define_batch_flags()
 
 def run(config: Config, repeated: Record | None) -> int:
     """Paint what the flags name; return the exit code."""
-    many = any(_PAIR_FLAGS())
-    return paint_many(config) if many else paint(config, repeated)
+    return paint_many(config) if any(_PAIR_FLAGS()) else paint(config, repeated)
 
 
 def paint(config: Config, repeated: Record | None) -> int:

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -389,6 +390,46 @@ def run_python(code, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def flags_of(config):
+    values = {n: v for section in config.to_dict().values() for n, v in section.items()}
+    names = ("weights", "steps", "report_every", "scales")
+    return {**{n: values[n] for n in names}, "content_layers": "conv1_1", "style_layers": "relu1_1"}
+
+
+def test_the_command_line_paints_many(config, pictures, tmp_path, run_main, capsys):
+    table = tmp_path / "pairs.csv"
+    row = f"{pictures}/photo0.png,{pictures}/style0.png"
+    table.write_text(f"content,style,steps\n{row},3\n{row},\nnowhere.png,{row.split(',')[1]},\n")
+    flags = {**flags_of(config), "manifest": table, "output": tmp_path / "out"}
+    assert run_main(**flags) == 2
+    said = capsys.readouterr().err
+    assert "Row 3: " in said and "add --keep_going" in said
+    assert run_main(**flags, keep_going=True) == 1
+    out, said = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "out/gallery.html")
+    assert "3 rows: 2 completed, 1 bad row." in said
+    assert [line["steps"] for line in read_summary(tmp_path / "out")] == ["3", "6", ""]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"pair": "zip"}, "--output is missing"),
+        ({"pair": "zap", "output": "x"}, "--pair=zap is not known.*'zip'"),
+        ({"pair": "zip", "output": "x", "batch": "many"}, "--batch=many; expected a whole number"),
+        ({"pair": "zip", "output": "x", "devices": "-1"}, "--devices=-1; expected a whole number"),
+        ({"pair": "zip", "output": "x", "engine": "rya"}, "--engine=rya is not known"),
+        ({"manifest": "t.csv", "output": "x", "pair": "zip"}, "one way of naming the pairs"),
+    ],
+)
+def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, run_main, capsys):
+    flags = {**flags, **({"output": tmp_path / "x"} if "output" in flags else {})}
+    files = {"content": pictures / "photo0.png", "style": pictures / "style0.png"}
+    assert run_main(**files, **flags) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not (tmp_path / "x").exists()
 
 
 def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):

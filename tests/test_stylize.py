@@ -213,6 +213,39 @@ def test_losses_that_sort_want_styles_of_one_size(three_pairs):
         stylize_pairs(pairs)
 
 
+@pytest.mark.parametrize("settings", [{}, {"color": "luminance", "auto_masks": 2}])
+def test_a_picture_in_windows_is_the_picture(settings, network):
+    """Both scales and the style are larger than a window."""
+    content, style = smooth_picture(203, 210, seed=1), smooth_picture(210, 198, seed=2)
+    config = SHALLOW.replace(steps=2, coarse_steps=2, balance=True, **settings)
+    whole = stylize(content, style, config, network=network)
+    windows = stylize(content, style, config.replace(window=80), network=network)
+    assert_allclose(windows.step_losses, whole.step_losses, rtol=1e-5)
+    assert_allclose(windows.image, whole.image, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"window": 10}, "a window of 10 pixels is too small for these layers; expected at least"),
+        ({"window": 80, "style_loss": "histogram"}, "'style' needs all features of a layer"),
+        ({"window": 80, "shard_rows": 2}, "--window=80 came with --shard_rows=2"),
+    ],
+)
+def test_windows_that_cannot_be(settings, sentence, network):
+    picture = smooth_picture(100, 100, seed=1)
+    with pytest.raises(InputError, match=sentence):
+        stylize(picture, picture, SHALLOW.replace(**settings), network=network)
+
+
+def test_a_network_of_ones_own_is_seen_whole():
+    picture = smooth_picture(100, 100, seed=1)
+    own = FeatureNetwork(lambda params, image: {"pixels": image}, ())
+    config = Config().replace(content_layers="pixels", style_layers="pixels", window=50)
+    with pytest.raises(InputError, match="window=50 came with a network of one's own"):
+        stylize(picture, picture, config, network=own)
+
+
 @pytest.mark.parametrize("init", ["content", "noise"])
 def test_line_searches_take_few_evaluations(init, three_pairs):
     config = SHALLOW.replace(steps=30, init=init, weights="random")

@@ -115,8 +115,8 @@ class Books:
             self._parts.pop(job.name, None)
             logger.error("Row %d, %s: %s", job.row, job.name, self.failures[job.name])
 
-    def close(self) -> list[Line]:
-        """Write the reports; return the summary."""
+    def write_reports(self) -> list[Line]:
+        """Write summary and gallery; return the summary's lines."""
         lines = self._lines()
         write_summary(self._folder, lines)
         write_gallery(self._folder, lines)

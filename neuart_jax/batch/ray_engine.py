@@ -16,8 +16,9 @@ import jax
 from neuart_jax.batch.books import Books
 from neuart_jax.batch.groups import Group
 from neuart_jax.batch.local_engine import checkpoints_of, jobs_to_run, paint_group, read_group
+from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.errors import InputError
-from neuart_jax.files import brief_cause
+from neuart_jax.files import brief_cause, user_cache
 
 _MAX_RETRIES = 5
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -72,6 +73,9 @@ def run_groups(
 
 
 def _paint(group: Group, folder: Path, num_devices: int) -> list[str]:
+    # A worker is a process of its own, and begins without any program.
+    if group.jobs[0].config.compute.compilation_cache:
+        use_compilation_cache(user_cache("jit"))
     jobs = jobs_to_run(group, folder)
     prepared = read_group(jobs, folder)
     paint_group(

@@ -123,7 +123,8 @@ def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
 def _card(folder: Path, line: Line, thumbnail: Any) -> str:
     if not line.image:
         remark = html.escape(line.remark or line.status or "not painted yet")
-        return _BAD_CARD.substitute(row=line.row, name=html.escape(line.pair), remark=remark)
+        label = html.escape(f"{line.row} · {line.pair}" if line.pair else f"row {line.row}")
+        return _BAD_CARD.substitute(row=line.row, label=label, remark=remark)
     inputs = [line.content, *line.styles[:_MAX_STYLES]]
     losses = line.outcome.get("losses", {})
     figures = {
@@ -173,7 +174,7 @@ _CARD = Template(
 )
 _BAD_CARD = Template(
     """<figure id="row$row" class="bad">
-<figcaption>$row · $name</figcaption>
+<figcaption>$label</figcaption>
 <p>$remark</p>
 </figure>"""
 )
@@ -192,7 +193,7 @@ main { display: grid; gap: 1.5rem; margin-top: 1rem;
        grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); }
 figure { margin: 0; }
 figure.bad { border: 1px solid #c33; padding: .6rem; align-self: start; }
-.result { display: block; max-width: 100%; }
+.result { display: block; width: 100%; }
 .inputs { display: flex; gap: 4px; margin: 4px 0; flex-wrap: wrap; }
 .inputs img { height: 64px; }
 figcaption { font-weight: 600; overflow-wrap: anywhere; }

@@ -89,10 +89,13 @@ def run_batch(
         groups = make_groups(checked, batch=batch, num_devices=num_devices)
         books = Books(folder, checked, bad_rows, observer)
         waiting = [group for group in groups if not all(group.finished)]
-        run_groups(waiting, folder, books, keep_going=keep_going, num_devices=num_devices)
+        try:
+            run_groups(waiting, folder, books, keep_going=keep_going, num_devices=num_devices)
+        finally:
+            lines = books.write_reports()
         if not books.stopped and not books.failures:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        return BatchResult(folder, books.close(), books.stopped)
+        return BatchResult(folder, lines, books.stopped)
 
 
 def _engine(name: str) -> Callable[..., None]:
