@@ -151,7 +151,7 @@ def test_free_is_what_the_machine_and_the_control_group_leave(
     (tmp_path / "memory.max").write_text(limit + "\n")
     (tmp_path / "memory.current").write_text(f"{GIB}\n")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     monkeypatch.setattr(
         memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 8 * GIB})
     )
@@ -163,5 +163,5 @@ def test_a_device_that_knows_its_memory_is_asked(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 10 * GIB, "bytes_in_use": 3 * GIB}
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     assert memory.free_memory() == 7 * GIB

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import psutil
 import pytest
@@ -17,7 +18,9 @@ from neuart_jax.manifest import Manifest, make_jobs
 
 pytest.importorskip("ray")
 # Ray leaves sockets and child processes to the end of the process.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "default::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "default::FutureWarning", "ignore:os.fork:RuntimeWarning"
+)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def manifest(tmp_path, monkeypatch):
         weights=str(weights),
         content_layers="conv1_1",
         style_layers="relu1_1",
-        steps=3000,
+        steps=600,
         optimizer="adam",
         report_every=5,
         scales=1,
@@ -49,6 +52,7 @@ def workers():
 
 
 def test_a_worker_that_is_killed_leaves_its_pairs_to_others(manifest, tmp_path):
+    jax.block_until_ready(jax.numpy.ones(3) + 1)  # JAX's threads are there before Ray's processes.
     killed = []
 
     def observe(progress):

@@ -31,10 +31,11 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
 
 
 def test_flags_and_files_named_exist():
-    scripts = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
-    of_scripts = re.findall(r'flags\.DEFINE_\w+\(\s*"([a-z_]+)"', scripts)
+    commands = [*(ROOT / "scripts").glob("*.py"), ROOT / "neuart_jax" / "command_line.py"]
+    source = "".join(path.read_text() for path in commands)
+    of_commands = re.findall(r'flags\.DEFINE_\w+\(\s*"([a-z_]+)"', source)
     negated = {f"no{name}" for name, field in FIELDS.items() if field.hint is bool}
-    known = {*FIELDS, *negated, *of_scripts, "config", "preset", "help"}
+    known = {*FIELDS, *negated, *of_commands, "help"}
     for flag in re.findall(r"--([a-z_]+)", README):
         assert flag in known, flag
     for preset in re.findall(r"--preset=([\w-]+)", README):

@@ -7,6 +7,7 @@ sent: every worker writes its pairs' folders itself, whole or not at all, so tha
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def _start() -> Any:
     address = os.environ.get("RAY_ADDRESS")
     try:
         _check_address(address)
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with warnings.catch_warnings():
+            # JAX warns of forks; Ray's start another program at once.
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"RAY_ADDRESS={address} can't be reached ({brief_cause(error)})",
