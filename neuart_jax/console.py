@@ -33,13 +33,7 @@ class ProgressBar:
         """Show how far the run is."""
         if self._bar is None:
             # Not before: a line printed during the set-up would cut the bar in two.
-            self._bar = tqdm(
-                total=progress.total_steps,
-                unit="step",
-                file=sys.stderr,
-                disable=None,  # Where stderr is not a terminal.
-                dynamic_ncols=True,
-            )
+            self._bar = _open_bar(total=progress.total_steps, unit="step")
         losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
         self._bar.set_postfix(losses, refresh=False)
         self._bar.update(progress.num_steps - self._bar.n)
@@ -63,13 +57,8 @@ class BatchBar:
     def __call__(self, progress: BatchProgress) -> None:
         """Show how far the batch is."""
         if self._bar is None:
-            self._bar = tqdm(
-                total=progress.num_pairs,
-                unit="pair",
-                file=sys.stderr,
-                disable=None,  # Where stderr is not a terminal.
-                dynamic_ncols=True,
-                bar_format="{l_bar}{bar}| {postfix}",
+            self._bar = _open_bar(
+                total=progress.num_pairs, unit="pair", bar_format="{l_bar}{bar}| {postfix}"
             )
         left = progress.seconds_left
         pace = f"{progress.pairs_per_hour:.3g} pairs/h"
@@ -83,6 +72,11 @@ class BatchBar:
         """Leave the bar as it stands and end its line."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _open_bar(**options: Any) -> Any:
+    # Disabled where stderr is not a terminal.
+    return tqdm(file=sys.stderr, disable=None, dynamic_ncols=True, **options)
 
 
 class StopRequest:

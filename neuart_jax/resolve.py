@@ -6,7 +6,7 @@ from neuart_jax.config import Config
 from neuart_jax.devices import check_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import resolve_precision
-from neuart_jax.memory import check_memory
+from neuart_jax.memory import Prediction, check_memory, predict_memory
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import all_layers
 from neuart_jax.pair import Pair
@@ -115,6 +115,22 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
         height=height,
         width=width,
         num_pairs=num_pairs,
+        num_regions=len(pair.presence),
+    )
+
+
+def predict_run(pair: Pair) -> Prediction:
+    """Predict the memory of a pair's run; see `memory.predict_memory`.
+
+    Args:
+      pair: with a resolved configuration.
+    """
+    height, width = pair.content.shape[:2]
+    return predict_memory(
+        pair.config,
+        run_layers(pair.config),
+        height=height,
+        width=width,
         num_regions=len(pair.presence),
     )
 

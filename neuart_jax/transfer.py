@@ -10,13 +10,12 @@ from neuart_jax.config import Config
 from neuart_jax.devices import agree, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
-from neuart_jax.memory import predict_memory
 from neuart_jax.output import RunFolder, default_folders
 from neuart_jax.params.store import Network, narrow_network
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
-from neuart_jax.resolve import run_layers
+from neuart_jax.resolve import predict_run, run_layers
 from neuart_jax.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.sections import OutputConfig
 from neuart_jax.step import Status
@@ -243,18 +242,11 @@ def _choose_folder(prepared: Prepared) -> Path:
 
 
 def _make_record(prepared: Prepared, network: Network) -> Record:
-    height, width = prepared.pair.content.shape[:2]
     return Record.of_this_run(
         prepared.config,
         weights=network.identity,
         inputs=prepared.digests,
-        predicted_bytes=predict_memory(
-            prepared.config,
-            run_layers(prepared.config),
-            height=height,
-            width=width,
-            num_regions=len(prepared.pair.presence),
-        ).total,
+        predicted_bytes=predict_run(prepared.pair).total,
     )
 
 

@@ -17,11 +17,11 @@ import jax
 
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
-from neuart_jax.memory import free_memory, predict_memory
+from neuart_jax.memory import free_memory
 from neuart_jax.params.store import depends_on_pictures, settle_weights
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
-from neuart_jax.resolve import run_layers
+from neuart_jax.resolve import predict_run
 from neuart_jax.sections import NetworkConfig
 from neuart_jax.stylize import group_key
 from neuart_jax.transfer import find_finished
@@ -118,16 +118,9 @@ def _check(
     network = prepared.config.network
     # Filters made from one pair's pictures are no others'.
     own = job.row if depends_on_pictures(network) else None
-    height, width = prepared.pair.content.shape[:2]
     at_once = 1
     if jax.default_backend() != "cpu":
-        prediction = predict_memory(
-            prepared.config,
-            run_layers(prepared.config),
-            height=height,
-            width=width,
-            num_regions=len(prepared.pair.presence),
-        )
+        prediction = predict_run(prepared.pair)
         room = (free_memory() - prediction.constant) // max(prediction.growing, 1)
         at_once = max(1, min(_LARGEST_GROUP, int(room)))
     # The seed is data of a run, but also of filters that are drawn.
