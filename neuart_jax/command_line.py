@@ -13,7 +13,8 @@ from neuart_jax import console
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
-from neuart_jax.files import brief_cause, user_cache
+from neuart_jax.files import user_cache
+from neuart_jax.machines import join_machines
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
 from neuart_jax.settings import Texts
@@ -36,16 +37,6 @@ flags.DEFINE_string(
     None,
     "recipe of a paper or of another project: its settings, under those given here",
 )
-
-
-flags.DEFINE_string(
-    "coordinator",
-    None,
-    "several machines for one huge picture: HOST:PORT of the first; all of them are started with "
-    "the same flags but for --process_id, and see the same files",
-)
-flags.DEFINE_string("num_processes", "1", "several machines: how many there are")
-flags.DEFINE_string("process_id", "0", "several machines: the number of this one, from 0")
 
 
 class PairFlags(NamedTuple):
@@ -81,8 +72,13 @@ def define_pair_flags() -> Callable[[], PairFlags]:
     return lambda: PairFlags(_value("manifest"), _value("pair"))
 
 
-def define_batch_flags() -> Callable[[], BatchFlags]:
-    """Define what else a command needs that paints many pairs; return its reader."""
+def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], BatchFlags | None]:
+    """Define what else a command needs that paints many pairs; return its reader.
+
+    Args:
+      read_pairs: from `define_pair_flags`. Where these flags name no pairs, there are no batch
+        flags either, and giving one is a mistake.
+    """
     flags.DEFINE_bool(
         "keep_going", False, "many pairs: paint the good ones where others can't be painted"
     )
@@ -100,9 +96,33 @@ def define_batch_flags() -> Callable[[], BatchFlags]:
         "local",
         "many pairs: local, or ray for a cluster: that of RAY_ADDRESS, or one started here",
     )
-    return lambda: BatchFlags(
-        _value("keep_going"), _read_count("batch"), _read_count("devices"), _value("engine")
+
+    def read() -> BatchFlags | None:
+        if any(read_pairs()):
+            count, devices = _read_count("batch"), _read_count("devices")
+            return BatchFlags(_value("keep_going"), count, devices, _value("engine"))
+        for name in ("keep_going", "batch", "devices", "engine"):
+            if flags.FLAGS[name].present:
+                raise InputError(
+                    f"--{name} came without many pairs",
+                    expected="a table of pairs, --manifest=FILE, or folders with --pair",
+                    remedy=f"add one of them, or leave out --{name}",
+                )
+        return None
+
+    return read
+
+
+def define_machine_flags() -> None:
+    """Define what a command needs that can share one picture among several machines."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "several machines for one huge picture: HOST:PORT of the first; all of them are started "
+        "with the same flags but for --process_id, and see the same files",
     )
+    flags.DEFINE_string("num_processes", "1", "several machines: how many there are")
+    flags.DEFINE_string("process_id", "0", "several machines: the number of this one, from 0")
 
 
 def _value(name: str) -> Any:
@@ -141,7 +161,8 @@ def run_command(command: Command, *, usage: str) -> None:
             raise InputError(
                 f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
             )
-        _join_machines()
+        if "coordinator" in flags.FLAGS:
+            _join_machines()
         config, record = read_flags()
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
@@ -170,14 +191,7 @@ def _join_machines() -> None:
             expected="a coordinator's HOST:PORT, and a number below that of the processes",
             remedy="give all three",
         )
-    try:
-        jax.distributed.initialize(address, count, number)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"--coordinator={address} can't be joined ({brief_cause(error)})",
-            expected="the HOST:PORT of the first of the machines, where it can listen",
-            remedy="check the address and that all of them are started",
-        ) from error
+    join_machines(address, num_processes=count, process_id=number)
 
 
 def read_flags() -> tuple[Config, Record | None]:

@@ -5,9 +5,9 @@ import signal
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -16,6 +16,8 @@ from neuart_jax.batch.report import GALLERY_NAME
 from neuart_jax.config import describe_settings
 from neuart_jax.presets import describe_presets
 from neuart_jax.result import Progress, Result
+
+_T = TypeVar("_T")
 
 
 class ProgressBar:
@@ -95,6 +97,15 @@ class StopRequest:
         """Say whether to stop; asked when there is a picture that is worth keeping."""
         self._has_picture = True
         return self.signal != 0
+
+    def after(self, show: Callable[[_T], object]) -> Callable[[_T], bool]:
+        """Return what shows a progress and then says whether to stop."""
+
+        def report(progress: _T) -> bool:
+            show(progress)
+            return self.wanted()
+
+        return report
 
     def _remember(self, number: int, frame: Any) -> None:
         if self.signal or not self._has_picture:

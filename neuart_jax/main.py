@@ -3,13 +3,18 @@
 from pathlib import Path
 
 from neuart_jax import console
-from neuart_jax.batch import BatchProgress, run_batch
-from neuart_jax.command_line import define_batch_flags, define_pair_flags, run_command
+from neuart_jax.batch import run_batch
+from neuart_jax.command_line import (
+    BatchFlags,
+    define_batch_flags,
+    define_machine_flags,
+    define_pair_flags,
+    run_command,
+)
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import find_jobs
 from neuart_jax.record import Record
-from neuart_jax.result import Progress
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
 
@@ -19,31 +24,30 @@ _USAGE = """Paint one picture in the manner of another, or many.
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
 
-_PAIR_FLAGS, _BATCH_FLAGS = define_pair_flags(), define_batch_flags()
+_PAIR_FLAGS = define_pair_flags()
+_BATCH_FLAGS = define_batch_flags(_PAIR_FLAGS)
+define_machine_flags()
 
 
 def run(config: Config, repeated: Record | None) -> int:
     """Paint what the flags name; return the exit code."""
-    return paint_many(config) if any(_PAIR_FLAGS()) else paint(config, repeated)
+    many = _BATCH_FLAGS()
+    return paint(config, repeated) if many is None else paint_many(config, many)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
     """Paint one picture; return the exit code."""
     request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
 
-    def report(progress: Progress) -> bool:
-        bar(progress)
-        return request.wanted()
-
     try:
-        result, path = transfer(config, callback=report, repeated=repeated)
+        result, path = transfer(config, callback=request.after(bar), repeated=repeated)
     finally:
         bar.close()
     console.print_summary(result, path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
 
 
-def paint_many(config: Config) -> int:
+def paint_many(config: Config, many: BatchFlags) -> int:
     """Paint many pairs; return the exit code: 1 if a row has no good result."""
     if not config.output.output:
         raise InputError(
@@ -52,17 +56,13 @@ def paint_many(config: Config) -> int:
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
     request, bar = console.StopRequest(), console.BatchBar()
 
-    def observe(progress: BatchProgress) -> bool:
-        bar(progress)
-        return request.wanted()
-
     try:
         result = run_batch(
             manifest,
             Path(config.output.output).expanduser(),
             overwrite=config.output.overwrite,
-            observer=observe,
-            **_BATCH_FLAGS()._asdict(),
+            observer=request.after(bar),
+            **many._asdict(),
         )
     finally:
         bar.close()

@@ -1,7 +1,7 @@
 """Runs from files to files: what the command line does, for programs."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -187,13 +187,20 @@ def transfer_group(
     ]
 
 
-def find_finished(folder: Path, prepared: Prepared, *, overwrite: bool) -> Record | None:
+def find_finished(
+    folder: Path,
+    prepared: Prepared,
+    *,
+    overwrite: bool,
+    weights: Mapping[str, str] = {},
+) -> Record | None:
     """Return the record of a finished result, if a folder holds one of this very run.
 
     Args:
       folder: in which the run's files would be.
-      prepared: the run; its weights aren't compared.
+      prepared: the run.
       overwrite: take a result of something else for none.
+      weights: the identity of the run's weights; they aren't compared where it is empty.
 
     Raises:
       InputError: the folder holds a result of something else.
@@ -209,7 +216,7 @@ def find_finished(folder: Path, prepared: Prepared, *, overwrite: bool) -> Recor
         raise
     if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
         return None
-    differences = Record(prepared.config, inputs=prepared.digests).unlike(record)
+    differences = Record(prepared.config, weights, prepared.digests).unlike(record)
     if differences and not overwrite:
         refuse(folder, differences)
     image = folder / prepared.config.output.image_name

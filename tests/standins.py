@@ -37,8 +37,8 @@ def write_keras(path, model, *, seed=0, **more_layers):
     return path
 
 
-def write_converted(path, model, *, stride_on="", normalization=CAFFE):
-    kernel, bias = first_convolution(model)
+def write_converted(path, model, *, seed=0, stride_on="", normalization=CAFFE):
+    kernel, bias = first_convolution(model, seed=seed)
     variables = {f"{PATH[model]}/kernel": kernel[:, :, ::-1], f"{PATH[model]}/bias": bias}
     write_safetensors(path, Weights(variables, normalization, stride_on), model=model)
     return path

@@ -1,6 +1,7 @@
 """One picture on several devices, and on several processes: the same as on one."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,16 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax import Config, InputError, devices, save_image, stylize, transfer
+from neuart_jax import (
+    Config,
+    InputError,
+    devices,
+    machines,
+    save_image,
+    stylize,
+    stylize_batch,
+    transfer,
+)
 from neuart_jax.images import load_image
 from neuart_jax.record import read_record
 
@@ -138,8 +148,31 @@ def test_rows_that_cannot_be_shared_out(settings, there, sentence, monkeypatch):
         {"num_processes": "2"},
         {"coordinator": "localhost:1", "process_id": "1"},
         {"coordinator": "localhost:1", "num_processes": "x"},
+        {"coordinator": "localhost", "num_processes": "2"},
+        {"coordinator": "localhost:99999", "num_processes": "2"},
+        {"coordinator": "no such host:80", "num_processes": "2"},
     ],
 )
 def test_machines_that_are_not_named_whole(flags, run_main, capsys):
     assert run_main(**flags) == 2
-    assert "expected a" in capsys.readouterr().err
+    assert re.search("expected (a|the HOST:PORT)", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_a_coordinator_that_cannot_be_had_is_one_sentence(process_id, monkeypatch):
+    monkeypatch.setattr(machines, "_SECONDS_TO_FIND", 0.1)
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        if process_id:
+            taken.close()
+        cause = "Connection refused" if process_id else "Address already in use"
+        with pytest.raises(InputError, match=f"{address} can't be joined .*{cause}"):
+            machines.join_machines(address, num_processes=2, process_id=process_id)
+
+
+def test_several_pairs_are_refused_where_rows_are_shared_out():
+    picture = smooth_picture(64, 64, seed=1)
+    with pytest.raises(InputError, match="shard_rows=2 came with 2 pairs at once"):
+        stylize_batch(
+            [picture] * 2, [picture] * 2, Config().replace(weights="random", shard_rows=2)
+        )

@@ -17,6 +17,7 @@ from standins import write_converted
 
 from neuart_jax import Config, InputError, checkpoints, save_image, transfer
 from neuart_jax.batch import local_engine, run_batch
+from neuart_jax.batch.groups import check_jobs, make_groups
 from neuart_jax.images import load_image
 from neuart_jax.manifest import Job, Manifest, make_jobs
 from neuart_jax.record import read_record
@@ -169,6 +170,22 @@ def test_a_folder_with_other_settings_is_refused_with_the_difference(jobs, tmp_p
     assert "steps: 6 there, 7 here" in caplog.text
     assert run(others, tmp_path, overwrite=True).failed == 0
     assert read_record(tmp_path / jobs[0].name / "config.json").outcome["steps"] == 7
+
+
+def test_weights_that_changed_under_their_name_are_noticed(jobs, tmp_path, caplog):
+    path = write_converted(tmp_path / "mine.safetensors", "vgg19")
+    jobs = [job._replace(config=job.config.replace(weights=str(path))) for job in jobs[:2]]
+    run(jobs, tmp_path / "out")
+    write_converted(path, "vgg19", seed=1)
+    with pytest.raises(InputError, match="2 of 2 rows"):
+        run(jobs, tmp_path / "out")
+    assert re.search(
+        "Row 1: .*weights: file [0-9a-f]{12} there, file [0-9a-f]{12} here", caplog.text
+    )
+    path.unlink()
+    with pytest.raises(InputError, match="2 of 2 rows"):
+        run(jobs, tmp_path / "out")
+    assert "mine.safetensors is not a file" in caplog.text
 
 
 class Crash(Exception):
@@ -422,6 +439,10 @@ def test_the_command_line_paints_many(config, pictures, tmp_path, run_main, caps
         ({"pair": "zip", "output": "x", "devices": "-1"}, "--devices=-1; expected a whole number"),
         ({"pair": "zip", "output": "x", "engine": "rya"}, "--engine=rya is not known"),
         ({"manifest": "t.csv", "output": "x", "pair": "zip"}, "one way of naming the pairs"),
+        ({"batch": "4"}, "--batch came without many pairs; .* --manifest=FILE, or .* --pair"),
+        ({"keep_going": True}, "--keep_going came without many pairs"),
+        ({"engine": "ray"}, "--engine came without many pairs"),
+        ({"devices": "2"}, "--devices came without many pairs"),
     ],
 )
 def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, run_main, capsys):
@@ -485,3 +506,19 @@ def test_more_devices_than_there_are_is_one_sentence(jobs, tmp_path):
         run(jobs[:1], tmp_path, num_devices=99)
     with pytest.raises(InputError, match="--engine=rya is not known.*'ray'"):
         run(jobs[:1], tmp_path, engine="rya")
+
+
+def test_several_processes_share_no_batch(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(InputError, match="many pairs came with 2 processes"):
+        run(jobs[:2], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_whose_rows_are_shared_out_are_painted_one_by_one(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 2)
+    alike = [job._replace(config=job.config.replace(shard_rows=2)) for job in jobs[:2]]
+    alike = [job._replace(config=job.config.replace(content=jobs[0].content)) for job in alike]
+    checked, bad_rows = check_jobs(alike, tmp_path, overwrite=False, num_threads=1)
+    assert not bad_rows
+    assert [len(group.jobs) for group in make_groups(checked, batch=2, num_devices=1)] == [1, 1]

@@ -18,7 +18,7 @@ import jax
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.memory import free_memory
-from neuart_jax.params.store import depends_on_pictures, settle_weights
+from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_weights
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
 from neuart_jax.resolve import predict_run
@@ -64,6 +64,13 @@ class Group(NamedTuple):
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
+class _Settled(NamedTuple):
+    """Which weights a setting means: their name, and what identifies their file."""
+
+    weights: str
+    identity: dict[str, str]
+
+
 def check_jobs(
     jobs: Sequence[Job],
     folder: Path,
@@ -87,10 +94,11 @@ def check_jobs(
     lock = threading.Lock()
 
     @functools.cache
-    def settle_once(network: NetworkConfig) -> str:
-        return settle_weights(network).weights
+    def settle_once(network: NetworkConfig) -> _Settled:
+        network = settle_weights(network)
+        return _Settled(network.weights, identify_weights(network))
 
-    def settle(network: NetworkConfig) -> str:
+    def settle(network: NetworkConfig) -> _Settled:
         with lock:  # One download for all.
             return settle_once(network)
 
@@ -111,13 +119,15 @@ def check_jobs(
 
 
 def _check(
-    job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], str]
+    job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], _Settled]
 ) -> CheckedJob:
-    job = job._replace(config=job.config.replace(weights=settle(job.config.network)))
+    settled = settle(job.config.network)
+    job = job._replace(config=job.config.replace(weights=settled.weights))
     prepared = prepare(job.config)
     network = prepared.config.network
-    # Filters made from one pair's pictures are no others'.
-    own = job.row if depends_on_pictures(network) else None
+    # Filters made from one pair's pictures are no others', and shared rows leave no device free.
+    alone = depends_on_pictures(network) or prepared.config.compute.shard_rows > 1
+    own = job.row if alone else None
     at_once = 1
     if jax.default_backend() != "cpu":
         prediction = predict_run(prepared.pair)
@@ -125,7 +135,8 @@ def _check(
         at_once = max(1, min(_LARGEST_GROUP, int(room)))
     # The seed is data of a run, but also of filters that are drawn.
     key = (own, group_key(prepared.pair))
-    return CheckedJob(job, key, find_finished(folder, prepared, overwrite=overwrite), at_once)
+    record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
+    return CheckedJob(job, key, record, at_once)
 
 
 def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) -> list[Group]:

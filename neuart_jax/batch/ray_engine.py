@@ -20,6 +20,7 @@ from neuart_jax.batch.local_engine import checkpoints_of, jobs_to_run, paint_gro
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause, user_cache
+from neuart_jax.machines import parse_address
 
 _MAX_RETRIES = 5
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -116,10 +117,9 @@ def _start() -> Any:
 
 def _check_address(address: str | None) -> None:
     # Ray itself tries for many minutes.
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdecimal():
-        host = host.removeprefix("ray:").strip("/[]")
-        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_CONNECT).close()
+    if address and ":" in address:
+        place = parse_address(address.removeprefix("ray://"))
+        socket.create_connection(place, timeout=_SECONDS_TO_CONNECT).close()
 
 
 def _crash(error: Exception) -> InputError:

@@ -74,8 +74,15 @@ def run_batch(
       observer: see `BatchProgress`.
 
     Raises:
-      InputError: rows are bad, a folder holds something else, or the folder is in use.
+      InputError: rows are bad, a folder holds something else, the folder is in use, or this
+        process is one of several.
     """
+    if jax.process_count() > 1:
+        raise InputError(
+            f"many pairs came with {jax.process_count()} processes (--coordinator)",
+            expected="one picture, which they share",
+            remedy="leave out --coordinator; --engine=ray spreads pairs over machines",
+        )
     run_groups = _engine(engine)
     num_devices = num_devices or jax.local_device_count()
     check_devices(num_devices)

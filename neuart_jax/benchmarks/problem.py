@@ -18,8 +18,9 @@ from neuart_jax.objective import Targets, make_objective, make_targets
 from neuart_jax.pair import make_pair
 from neuart_jax.params.canonical import Weights, flatten, write_safetensors
 from neuart_jax.resolve import resolve_config, run_layers
+from neuart_jax.runs import prepare_params
 from neuart_jax.step import make_evaluate_fn
-from neuart_jax.stylize import load_run_network, prepare_params
+from neuart_jax.stylize import load_run_network
 from neuart_jax.terms import make_terms
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Array, Array]]

@@ -112,6 +112,25 @@ def settle_weights(config: NetworkConfig) -> NetworkConfig:
     return dataclasses.replace(config, weights=DEFAULT_FLAVOR if found is not None else "fitted")
 
 
+def identify_weights(config: NetworkConfig) -> dict[str, str]:
+    """Return the identity that a network's weights will have, as far as files tell it.
+
+    Args:
+      config: with settled weights.
+
+    Returns:
+      The identity's "name", "file" and "sha256"; nothing for what is made from pictures, or is
+      still to be downloaded.
+
+    Raises:
+      InputError: there is no such file, or it is damaged.
+    """
+    if config.weights in FLAVORS:
+        found = find_published(config, config.weights)
+        return _identify_published(found) if found else {}
+    return {} if depends_on_pictures(config) else _identify_file(_weights_path(config))
+
+
 def depends_on_pictures(config: NetworkConfig) -> bool:
     """Tell whether weights are made from the pictures that they are for; not for "auto"."""
     return config.weights in ("fitted", "random")
@@ -219,22 +238,42 @@ def _as_seen(weights: Weights, config: NetworkConfig) -> Weights:
 
 
 def _describe(found: Found, config: NetworkConfig) -> Loaded:
-    file, provenance = found.file, found.weights.provenance
+    file = found.file
     name = file.flavor.replace("imagenet", "ImageNet")
     return Loaded(
         _as_seen(found.weights, config),
-        identity={
-            "name": file.flavor,
-            "file": provenance["source"],
-            "sha256": provenance["source_sha256"],
-        },
+        identity=_identify_published(found),
         message=f"Weights: {name} {file.model} from {found.path} ({file.licence}).",
         source=str(found.path),
     )
 
 
+def _identify_published(found: Found) -> dict[str, str]:
+    provenance = found.weights.provenance
+    return {
+        "name": found.file.flavor,
+        "file": provenance["source"],
+        "sha256": provenance["source_sha256"],
+    }
+
+
 def _load_file(request: Request) -> Loaded:
     config = request.config
+    path = _weights_path(config)
+    identity = _identify_file(path)
+    # In what order the colors come is the layout's own matter for any other name.
+    preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
+    weights = read_weights(path, model=config.model, preprocessing=preprocessing)
+    normalized = {k: v for k, v in weights.provenance.items() if k == "normalized"}
+    return Loaded(
+        _as_seen(weights, config),
+        identity={**identity, **normalized},
+        message=f"Weights: {config.model} from {path} (sha256 {identity['sha256'][:12]}…).",
+        source=str(path),
+    )
+
+
+def _weights_path(config: NetworkConfig) -> Path:
     path = Path(os.path.expanduser(config.weights))
     # Unlike Path.is_file, this is also false for a name too long or a folder that is closed.
     if not os.path.isfile(path):
@@ -243,21 +282,11 @@ def _load_file(request: Request) -> Loaded:
             expected=f"{', '.join(NAMED_WEIGHTS)}, or the path of a weights file",
             remedy="check the spelling",
         )
-    digest = take_fingerprint(path).sha256
-    # In what order the colors come is the layout's own matter for any other name.
-    preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
-    weights = read_weights(path, model=config.model, preprocessing=preprocessing)
-    return Loaded(
-        _as_seen(weights, config),
-        identity={
-            "name": "file",
-            "file": path.name,
-            "sha256": digest,
-            **{k: v for k, v in weights.provenance.items() if k == "normalized"},
-        },
-        message=f"Weights: {config.model} from {path} (sha256 {digest[:12]}…).",
-        source=str(path),
-    )
+    return path
+
+
+def _identify_file(path: Path) -> dict[str, str]:
+    return {"name": "file", "file": path.name, "sha256": take_fingerprint(path).sha256}
 
 
 _SOURCES: dict[str, Callable[[Request], Loaded]] = {
