@@ -135,7 +135,7 @@ def _read_count(name: str) -> int:
         raise InputError(
             f"--{name}={text}",
             expected="a whole number of at least 0",
-            remedy=f"write --{name}=4, say",
+            remedy=f"write --{name}=1, say",
         )
     return int(text)
 

@@ -1,5 +1,7 @@
 """From settings and files to a pair that is ready for a run, checked as far as can be."""
 
+import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +53,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
                 expected="two pictures, --content=FILE --style=FILE",
                 remedy=f"add --{name}=FILE",
             )
+        _check_one(name, getattr(config.images, name))
     config = resolve_run(config)
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
@@ -70,6 +73,19 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     check_sizes(pair)
     check_start(config.run.init)
     return Prepared(config, content, tuple(styles), pair, _digests(files))
+
+
+def _check_one(name: str, given: str | Sequence[str]) -> None:
+    """Check that names are those of single files, as far as can be seen."""
+    for path in [given] if isinstance(given, str) else given:
+        place = Path(path).expanduser()
+        is_folder = os.path.isdir(place)
+        if is_folder or (glob.has_magic(str(place)) and not os.path.lexists(place)):
+            raise InputError(
+                f"--{name}={path} is a {'folder' if is_folder else 'pattern'}",
+                expected="a picture file",
+                remedy="name one, or add --pair=cross (or zip) and --output=FOLDER to paint many",
+            )
 
 
 def _load_style(load: Callable[..., Picture], path: str, images: ImagesConfig) -> Picture:

@@ -298,7 +298,7 @@ def bad_rows(config, pictures, folder):
         ({"content": "nowhere.jpg"}, "nowhere.jpg can't be read"),
         ({"content": str(folder / "text.png")}, "text.png"),
         ({"content": str(folder / "short.png")}, "short.png"),
-        ({"style": str(folder)}, "can't be read|is a folder"),
+        ({"style": str(folder)}, "is a folder"),
         ({"style": str(folder / "tiny.png"), "style_layers": "relu2_1"}, "is 1x1 pixels"),
         ({"model": "vgg91"}, "model 'vgg91' is not known"),
         ({"style_layers": "relu9_1"}, "has no layer 'relu9_1'"),
@@ -451,6 +451,12 @@ def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, 
     assert run_main(**files, **flags) == 2
     assert re.search(sentence, capsys.readouterr().err)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("given", "kind"), [("", "folder"), ("photo*.png", "pattern")])
+def test_many_pictures_without_pair_are_one_sentence(given, kind, pictures, run_main, capsys):
+    assert run_main(content=pictures / given, style=pictures / "style0.png") == 2
+    assert re.search(f"is a {kind}; .* add --pair=cross", capsys.readouterr().err)
 
 
 def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
