@@ -162,9 +162,14 @@ def _make_regions(
     )
 
 
+def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
+    """Return the size, in pixels, that a picture is painted at; see `ImagesConfig.size_step`."""
+    return max(1, round(height / step)) * step, max(1, round(width / step)) * step
+
+
 def _round_sides(image: Float32, step: int) -> Float32:
-    sides = [max(1, round(side / step)) * step for side in image.shape[:2]]
-    return image if sides == list(image.shape[:2]) else resize_image(image, *sides)
+    size = round_sides(*image.shape[:2], step)
+    return image if size == image.shape[:2] else resize_image(image, *size)
 
 
 def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:

@@ -17,7 +17,7 @@ from standins import write_converted
 
 from neuart_jax import Config, InputError, checkpoints, save_image, transfer
 from neuart_jax.batch import local_engine, run_batch
-from neuart_jax.batch.groups import check_jobs, make_groups
+from neuart_jax.batch.groups import advise_on_sizes, check_jobs, make_groups
 from neuart_jax.images import load_image
 from neuart_jax.manifest import Job, Manifest, make_jobs
 from neuart_jax.record import read_record
@@ -451,6 +451,20 @@ def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, 
     assert run_main(**files, **flags) == 2
     assert re.search(sentence, capsys.readouterr().err)
     assert not (tmp_path / "x").exists()
+
+
+def test_many_sizes_are_worth_a_word(config, tmp_path):
+    for number in range(9):
+        save_image(tmp_path / f"c{number}.png", smooth_picture(512, 384 + 2 * number, seed=0))
+    checked, _ = check_jobs(
+        make_jobs(config, str(tmp_path), [str(tmp_path / "c0.png")], pair="cross"),
+        tmp_path / "out",
+        overwrite=False,
+        num_threads=1,
+    )
+    assert advise_on_sizes(checked).startswith("The pictures have 9 sizes")
+    assert advise_on_sizes(checked).endswith("--size_step=64 makes them 1.")
+    assert advise_on_sizes(checked[:7]) == ""
 
 
 @pytest.mark.parametrize(("given", "kind"), [("", "folder"), ("photo*.png", "pattern")])

@@ -176,8 +176,9 @@ def test_a_networks_gradient_against_float64(model, layers, num_fast, float64):
     saved = count_convolutions(energy, direct, small) - count_convolutions(energy, quick, small)
     assert saved == num_fast
 
-    exact = jax.grad(energy, argnums=1)(cast(jnp.float64), image)
-    gradient = jax.grad(energy, argnums=1)(quick, small)
+    gradient_fn = jax.jit(jax.grad(energy, argnums=1))
+    exact = gradient_fn(cast(jnp.float64), image)
+    gradient = gradient_fn(quick, small)
     assert gradient.dtype == np.float32
     assert np.linalg.norm(gradient - exact) / np.linalg.norm(exact) < 1e-5
 
@@ -186,7 +187,7 @@ def test_the_setting_chooses_the_way(monkeypatch):
     chosen = []
     monkeypatch.setattr(
         # The package's own attribute of this name is the function.
-        sys.modules["neuart_jax.stylize"],
+        sys.modules["neuart_jax.runs"],
         "transform_kernels",
         lambda *args, **options: chosen.append(True) or transform_kernels(*args, **options),
     )

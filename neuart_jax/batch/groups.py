@@ -18,6 +18,7 @@ import jax
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.memory import free_memory
+from neuart_jax.pair import round_sides
 from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_weights
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
@@ -28,6 +29,8 @@ from neuart_jax.transfer import find_finished
 
 # More fill no accelerator better, and fewer groups can be shared out among machines.
 _LARGEST_GROUP = 16
+# So many sizes are worth a word, and this much makes them a handful at 512 pixels.
+_MANY_SIZES, _SIZE_STEP = 8, 64
 
 
 class CheckedJob(NamedTuple):
@@ -36,12 +39,14 @@ class CheckedJob(NamedTuple):
     Attributes:
       job: as it was named, with its weights settled.
       key: equal for pairs that can be painted together.
+      size: height and width at which it is painted.
       record: of its result, if that is there already.
       at_once: how many of its kind fit into the memory.
     """
 
     job: Job
     key: Hashable
+    size: tuple[int, int]
     record: Record | None
     at_once: int
 
@@ -136,7 +141,8 @@ def _check(
     # The seed is data of a run, but also of filters that are drawn.
     key = (own, group_key(prepared.pair))
     record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
-    return CheckedJob(job, key, record, at_once)
+    height, width, _ = prepared.pair.content.shape
+    return CheckedJob(job, key, (height, width), record, at_once)
 
 
 def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) -> list[Group]:
@@ -158,6 +164,22 @@ def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) 
             finished = tuple(one.record is not None for one in members)
             groups.append(Group(tuple(one.job for one in members), finished))
     return groups
+
+
+def advise_on_sizes(checked: Sequence[CheckedJob]) -> str:
+    """Return a sentence on what compiling for many sizes costs; none where there are few.
+
+    Args:
+      checked: what is still to be painted.
+    """
+    sizes = {one.size for one in checked}
+    fewer = {round_sides(*size, _SIZE_STEP) for size in sizes}
+    if len(sizes) < _MANY_SIZES or 2 * len(fewer) > len(sizes):
+        return ""
+    return (
+        f"The pictures have {len(sizes)} sizes, and each is compiled for; "
+        f"--size_step={_SIZE_STEP} makes them {len(fewer)}."
+    )
 
 
 def _batched(members: Sequence[CheckedJob], size: int) -> Iterator[list[CheckedJob]]:

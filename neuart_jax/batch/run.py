@@ -12,7 +12,7 @@ import jax
 
 from neuart_jax.batch import local_engine
 from neuart_jax.batch.books import BatchObserver, Books
-from neuart_jax.batch.groups import check_jobs, make_groups
+from neuart_jax.batch.groups import advise_on_sizes, check_jobs, make_groups
 from neuart_jax.batch.report import Line
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
@@ -93,6 +93,8 @@ def run_batch(
         )
         bad_rows = sorted([*manifest.bad_rows, *bad_rows])
         _tell(bad_rows, manifest.source, num_good=len(checked), keep_going=keep_going)
+        if advice := advise_on_sizes([one for one in checked if one.record is None]):
+            logger.info(advice)
         groups = make_groups(checked, batch=batch, num_devices=num_devices)
         books = Books(folder, checked, bad_rows, observer)
         waiting = [group for group in groups if not all(group.finished)]
