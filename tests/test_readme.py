@@ -23,9 +23,11 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 3
+    # What is compiled and fitted here is the same for any layer.
+    shallow = "steps=3, weights='random', content_layers='relu2_1', style_layers='relu2_1'"
     for block in blocks:
-        block = block.replace("steps=40", "steps=3")
-        exec(block, names)  # noqa: S102
+        cheap = "steps=3" if "style_layers" in block else shallow
+        exec(block.replace("steps=40", cheap), names)  # noqa: S102
         assert np.all(np.isfinite(names["result"].image))  # type: ignore[attr-defined]
     assert Path("painted.png").is_file()
 
