@@ -168,8 +168,9 @@ def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
 
 
 def _round_sides(image: Float32, step: int) -> Float32:
-    size = round_sides(*image.shape[:2], step)
-    return image if size == image.shape[:2] else resize_image(image, *size)
+    height, width, _ = image.shape
+    size = round_sides(height, width, step)
+    return image if size == (height, width) else resize_image(image, *size)
 
 
 def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:

@@ -173,7 +173,7 @@ def advise_on_sizes(checked: Sequence[CheckedJob]) -> str:
       checked: what is still to be painted.
     """
     sizes = {one.size for one in checked}
-    fewer = {round_sides(*size, _SIZE_STEP) for size in sizes}
+    fewer = {round_sides(height, width, _SIZE_STEP) for height, width in sizes}
     if len(sizes) < _MANY_SIZES or 2 * len(fewer) > len(sizes):
         return ""
     return (
