@@ -41,7 +41,20 @@ class FeatureNetwork(NamedTuple):
 
 
 class Run:
-    """Pairs on their way through all scales, with what the scales have in common."""
+    """Pairs on their way through all scales, with what the scales have in common.
+
+    Args:
+      pairs: of one `stylize.group_key`, with resolved configurations.
+      network: that they share.
+      extra_terms: losses beside those of the configuration.
+      num_devices: of this machine, among which the pairs are shared out.
+
+    Attributes:
+      pyramids: each pair's scales, from the coarsest on.
+
+    Raises:
+      InputError: two terms have one name.
+    """
 
     def __init__(
         self,

@@ -27,7 +27,13 @@ from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
 from neuart_jax.params.conventions import TORCH
 from neuart_jax.params.fitted import VERSION, FitRecipe
 from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
-from neuart_jax.params.store import NAMED_WEIGHTS, load_network, narrow_network
+from neuart_jax.params.store import (
+    NAMED_WEIGHTS,
+    identify_weights,
+    load_network,
+    narrow_network,
+    settle_weights,
+)
 from neuart_jax.sections import NetworkConfig
 
 
@@ -156,6 +162,8 @@ def test_a_published_file_is_used(load, weights_dir, monkeypatch, model, weights
     network = load(weights, model=model)
     assert_is_the_first_convolution(network, model)
     assert network.identity == {"name": "imagenet", "file": file.name, "sha256": digest(path)}
+    config = NetworkConfig(model=model, weights=weights, weights_dir=str(weights_dir))
+    assert identify_weights(settle_weights(config)) == network.identity
     assert network.message == f"Weights: ImageNet {model} from {path} ({file.licence})."
     np.testing.assert_array_equal(network.params.mean, np.float32(CAFFE[0]))
     np.testing.assert_array_equal(network.params.std, np.float32(CAFFE[1]))
@@ -263,6 +271,7 @@ def test_a_file_of_the_users_own_is_used(load, tmp_path, model, name):
     network = load(path, model=model)
     assert_is_the_first_convolution(network, model)
     assert network.identity == {"name": "file", "file": name, "sha256": digest(path)}
+    assert identify_weights(NetworkConfig(model=model, weights=str(path))) == network.identity
     assert network.message == f"Weights: {model} from {path} (sha256 {digest(path)[:12]}…)."
 
 
