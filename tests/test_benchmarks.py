@@ -18,7 +18,14 @@ from neuart_jax.benchmarks import jobs, memory, processes
 from neuart_jax.benchmarks.benchmark import benchmark
 from neuart_jax.benchmarks.flops import count_flops, evaluation_flops
 from neuart_jax.benchmarks.jobs import JOBS
-from neuart_jax.benchmarks.plan import PARTS, Plan, jax_variants, read_plan, torch_variants
+from neuart_jax.benchmarks.plan import (
+    PARTS,
+    Plan,
+    jax_variants,
+    read_plan,
+    reference_settings,
+    torch_variants,
+)
 from neuart_jax.benchmarks.problem import make_problem
 from neuart_jax.benchmarks.processes import Job, run_job, run_rounds
 from neuart_jax.benchmarks.rows import (
@@ -378,6 +385,25 @@ def test_torchs_script_imports_nothing_of_this_project():
         assert roots <= {*sys.stdlib_module_names, "numpy", "torch"}
 
 
+def test_torch_finds_its_arrays_under_their_names(pictures, tmp_path):
+    config = Config().replace(**{**pictures, **QUICK, **reference_settings()})
+    npz = str(tmp_path / "reference.npz")
+    told = do("reference", config, npz=npz, batch=2, for_torch=True)
+    arrays = dict(np.load(npz))
+    losses = resolve_config(config).losses
+    wanted = {"images", "loss", "gradient", "mean", "std"}
+    wanted |= {f"targets/weights/{term}" for term in ("content", "style", "tv")}
+    for term, layers in (("content", losses.content_layers), ("style", losses.style_layers)):
+        for kind in ("values", "temperatures", "layer_weights"):
+            wanted |= {f"targets/{kind}/{term}/{layer}" for layer, _ in layers}
+        assert {layer for layer, _ in layers} <= set(told["layers"])
+    convolutions = {name for name in arrays if name.startswith("variables/")}
+    assert set(arrays) - convolutions == wanted
+    assert {"variables/params/conv1_1/kernel", "variables/params/conv1_1/bias"} <= convolutions
+    assert arrays["targets/temperatures/style/relu1_1"].shape == (2,)
+    assert arrays["targets/values/style/relu1_1"].shape == (2, 64, 64)
+
+
 NETWORKS = [
     (model, padding, pooling)
     for model in ("vgg19", "resnet50")
@@ -396,7 +422,8 @@ def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
         "resnet50": {"content_layers": "conv2_block3_out", "style_layers": "conv3_block2_out"},
     }
     config = Config().replace(
-        **pictures, **QUICK | layers[model], model=model, padding=padding, pooling=pooling
+        **{**pictures, **QUICK, **layers[model], **reference_settings()},
+        **{"model": model, "padding": padding, "pooling": pooling},
     )
     npz = str(tmp_path / "reference.npz")
     told = do("reference", config, npz=npz, batch=2, for_torch=True)

@@ -22,6 +22,7 @@ from neuart_jax.benchmarks.memory import peak_resident_bytes
 from neuart_jax.benchmarks.problem import load_pictures, make_problem, write_network
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
+from neuart_jax.objective import Targets
 from neuart_jax.params.canonical import flatten
 from neuart_jax.record import Record
 from neuart_jax.resolve import run_layers
@@ -82,9 +83,7 @@ def write_reference(job: Job) -> Figures:
     if job["for_torch"]:
         arrays |= {"mean": params.mean, "std": params.std}
         arrays |= {f"variables/{n}": a for n, a in flatten(params.variables).items()}
-        for path, array in jax.tree_util.tree_leaves_with_path(problem.targets):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            arrays[f"targets/{name}"] = array
+        arrays |= _name_targets(problem.targets)
     with open(job["npz"], "wb") as file:
         named: Any = {name: np.asarray(array) for name, array in arrays.items()}
         np.savez(file, **named)
@@ -93,6 +92,22 @@ def write_reference(job: Job) -> Figures:
         "smoothing": problem.config.losses.smoothing,
         "stride_on": getattr(problem.module, "stride_on", ""),
     }
+
+
+def _name_targets(targets: Targets) -> dict[str, Array]:
+    """Name what `torch_objective` compares with: coefficients, and of every layer three arrays."""
+    named = {f"targets/weights/{term}": weight for term, weight in targets.weights.items()}
+    for term in ("content", "style"):
+        target = targets.values[term]
+        for layer, value in target.values.items():
+            # Pictures without regions have one statistic per layer.
+            statistic = value if term == "content" else value[0]
+            named |= {
+                f"targets/values/{term}/{layer}": statistic,
+                f"targets/temperatures/{term}/{layer}": target.temperatures[layer],
+                f"targets/layer_weights/{term}/{layer}": target.layer_weights[layer],
+            }
+    return named
 
 
 def measure_evaluation(job: Job) -> Figures:

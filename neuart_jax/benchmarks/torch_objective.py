@@ -181,29 +181,26 @@ def make_losses_fn(
 
     Args:
       network: see `Network`.
-      targets: by their paths in `objective.Targets`.
+      targets: "weights/TERM", and of each layer of content and style "values/TERM/LAYER",
+        "temperatures/TERM/LAYER" and "layer_weights/TERM/LAYER".
       smoothing: "none", "softmax" or "centered_softmax".
       autocast: gives the context in which features are computed; losses are in the images' dtype.
     """
-    # values/TERM/PART/LAYER: the target itself, its temperatures, its weights.
-    values: dict[tuple[str, str], Tensors] = {}
-    for path, tensor in targets.items():
-        if path.startswith("values/"):
-            _, term, part, layer = path.split("/")
-            values.setdefault((term, part), {})[layer] = tensor
+    compared = [path.split("/")[1:] for path in targets if path.startswith("values/")]
 
     def losses_fn(images: Tensor) -> Tensor:
         with autocast():
             features = network.features(images)
         features = {name: each.to(images.dtype) for name, each in features.items()}
         total = torch.zeros(len(images), device=images.device, dtype=images.dtype)
-        for term in ("content", "style"):
-            for layer, weight in values.get((term, "2"), {}).items():
-                found = smooth(features[layer], values[term, "1"][layer], kind=smoothing)
-                if term == "style":
-                    found = gram_matrices(found)
-                error = relative_error(found, values[term, "0"][layer])
-                total = total + targets[f"weights/{term}"] * weight * error
+        for term, layer in compared:
+            place = f"{term}/{layer}"
+            found = smooth(features[layer], targets[f"temperatures/{place}"], kind=smoothing)
+            if term == "style":
+                found = gram_matrices(found)
+            error = relative_error(found, targets[f"values/{place}"])
+            weight = targets[f"weights/{term}"] * targets[f"layer_weights/{place}"]
+            total = total + weight * error
         if "weights/tv" in targets:
             total = total + targets["weights/tv"] * total_variation(images)
         return total
