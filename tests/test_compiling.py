@@ -29,9 +29,14 @@ def test_less_memory_and_the_same_numbers():
 
 
 def test_a_compiler_without_the_option_does_without(monkeypatch):
-    monkeypatch.setattr(compiling, "_MEMORY_FIRST", {"xla_no_such_option": "1"})
+    known = dict(compiling._CPU_OPTIONS)
+    monkeypatch.setattr(compiling, "_CPU_OPTIONS", {"xla_no_such_option": "1", **known})
     compiling._compiler_options.cache_clear()
     try:
         assert compile_fn(lambda x: x + 1)(1) == 2
+        # ... but keeps the others.
+        assert "xla_no_such_option" not in (compiling._compiler_options("cpu") or {})
+        if jax.default_backend() == "cpu":
+            assert set(compiling._compiler_options("cpu") or {}) <= set(known)
     finally:
         compiling._compiler_options.cache_clear()

@@ -21,6 +21,7 @@ def convolve(
     *,
     stride: int = 1,
     padding: str = "valid",
+    average: bool = False,
     transformed: TransformedKernels | None = None,
 ) -> Array:
     """Convolve with explicit padding: "valid", "zero" or "reflect" (the last two keep the size).
@@ -32,26 +33,26 @@ def convolve(
       kernel: float[kernel_height, kernel_width, in, out], a square of odd side.
       stride: step between the outputs, in positions.
       padding: "reflect" wants a 3x3 kernel and at least 2 positions per side.
+      average: whether an output is the mean of the stride x stride outputs at stride 1 that it
+        stands for, instead of the first of them; those of an incomplete square are dropped.
       transformed: what `winograd.transform_kernel` made of the kernel, where `has_fast_form`
-        says so: a quarter of the products.
+        says so: a quarter of the products. At stride 1 only.
 
     Returns:
       float[batch, height', width', out].
     """
-    if stride == 1 and inputs.shape[-1] <= _FEW_CHANNELS and padding == "reflect":
-        # A copy of the picture costs less than mending the borders of what comes out.
-        return _convolve_unit_stride(
-            _reflect(inputs, _margin(kernel, padding)), kernel, None, "valid"
-        )
-    if stride == 1:
-        return _convolve_unit_stride(inputs, kernel, transformed, padding)
-    if kernel.shape[0] == 1:
+    if stride > 1 and kernel.shape[0] == 1 and not average:
         # The gradient of a slice is a copy; that of a strided convolution is a dilated one.
         return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, None, "valid")
-    margin = _margin(kernel, padding)
-    if padding == "reflect":
-        inputs, margin = _reflect(inputs, margin), 0
-    return _plain(inputs, kernel, margin=margin, stride=stride)
+    if stride == 1 and (inputs.shape[-1] > _FEW_CHANNELS or padding != "reflect"):
+        return _convolve_unit_stride(inputs, kernel, transformed, padding)
+    # Of a picture, a padded copy costs less than mending the borders of what comes out.
+    inputs = _pad(inputs, kernel.shape[0] // 2, padding)
+    if stride > 1:
+        inputs, kernel = _fold_stride(
+            inputs, _average(kernel, stride) if average else kernel, stride
+        )
+    return _convolve_unit_stride(inputs, kernel, None, "valid")
 
 
 def has_fast_form(shape: tuple[int, ...], *, stride: int, padding: str) -> bool:
@@ -67,21 +68,50 @@ def _margin(kernel: Array, padding: str) -> int:
     return 0 if padding == "valid" else kernel.shape[0] // 2
 
 
-def _reflect(inputs: Array, margin: int) -> Array:
-    margins = ((0, 0), (margin, margin), (margin, margin), (0, 0))
-    return jnp.pad(inputs, margins, mode="reflect")
+def _pad(inputs: Array, margin: int, padding: str) -> Array:
+    if padding == "valid":
+        return inputs
+    mode = "reflect" if padding == "reflect" else "constant"
+    return jnp.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode=mode)
 
 
-def _plain(
-    inputs: Array, kernel: Array, *, margin: int | tuple[int, int], stride: int = 1
-) -> Array:
-    rows, columns = (margin, margin) if isinstance(margin, int) else margin
+def _average(kernel: Array, size: int) -> Array:
+    """Return the kernel whose responses are the means of size x size of this one's."""
+    shifts = [(i, size - 1 - i) for i in range(size)]
+    shifted = [
+        jnp.pad(kernel, (rows, columns, (0, 0), (0, 0))) for rows in shifts for columns in shifts
+    ]
+    return sum(shifted[1:], shifted[0]) / size**2
+
+
+def _fold_stride(inputs: Array, kernel: Array, stride: int) -> tuple[Array, Array]:
+    """Turn a valid convolution with a stride into one without.
+
+    Squares of stride x stride positions become one, with so many times the channels, and the kernel
+    likewise. Many channels are computed faster than three, and the gradient is no dilated
+    convolution.
+    """
+    size, _, channels, num_outputs = kernel.shape
+    taps = -(-size // stride)
+    rest = taps * stride - size
+    kernel = jnp.pad(kernel, ((0, rest), (0, rest), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, taps, stride, channels, num_outputs)
+    # Exactly what the outputs see: the end is cut off, or lies under the kernel's added zeros.
+    sides = [((side - size) // stride + taps) * stride for side in inputs.shape[1:3]]
+    inputs = inputs[:, : sides[0], : sides[1]]
+    missing = [(0, side - has) for side, has in zip(sides, inputs.shape[1:3], strict=True)]
+    inputs = jnp.pad(inputs, ((0, 0), *missing, (0, 0)))
+    squares = inputs.reshape(-1, sides[0] // stride, stride, sides[1] // stride, stride, channels)
+    deep = stride**2 * channels
+    return (
+        squares.transpose(0, 1, 3, 2, 4, 5).reshape(*squares.shape[:2], squares.shape[3], deep),
+        kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, deep, num_outputs),
+    )
+
+
+def _plain(inputs: Array, kernel: Array, *, margin: int) -> Array:
     return lax.conv_general_dilated(
-        inputs,
-        kernel,
-        (stride, stride),
-        ((rows, rows), (columns, columns)),
-        dimension_numbers=_DIMENSIONS,
+        inputs, kernel, (1, 1), ((margin, margin),) * 2, dimension_numbers=_DIMENSIONS
     )
 
 

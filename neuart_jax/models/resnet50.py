@@ -129,20 +129,21 @@ class ResNet50(nn.Module):
         """
 
         def convolution(features: Array, channels: int, size: int, stride: int, name: str) -> Array:
-            module = Convolution(
+            halve = self.pooling == "average" and stride > 1
+            # The mean and a 1x1 convolution commute; this order has less to compute.
+            if halve and size == 1:
+                features = pool(features, kind="average")
+            features = Convolution(
                 channels,
                 size,
-                stride=1 if self.pooling == "average" else stride,
+                # 3x3 convolutions have a fast form at stride 1 only.
+                stride=1 if halve and size < 7 else stride,
                 padding=self.padding if size == 3 else "valid",
+                average=halve and size == 7,
                 fit=self.fit,
                 name=name,
-            )
-            if module.stride == stride:
-                return module(features)
-            # The mean and a 1x1 convolution commute; this order has less to compute.
-            if size == 1:
-                return module(pool(features, kind="average"))
-            return pool(module(features), kind="average")
+            )(features)
+            return pool(features, kind="average") if halve and size == 3 else features
 
         def batch_norm(features: Array, name: str) -> Array:
             return nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPSILON, name=name)(
