@@ -72,6 +72,26 @@ def outputs_and_gradients(function, inputs, kernel, cotangent, stride, padding):
     return outputs, *pull_back(cotangent)
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 10), (13, 11)])
+@pytest.mark.parametrize(("size", "padding"), [(3, "zero"), (3, "reflect"), (7, "valid")])
+def test_averaging_outputs_is_another_kernel(size, padding, height, width):
+    inputs, kernel = random_arrays(size, height, width)
+
+    def convolve_then_average(inputs, kernel):
+        outputs = pad_and_convolve(inputs, kernel, padding=padding)
+        rows, columns = (side // 2 * 2 for side in outputs.shape[1:3])
+        corners = [outputs[:, i:rows:2, j:columns:2] for i in range(2) for j in range(2)]
+        return sum(corners) / 4
+
+    ours = functools.partial(convolve, stride=2, padding=padding, average=True)
+    expected, pull_back_expected = jax.vjp(convolve_then_average, inputs, kernel)
+    outputs, pull_back = jax.vjp(ours, inputs, kernel)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-12)
+    cotangent = np.random.default_rng(2).standard_normal(expected.shape)
+    for bar, expected_bar in zip(pull_back(cotangent), pull_back_expected(cotangent), strict=True):
+        np.testing.assert_allclose(bar, expected_bar, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("size", "stride", "padding", "height", "width"), CASES)
 def test_equals_padding_and_then_convolving(size, stride, padding, height, width):
     inputs, kernel = random_arrays(size, height, width)
