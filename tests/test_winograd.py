@@ -190,7 +190,7 @@ def test_a_deep_gradients_error_is_that_of_its_kinks(float64, monkeypatch):
     same ReLUs on, rounding is what remains.
     """
     module = MODELS["vgg19"].make_module(pooling="average", padding="reflect")
-    relus = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3")
+    relus = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1")
     layer = relus[-1]
     image = np.random.default_rng(0).random((64, 64, 3))
     variables = module.init(jax.random.key(0), image, layers=[layer])

@@ -31,7 +31,8 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 def evaluation_flops(config: Config, *, stride_on: str = "") -> int:
     """Count what one loss with its gradient takes in the network, as if it were computed plainly.
 
-    That is by direct convolutions over zero-padded features, whatever the configuration does. The
+    That is by direct convolutions over zero-padded features, whatever the configuration does; one
+    with a stride counts as what `models.convolution` folds it into. The
     gradient of a convolution with respect to its input is a convolution of the same size, and
     frozen kernels need no gradient: twice the forward pass. The objective's own products, 6 M N^2
     for each Gram matrix, are left out: 2 % with VGG19.
