@@ -11,6 +11,7 @@ from absl import app, flags
 
 from neuart_jax import console
 from neuart_jax.compilation_cache import use_compilation_cache
+from neuart_jax.compiling import give_back_after_compiling
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import user_cache
@@ -166,6 +167,7 @@ def run_command(command: Command, *, usage: str) -> None:
         config, record = read_flags()
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
+        give_back_after_compiling()
         return command(config, record)
 
     try:

@@ -1,5 +1,6 @@
 """How programs are compiled on CPUs: with less memory, and with the faster library."""
 
+import ctypes
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,10 @@ _CPU_OPTIONS = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
 }
+
+
+_LONG_COMPILATION = 0.3
+"""Seconds; a shorter one leaves little behind."""
 
 
 def compile_fn(fn: Callable[..., Any], **options: Any) -> Any:
@@ -33,6 +38,25 @@ def _compiler_options(platform: str) -> dict[str, str] | None:
     if platform != "cpu":
         return None
     return {name: value for name, value in _CPU_OPTIONS.items() if _is_known(name, value)} or None
+
+
+def give_back_after_compiling() -> None:
+    """Give memory that the compiler has freed back to the system, from now on in this process.
+
+    glibc keeps it, in pieces that hold no picture: of a run at 512 pixels the process then took
+    2.6 GiB at its peak instead of 1.8, with either network. Elsewhere than in glibc nothing is
+    done.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("/backend_compile_duration") and duration_secs > _LONG_COMPILATION:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 def _is_known(option: str, value: str) -> bool:

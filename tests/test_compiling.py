@@ -1,11 +1,13 @@
 """Programs compiled for little memory."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from neuart_jax import compiling
-from neuart_jax.compiling import compile_fn
+from neuart_jax.compiling import compile_fn, give_back_after_compiling
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="CPUs only")
@@ -40,3 +42,31 @@ def test_a_compiler_without_the_option_does_without(monkeypatch):
             assert set(compiling._compiler_options("cpu") or {}) <= set(known)
     finally:
         compiling._compiler_options.cache_clear()
+
+
+def test_what_a_long_compilation_leaves_is_given_back(monkeypatch):
+    listeners, trimmed = [], []
+    library = types.SimpleNamespace(malloc_trim=trimmed.append)
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", listeners.append)
+    give_back_after_compiling()
+    [listen] = listeners
+    listen("/jax/core/compile/backend_compile_duration", 0.01)
+    listen("/jax/core/compile/jaxpr_trace_duration", 10.0)
+    assert not trimmed
+    # The event is JAX's own: a real compilation is heard, too.
+    heard = []
+    monkeypatch.undo()
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: heard.append(event)
+    )
+    jax.jit(lambda x: x * 3 + 1)(2)
+    assert any(event.endswith("/backend_compile_duration") for event in heard)
+    listen("/jax/core/compile/backend_compile_duration", 10.0)
+    assert trimmed == [0]
+
+
+def test_where_nothing_can_be_given_back_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", pytest.fail)
+    give_back_after_compiling()

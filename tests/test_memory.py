@@ -7,7 +7,7 @@ import pytest
 from neuart_jax import Config, InputError, memory
 from neuart_jax.compiling import compile_fn
 from neuart_jax.features import make_feature_fn, takes_winograd, transform_kernels
-from neuart_jax.memory import GIB, check_memory, predict_memory
+from neuart_jax.memory import GIB, check_memory, predict_memory, predict_step
 from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.optimizers import make_optimizer
@@ -64,7 +64,7 @@ def compiled_bytes(config, size, num_regions=0):
 @pytest.mark.parametrize("model, optimizer", [("vgg19", "adam"), ("resnet50", "lbfgs")])
 def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
     config = resolve_config(Config().replace(model=model, optimizer=optimizer))
-    predicted = predict_memory(config, run_layers(config), height=128, width=128).total
+    predicted = predict_step(config, run_layers(config), height=128, width=128).total
     assert predicted == pytest.approx(compiled_bytes(config, 128), rel=0.2)
 
 
@@ -74,8 +74,8 @@ def test_regions_and_losses_that_sort_are_counted():
         Config().replace(optimizer="adam", style_loss="relative_sliced_wasserstein")
     )
     layers = run_layers(config)
-    predicted = predict_memory(config, layers, height=128, width=128, num_regions=3)
-    plain = predict_memory(resolve_config(Config()), layers, height=128, width=128)
+    predicted = predict_step(config, layers, height=128, width=128, num_regions=3)
+    plain = predict_step(resolve_config(Config()), layers, height=128, width=128)
     assert predicted.total == pytest.approx(compiled_bytes(config, 128, num_regions=3), rel=0.2)
     assert predicted.growing > 1.5 * plain.growing
 
@@ -84,7 +84,7 @@ def test_regions_and_losses_that_sort_are_counted():
 def test_linear_in_pixels(model):
     config = resolve_config(Config().replace(model=model))
     layers = run_layers(config)
-    small, large = (predict_memory(config, layers, height=h, width=256) for h in (128, 512))
+    small, large = (predict_step(config, layers, height=h, width=256) for h in (128, 512))
     assert large.growing == 4 * small.growing
     assert large.constant == small.constant
 
@@ -92,7 +92,7 @@ def test_linear_in_pixels(model):
 def test_each_setting_has_its_share():
     def growing(**settings):
         config = resolve_config(Config().replace(**settings))
-        return predict_memory(config, run_layers(config), height=64, width=64).growing
+        return predict_step(config, run_layers(config), height=64, width=64).growing
 
     pair = 2 * 64 * 64 * 3 * 4
     assert growing(history=11) - growing(history=10) == pair
@@ -103,6 +103,22 @@ def test_each_setting_has_its_share():
     assert shallow < 0.8 * growing(optimizer="adam")
     features = growing(optimizer="adam") - 7 * pair // 2
     assert growing(optimizer="adam", precision="bfloat16") == features // 2 + 7 * pair // 2
+
+
+def test_a_run_takes_more_than_its_step_where_it_shares_the_machines_memory(monkeypatch):
+    config = resolve_config(Config().replace(convolution="direct"))
+    layers = run_layers(config)
+
+    def predict(platform, **settings):
+        monkeypatch.setattr(jax, "default_backend", lambda: platform)
+        return predict_memory(config.replace(**settings), layers, height=64, width=96)
+
+    step = predict_step(config, layers, height=64, width=96)
+    assert predict("gpu") == step
+    # Two more states of 26 pictures each: 5, the direction, and 10 pairs of differences.
+    assert predict("cpu").growing - step.growing == 2 * 26 * 64 * 96 * 3 * 4
+    assert predict("cpu", optimizer="adam").growing < predict("cpu").growing
+    assert predict("cpu").constant > step.constant
 
 
 @pytest.mark.parametrize("free, remedy", [(1.0, r"take --size=\d+, or"), (0.01, "close other")])

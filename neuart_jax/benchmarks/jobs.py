@@ -18,14 +18,15 @@ import numpy as np
 from jax import Array, lax
 
 from neuart_jax.benchmarks.flops import evaluation_flops
-from neuart_jax.benchmarks.memory import peak_resident_bytes
+from neuart_jax.benchmarks.memory import peak_resident_bytes, resident_bytes
 from neuart_jax.benchmarks.problem import load_pictures, make_problem, write_network
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
 from neuart_jax.objective import Targets
+from neuart_jax.pair import make_pair
 from neuart_jax.params.canonical import flatten
 from neuart_jax.record import Record
-from neuart_jax.resolve import run_layers
+from neuart_jax.resolve import predict_run, resolve_config, run_layers
 from neuart_jax.result import Progress
 from neuart_jax.stylize import stylize
 
@@ -183,10 +184,12 @@ def measure_product_rate(*, side: int = 2048) -> float:
 def measure_steps(job: Job) -> Figures:
     """Time the steps of the configuration's optimizer, as a run makes them.
 
-    The first chunk is left out, since it is compiled and may hold a longer line search.
+    The first chunk is left out, since it is compiled and may hold a longer line search. Memory is
+    what the process takes beyond what it has at the start, and what a run was predicted to take.
     """
     config = _config_of(job)
     product_rate = measure_product_rate()
+    before = resident_bytes() or 0
     reports: list[tuple[float, Progress]] = []
 
     def remember(progress: Progress) -> None:
@@ -197,11 +200,15 @@ def measure_steps(job: Job) -> Figures:
     (began, first), (ended, last) = reports[1], reports[-1]
     steps = last.num_steps - first.num_steps
     evaluations = last.num_evaluations - first.num_evaluations
+    peak = peak_resident_bytes()
+    pair = make_pair(resolve_config(config), content, style)
     return {
         "seconds": (ended - began) / steps,
         "evaluations_per_step": evaluations / steps,
         "product_gflops": product_rate,
-        "peak_bytes": peak_resident_bytes(),
+        "peak_bytes": peak,
+        "run_bytes": peak and peak - before,
+        "predicted_bytes": predict_run(pair).total,
     }
 
 

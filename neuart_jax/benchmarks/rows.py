@@ -163,6 +163,8 @@ def step_rows(group: Group) -> list[Row]:
             "seconds_per_evaluation": seconds / evaluations if seconds and evaluations else None,
             "products_GFLOP/s": median(rounds, "product_gflops"),
             "peak_MB": _megabytes(median(rounds, "peak_bytes")),
+            "run_MB": _megabytes(median(rounds, "run_bytes")),
+            "predicted_MB": _megabytes(median(rounds, "predicted_bytes")),
         }
         rows.append(row | ({"error": error} if (error := find_error(rounds)) else {}))
     return rows
