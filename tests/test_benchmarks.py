@@ -34,6 +34,7 @@ from neuart_jax.benchmarks.rows import (
     Group,
     disagreement,
     evaluation_rows,
+    loss_rows,
     torch_rows,
 )
 from neuart_jax.images import save_image
@@ -173,6 +174,8 @@ def test_a_run_ends_when_it_is_as_far_as_another(config):
     assert (end["steps"], end["evaluations"], end["reached"]) == (4, 5, True)
     again = do("loss", quick.replace(steps=50, schedule="constant"), target=end["loss"])
     assert again["reached"] and 0 < again["steps"] < 50 and again["loss"] <= end["loss"]
+    assert [place[1] for place in end["path"]] == [1, 2, 3, 4, 5]
+    assert again["path"][-1][2] == again["loss"] < again["path"][0][2]
     never = do("loss", quick, target=-1.0)
     assert (never["steps"], never["reached"]) == (4, False)
 
@@ -357,19 +360,35 @@ def test_the_same_loss_is_reached_by_both_optimizers(config, tmp_path):
         asked.append(job.task)
         if job.task["kind"] != "loss":
             return do_here(job)
-        seconds = 2.0 if job.task["target"] is None else 1.0
-        return {"seconds": seconds, "evaluations": 100, "loss": 0.5, "reached": True}
+        path = [[0.1, 1, 9.0], [0.5, 20, 0.508], [1.0, 100, 0.5]]
+        if job.task["target"] is None:
+            path = [[2 * seconds, *rest] for seconds, *rest in path]
+        return {"seconds": path[-1][0], "evaluations": 100, "loss": 0.5, "path": path}
 
     rows = benchmark(config, plan, tmp_path, run=run).tables["time to loss"]
-    assert rows[-1]["seconds"] == 0.5 and rows[-1]["evaluations"] == 1
+    assert [row["to"] for row in rows] == [
+        *("their end", "within 5%", "within 2%", "within 1%", "within 0%")
+    ]
+    assert [row.get("our_seconds") for row in rows] == [None, 0.5, 0.5, 1.0, 1.0]
+    assert [row["their_seconds"] for row in rows] == [2.0, 1.0, 1.0, 2.0, 2.0]
+    assert rows[-1]["our_seconds / all of theirs"] == 0.5
     theirs, ours = (task["config"] for task in asked if task["kind"] == "loss")
     assert asked[-1]["target"] == 0.5
     assert theirs["losses"] == ours["losses"] and theirs["network"] == ours["network"]
     assert theirs["optimizer"]["optimizer"] == "lbfgs_fixed"
-    assert ours["optimizer"] == Config().to_dict()["optimizer"]
+    assert ours["optimizer"] == Config().replace(history=30).to_dict()["optimizer"]
     assert (theirs["run"]["scales"], ours["run"]["scales"]) == (1, Config().run.scales)
     assert theirs["run"]["steps"] == ours["run"]["steps"] == 1000
     assert theirs["images"]["size"] == SIZE
+
+
+def test_a_loss_that_is_never_reached_is_an_empty_cell():
+    theirs = {"seconds": 10.0, "evaluations": 7, "loss": 1.0, "path": [[10.0, 7, 1.0]]}
+    ours = {"seconds": 4.0, "evaluations": 9, "loss": 1.03, "path": [[4.0, 9, 1.03]]}
+    _, near, *far = loss_rows("recipe", 64, theirs, ours)
+    assert near["our_seconds / all of theirs"] == 0.4 and near["our_evaluations"] == 9
+    assert {row["our_seconds"] for row in far} == {None}
+    assert "memory" in loss_rows("recipe", 64, theirs, {"error": "no memory"})[-1]["error"]
 
 
 def test_torchs_script_imports_nothing_of_this_project():

@@ -245,7 +245,8 @@ def run_to_loss(job: Job) -> Figures:
     """Run a configuration, and say when the loss at full size was no more than "target".
 
     Without a target: to its end, whose loss is the "loss" of the figures. The loss is that of the
-    best image before it is clipped, on both sides.
+    best image before it is clipped, on both sides. "path" has seconds, evaluations and loss after
+    each chunk at full size.
     """
     config, target = _config_of(job), job["target"]
     content, style = load_pictures(config)
@@ -266,6 +267,7 @@ def run_to_loss(job: Job) -> Figures:
         "steps": last.num_steps,
         "loss": last.best_loss,
         "reached": target is None or last.best_loss <= target,
+        "path": [[t, now.num_evaluations, now.best_loss] for t, now in best],
     }
 
 
