@@ -366,8 +366,8 @@ class ComputeConfig(Section):
     precision: str = option(
         "auto",
         "what features are computed in: float32; tensorfloat32 (products as fast as the device "
-        "makes them by default); bfloat16 (half the memory; Gram matrices and losses stay in "
-        "float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
+        "makes them by default); bfloat16 (half the memory, and slower than float32 on CPUs; Gram "
+        "matrices and losses stay in float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
         choices=("auto", "float32", "tensorfloat32", "bfloat16"),
     )
     window: int = option(
