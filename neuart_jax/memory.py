@@ -31,7 +31,8 @@ _SORTING = 3.5
 _SMOOTHING = 2
 # On CPUs a run's own memory comes on top of its step's: what compiling its programs leaves behind,
 # whatever the size, and two more copies of the optimizer's state, of the start and of the
-# checkpoint. Peaks of whole runs at 512 and 1024 pixels, nothing cached, were within 5 % of this.
+# checkpoint. Fitted to the peaks of five whole runs at 512 and 1024 pixels with nothing cached, and
+# within 5 % of them.
 _PROGRAMS = {"vgg19": 0.55 * GIB, "resnet50": 0.85 * GIB}
 _STATES = 2
 _FLOAT = 4
