@@ -1,5 +1,6 @@
 """Compiled programs are kept from one run to the next: most of a short run's time."""
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import jax
 
-from neuart_jax.files import brief_cause
+from neuart_jax.errors import InputError
+from neuart_jax.files import brief_cause, write_atomically
+from neuart_jax.kept_programs import keep_programs_in
 
 logger = logging.getLogger(__name__)
 
@@ -15,17 +18,63 @@ MAX_BYTES = 2 * 1024**3
 """The oldest programs go when there are more; those of `make demo` at 128 pixels are 3 MB."""
 
 
+class FolderStore:
+    """Programs as files of a folder, which is made when the first of them comes.
+
+    Args:
+      folder: where to; nothing else is in there.
+      max_bytes: those that weren't read for the longest time go when there are more.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+
+    def read(self, name: str) -> bytes | None:
+        """Return what was kept under a name."""
+        path = self._folder / name
+        try:
+            program = path.read_bytes()
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):
+            path.touch()
+        return program
+
+    def keep(self, name: str, program: bytes) -> None:
+        """Keep a program under a name."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with write_atomically(self._folder / name) as file:
+                file.write(program)
+            self._drop_old()
+        except (OSError, InputError) as error:
+            logger.warning("A compiled program is not kept: %s", brief_cause(error))
+
+    def _drop_old(self) -> None:
+        entries = [(path.stat(), path) for path in self._folder.iterdir()]
+        room = self._max_bytes
+        for status, path in sorted(entries, key=lambda entry: -entry[0].st_mtime):
+            room -= status.st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
+
+
 def use_compilation_cache(folder: Path) -> None:
     """Keep all compiled programs of this process in a folder, and take them from there.
 
-    Where the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), nothing is changed.
-    A folder that can't be written costs a line in the log and the time to compile. JAX itself warns
-    of an entry that is damaged, and compiles anew.
+    Those of a run are kept so that they are found without being traced (see `kept_programs`), which
+    is most of what compiled programs leave of a start; the others as JAX does.
+
+    Where the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), it is that one, and
+    JAX's own settings aren't changed. A folder that can't be written costs a line in the log and
+    the time to compile. JAX itself warns of an entry that is damaged, and compiles anew.
 
     Args:
       folder: made if it isn't there.
     """
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        # It may be a bucket of a cloud, which only JAX can read.
+        keep_programs_in(None if "://" in chosen else FolderStore(Path(chosen) / "programs"))
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +85,7 @@ def use_compilation_cache(folder: Path) -> None:
             "Compiled programs are not kept: %s can't be written (%s).", folder, brief_cause(error)
         )
         return
+    keep_programs_in(FolderStore(folder / "programs"))
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     # The dozens of small programs around the large ones take seconds together.

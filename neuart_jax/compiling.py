@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from neuart_jax.kept_programs import KeptFn
+
 _CPU_OPTIONS = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
@@ -17,8 +19,11 @@ _LONG_COMPILATION = 0.3
 """Seconds; a shorter one leaves little behind."""
 
 
-def compile_fn(fn: Callable[..., Any], **options: Any) -> Any:
+def compile_fn(fn: Callable[..., Any], *, identity: str = "", **options: Any) -> Any:
     """Return `jax.jit(fn, **options)`, compiled for little memory and fast products.
+
+    With an `identity` its programs are kept for later processes, where that was asked for; see
+    `kept_programs.KeptFn`.
 
     XLA's CPU compiler orders a program for operations to run at the same time by default: what
     depends on the weights alone comes first and stays, as do gradients' parts that are needed
@@ -30,7 +35,8 @@ def compile_fn(fn: Callable[..., Any], **options: Any) -> Any:
     products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
     own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
-    return jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
+    jitted = jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
+    return KeptFn(jitted, identity) if identity else jitted
 
 
 @functools.cache

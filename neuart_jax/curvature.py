@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from neuart_jax.preconditioning import precondition, preconditioned_square
+
 
 class Memory(NamedTuple):
     """The newest pairs of differences, in a ring.
@@ -14,7 +16,7 @@ class Memory(NamedTuple):
       steps: s_k = x_{k+1} - x_k, float[history, height, width, 3].
       changes: y_k = g_{k+1} - g_k, float[history, height, width, 3].
       inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 where there is no pair.
-      scale: gamma = s_k . y_k / y_k . y_k of the newest pair, float[].
+      scale: gamma = s_k . y_k / y_k . P y_k of the newest pair, float[].
       num_stored: pairs stored since the memory was last empty, int32[].
     """
 
@@ -43,11 +45,20 @@ def dot(a: Array, b: Array) -> Array:
     return jnp.vdot(a, b, precision=lax.Precision.HIGHEST)
 
 
-def remember(memory: Memory, *, step: Array, change: Array, wanted: Array) -> Memory:
+def remember(
+    memory: Memory, *, step: Array, change: Array, wanted: Array, exponent: float = 0
+) -> Memory:
     """Store a pair in the oldest one's place if it is `wanted` (bool[]) and s . y is positive.
 
     Any other pair would make the approximate Hessian indefinite. Source: Nocedal & Wright 2006,
     Algorithm 7.5; skipped pairs: PyTorch's and torch7's L-BFGS.
+
+    Args:
+      memory: so far.
+      step: s, float[height, width, 3].
+      change: y, likewise.
+      wanted: whether to.
+      exponent: of the preconditioner P; see `preconditioning`.
     """
     product, change_square = dot(step, change), dot(change, change)
     # Below the rounding of s . y its sign means nothing.
@@ -63,7 +74,7 @@ def remember(memory: Memory, *, step: Array, change: Array, wanted: Array) -> Me
         steps=put(memory.steps, step),
         changes=put(memory.changes, change),
         inverses=put(memory.inverses, 1 / product),
-        scale=jnp.where(stored, product / change_square, memory.scale),
+        scale=jnp.where(stored, product / preconditioned_square(change, exponent), memory.scale),
         num_stored=memory.num_stored + stored,
     )
 
@@ -94,7 +105,7 @@ def _resize(images: Array, shape: tuple[int, ...]) -> Array:
     return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
 
 
-def resize_memory(memory: Memory, shape: tuple[int, ...]) -> Memory:
+def resize_memory(memory: Memory, shape: tuple[int, ...], *, exponent: float = 0) -> Memory:
     """Bring a memory to another picture size; a pair whose s . y isn't positive there is left out.
 
     Source: github.com/crowsonkb/style-transfer-pytorch carries Adam's moments like this; here
@@ -103,31 +114,35 @@ def resize_memory(memory: Memory, shape: tuple[int, ...]) -> Memory:
     Args:
       memory: of a run at another size.
       shape: (height, width, 3).
+      exponent: as of `remember`.
     """
     steps, changes = _resize(memory.steps, shape), resize_gradient(memory.changes, shape)
-    products, squares = jax.vmap(dot)(steps, changes), jax.vmap(dot)(changes, changes)
+    products = jax.vmap(dot)(steps, changes)
     good = (memory.inverses > 0) & (products > 0)
     newest = (memory.num_stored - 1) % len(memory.inverses)
+    square = preconditioned_square(changes[newest], exponent)
     return Memory(
         steps=steps,
         changes=changes,
         # Without its newest pair a memory has no scale; it is empty then.
         inverses=jnp.where(good & good[newest], 1 / jnp.where(good, products, 1), 0),
-        scale=jnp.where(good[newest], products[newest] / squares[newest], memory.scale),
+        scale=jnp.where(good[newest], products[newest] / square, memory.scale),
         num_stored=jnp.where(good[newest], memory.num_stored, 0),
     )
 
 
-def find_direction(memory: Memory, gradient: Array) -> Array:
+def find_direction(memory: Memory, gradient: Array, *, exponent: float = 0) -> Array:
     """Return -H g, with the inverse Hessian H that the memory implies.
 
-    Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 as in equation (7.20).
-    Differs from source: with an empty memory H is the identity times min(1, 1 / |g|), as in
-    Optax, so that the first step is no longer than 1.
+    Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 = gamma P with gamma as
+    in equation (7.20), for P = 1. It is such that H_0 y is as long as s, measured by P^-1.
+    Differs from source: P, which says more of what isn't in the memory; see `preconditioning`.
+    With an empty memory the step is as long as min(1, |g|), as in Optax.
 
     Args:
       memory: of the steps that led here.
       gradient: g, float[height, width, 3].
+      exponent: of P; 0 makes it the identity.
     """
     history = len(memory.inverses)
     newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
@@ -141,8 +156,11 @@ def find_direction(memory: Memory, gradient: Array) -> Array:
         other = memory.inverses[index] * dot(memory.changes[index], rest)
         return rest + (factor - other) * memory.steps[index], None
 
-    first_scale = jnp.minimum(1, 1 / jnp.sqrt(dot(gradient, gradient)))
-    scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)
     rest, factors = lax.scan(backward, gradient, newest_first)
+    rest = precondition(rest, exponent)
+    # The norm of what is scaled: with an empty memory that is P g.
+    length, wanted = jnp.sqrt(dot(rest, rest)), jnp.sqrt(dot(gradient, gradient))
+    first_scale = jnp.minimum(1, wanted) / jnp.where(length > 0, length, 1)
+    scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)
     scaled, _ = lax.scan(forward, scale * rest, (newest_first, factors), reverse=True)
     return -scaled

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from neuart_jax.compiling import compile_fn
+from neuart_jax.kept_programs import describe
 from neuart_jax.models import NetworkParams
 from neuart_jax.sections import ComputeConfig
 
@@ -115,4 +117,4 @@ def _kernel_transform(
         image = jnp.zeros((*size, 3), jax.tree.leaves(variables)[0].dtype)
         return module.apply(variables, image, layers=layers, mutable=["winograd"])[1]
 
-    return jax.jit(transform)
+    return compile_fn(transform, identity=describe(module, "transform", layers, size))

@@ -65,6 +65,7 @@ def make_run_fn(
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
+    identity: str = "",
 ) -> RunFn:
     """Build a run that compiles once per image shape and serves any number of pairs in turn.
 
@@ -75,6 +76,8 @@ def make_run_fn(
       chunk_steps: steps per compiled call; nothing comes back to the host in between.
       decay: of a running mean of the images, which is the result then; see `step.find_average`.
         0 keeps none.
+      identity: tells what all these depend on, so that compiled programs can be kept; see
+        `compiling.compile_fn`.
 
     Returns:
       ``run(image, params, targets, *, next_stop=None, callback=None, carried=None,
@@ -85,7 +88,13 @@ def make_run_fn(
       goes on where that was taken.
     """
     run_pairs = _make_run_pairs(
-        objective, optimizer, stop, chunk_steps=chunk_steps, decay=decay, batched=False
+        objective,
+        optimizer,
+        stop,
+        chunk_steps=chunk_steps,
+        decay=decay,
+        identity=identity,
+        batched=False,
     )
 
     def run(
@@ -117,6 +126,7 @@ def make_batch_run_fn(
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
+    identity: str = "",
     num_devices: int = 1,
 ) -> BatchRunFn:
     """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
@@ -130,6 +140,7 @@ def make_batch_run_fn(
       stop: likewise.
       chunk_steps: likewise.
       decay: likewise.
+      identity: likewise.
       num_devices: of this machine, among which the pairs are shared out. They don't wait for each
         other within a chunk: nothing is exchanged.
 
@@ -147,6 +158,7 @@ def make_batch_run_fn(
         stop,
         chunk_steps=chunk_steps,
         decay=decay,
+        identity=identity,
         batched=True,
         num_devices=num_devices,
     )
@@ -176,6 +188,7 @@ def _compile(
     stop: StopRule,
     *,
     decay: float,
+    identity: str,
     batched: bool,
     num_devices: int,
 ) -> _Programs:
@@ -208,8 +221,16 @@ def _compile(
             out_specs=pairs,
             check_vma=False,
         )
+    # Programs for several devices aren't kept.
+    kept = identity if num_devices == 1 else ""
+
+    def compile_part(fn: Callable[..., Any], part: str, **options: Any) -> Any:
+        return compile_fn(fn, identity=kept and f"{part} {batched=} {kept}", **options)
+
     return _Programs(
-        compile_fn(init), compile_fn(chunk, donate_argnames="state"), compile_fn(carry)
+        compile_part(init, "init"),
+        compile_part(chunk, "chunk", donate_argnames="state"),
+        compile_part(carry, "carry"),
     )
 
 
@@ -234,7 +255,9 @@ class _Account:
 
     def add_chunk(self, num_evaluations: int, seconds: float) -> None:
         self.paces.append(seconds / max(num_evaluations, 1))
-        self.seconds_to_first_step = self.seconds_to_first_step or self.seconds
+
+    def note_first_step(self) -> None:
+        self.seconds_to_first_step = self.seconds
 
     def snapshot(self, state: TransferState) -> Snapshot:
         return Snapshot(
@@ -253,11 +276,18 @@ def _make_run_pairs(
     *,
     chunk_steps: int,
     decay: float,
+    identity: str,
     batched: bool,
     num_devices: int = 1,
 ) -> BatchRunFn:
     programs = _compile(
-        objective, optimizer, stop, decay=decay, batched=batched, num_devices=num_devices
+        objective,
+        optimizer,
+        stop,
+        decay=decay,
+        identity=identity,
+        batched=batched,
+        num_devices=num_devices,
     )
 
     def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
@@ -321,6 +351,7 @@ def _make_run_pairs(
                     size=state.image.shape[-3:-1],
                     status=account.statuses[pair],
                     image=functools.partial(fetch_image, state, pair),
+                    seconds_to_first_step=account.seconds_to_first_step,
                 )
                 account.histories[pair].append(progress.figures())
                 wants_end = callback is not None and callback(pair, progress)
@@ -348,6 +379,11 @@ def _make_run_pairs(
                 idle = [Status.STOPPED] * (len(state.status) - num_pairs)
                 state = state._replace(status=jnp.int32([*account.statuses, *idle]))
             chunk_began = time.perf_counter()
+            if not account.seconds_to_first_step:
+                # A chunk of its own that nobody sees, to tell when it was there.
+                state = programs.chunk(state, params, targets, jnp.int32(1))
+                jax.block_until_ready(state.num_steps)
+                account.note_first_step()
             state = programs.chunk(state, params, targets, jnp.int32(until))
             before, figures = figures, fetch_figures()
             account.add_chunk(

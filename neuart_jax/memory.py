@@ -1,6 +1,5 @@
 """How much memory a run will need, before it starts, and whether there is as much."""
 
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import psutil
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.features import make_feature_fn, takes_winograd
+from neuart_jax.kept_programs import remembered
 from neuart_jax.models import NetworkParams, find_architecture
 from neuart_jax.models.convolution import has_fast_form
 from neuart_jax.models.winograd import TRANSFORMED_SIZE
@@ -152,7 +152,7 @@ def _images_of_state(config: Config) -> int:
     return 5 + of_optimizer
 
 
-@functools.lru_cache(maxsize=64)
+@remembered
 def _predict(
     model: str,
     pooling: str,
@@ -171,7 +171,7 @@ def _predict(
 ) -> _Parts:
     architecture = find_architecture(model)
     module = architecture.make_module(pooling=pooling, padding=padding)
-    variables = nest(variable_shapes(architecture, layers))
+    variables = nest(variable_shapes(model, layers))
     channel: Any = jax.ShapeDtypeStruct((3,), jnp.float32)
     program, features = jax.make_jaxpr(
         make_feature_fn(module, layers, precision=precision), return_shape=True

@@ -145,7 +145,7 @@ class LbfgsState(NamedTuple):
     search: Search
 
 
-def make_lbfgs(*, history: int) -> Optimizer:
+def make_lbfgs(*, history: int, exponent: float = 0) -> Optimizer:
     """L-BFGS with a line search (strong Wolfe conditions).
 
     Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; `line_search`.
@@ -154,10 +154,11 @@ def make_lbfgs(*, history: int) -> Optimizer:
 
     Args:
       history: pairs of differences kept, each twice the image's size.
+      exponent: of the preconditioner; see `preconditioning`.
     """
 
     def aim(now: Evaluation, memory: Memory) -> tuple[Array, Search]:
-        direction = find_direction(memory, now.gradient)
+        direction = find_direction(memory, now.gradient, exponent=exponent)
         return direction, start_search(value=now.loss, slope=dot(now.gradient, direction))
 
     def init(start: Point) -> LbfgsState:
@@ -165,7 +166,7 @@ def make_lbfgs(*, history: int) -> Optimizer:
         return LbfgsState(memory, *aim(start.evaluation, memory))
 
     def carry(start: Point, state: LbfgsState) -> LbfgsState:
-        memory = resize_memory(state.memory, start.image.shape)
+        memory = resize_memory(state.memory, start.image.shape, exponent=exponent)
         return LbfgsState(memory, *aim(start.evaluation, memory))
 
     def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
@@ -184,6 +185,7 @@ def make_lbfgs(*, history: int) -> Optimizer:
             step=trial.image - now.image,
             change=found.gradient - now.evaluation.gradient,
             wanted=accepted,
+            exponent=exponent,
         )
         memory = forget(memory, wanted=accepted & (state.search.step == 0))
         # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
@@ -204,7 +206,7 @@ def make_lbfgs(*, history: int) -> Optimizer:
     return Optimizer(init, propose, observe, carry)
 
 
-def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
+def make_lbfgs_fixed(learning_rate: float, *, history: int, exponent: float = 0) -> Optimizer:
     """L-BFGS without a line search: every evaluation is a step.
 
     Source: as `make_lbfgs`; the fixed step is jcjohnson/neural-style's and PyTorch's default.
@@ -212,16 +214,22 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
     Args:
       learning_rate: factor of the quasi-Newton step; 1 is the full step.
       history: pairs of differences kept, each twice the image's size.
+      exponent: of the preconditioner; see `preconditioning`.
     """
 
     def propose(now: Point, memory: Memory) -> tuple[Array, Memory]:
-        return now.image + learning_rate * find_direction(memory, now.evaluation.gradient), memory
+        direction = find_direction(memory, now.evaluation.gradient, exponent=exponent)
+        return now.image + learning_rate * direction, memory
 
     def observe(now: Point, trial: Point, memory: Memory) -> Decision:
         change = trial.evaluation.gradient - now.evaluation.gradient
         decision = _accept_if_finite(trial, memory)
         memory = remember(
-            memory, step=trial.image - now.image, change=change, wanted=decision.accepted
+            memory,
+            step=trial.image - now.image,
+            change=change,
+            wanted=decision.accepted,
+            exponent=exponent,
         )
         return decision._replace(opt_state=memory)
 
@@ -229,7 +237,7 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int) -> Optimizer:
         init=lambda start: init_memory(start.image, history=history),
         propose=propose,
         observe=observe,
-        carry=lambda start, memory: resize_memory(memory, start.image.shape),
+        carry=lambda start, memory: resize_memory(memory, start.image.shape, exponent=exponent),
     )
 
 
@@ -242,9 +250,9 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
     """
     learning_rate = config.learning_rate or LEARNING_RATES[config.optimizer]
     if config.optimizer == "lbfgs":
-        return make_lbfgs(history=config.history)
+        return make_lbfgs(history=config.history, exponent=config.precondition)
     if config.optimizer == "lbfgs_fixed":
-        return make_lbfgs_fixed(learning_rate, history=config.history)
+        return make_lbfgs_fixed(learning_rate, history=config.history, exponent=config.precondition)
     schedule = {
         "constant": optax.constant_schedule(learning_rate),
         # Loshchilov & Hutter 2016, arXiv 1608.03983, equation (5), without restarts.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.config import Config
+from neuart_jax.kept_programs import describe
 from neuart_jax.loop import BatchRunFn, RunFn, make_batch_run_fn, make_run_fn
 from neuart_jax.objective import (
     LossTerms,
@@ -134,7 +135,11 @@ def make_batch_program_fn(program: Program, *, num_devices: int) -> BatchRunFn:
 
 
 def _options(program: Program) -> dict[str, Any]:
-    return {"chunk_steps": program.chunk_steps, "decay": program.optimizer.average}
+    return {
+        "chunk_steps": program.chunk_steps,
+        "decay": program.optimizer.average,
+        "identity": describe(program.source, program),
+    }
 
 
 def _parts(program: Program) -> tuple[Objective, Optimizer, StopRule]:

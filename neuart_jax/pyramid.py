@@ -237,7 +237,8 @@ class _Pair:
         """Return a scale's progress with counts over all scales and its image at full size."""
         seconds = time.perf_counter() - self._began
         if not self._seconds_to_first_step and progress.num_steps:
-            self._seconds_to_first_step = seconds
+            before_this_scale = seconds - progress.seconds
+            self._seconds_to_first_step = before_this_scale + progress.seconds_to_first_step
         ended = progress.status != Status.RUNNING
         is_last = len(self.results) == len(self.scales) - 1
         progress = progress._replace(

@@ -23,6 +23,7 @@ class Progress(NamedTuple):
       status: `Status.RUNNING` while more is to come.
       image: current image, float32[height, width, 3]; fetched from the device when called, which
         has to be within the callback.
+      seconds_to_first_step: as in `Result`; 0 before that step.
     """
 
     num_steps: int
@@ -34,6 +35,7 @@ class Progress(NamedTuple):
     size: tuple[int, int]
     status: Status
     image: Callable[[], np.ndarray]
+    seconds_to_first_step: float = 0.0
 
     def figures(self) -> dict[str, Any]:
         """Return all numbers as one flat record, ready for JSON."""
@@ -70,7 +72,7 @@ class Result:
         objective of a coarser scale is another one.
       history: the figures of every report, in order; see `Progress.figures`.
       seconds: wall-clock time of the whole run.
-      seconds_to_first_step: wall-clock time until the first chunk was done, mostly compilation.
+      seconds_to_first_step: wall-clock time until the first step was made, mostly compilation.
       seconds_per_evaluation: at full size, the median over the chunks after the first; of the
         first where it is the only one.
       layer_weights: term to layer to its weight, balanced if that was asked for, at full size.

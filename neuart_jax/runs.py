@@ -14,6 +14,7 @@ from neuart_jax.config import Config
 from neuart_jax.devices import share_copies, share_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, takes_winograd, transform_kernels
+from neuart_jax.kept_programs import describe
 from neuart_jax.loop import make_next_stop
 from neuart_jax.models import NetworkParams
 from neuart_jax.objective import Term, all_layers
@@ -98,6 +99,7 @@ class Run:
                 params=self._params,
                 precision=pair.config.compute.precision,
                 window=pair.config.compute.window,
+                identity=self._identify_terms(pair, scale),
             )
             for pair, scale in zip(pairs, scales, strict=True)
         ]
@@ -156,6 +158,11 @@ class Run:
             dataclasses.replace(result, layer_weights=find_layer_weights(target))
             for result, target in zip(results, targets, strict=True)
         ]
+
+    def _identify_terms(self, pair: Pair, scale: Scale) -> str:
+        losses, realism = pair.config.losses, pair.config.realism
+        parts = losses, realism, scale.realistic, len(pair.styles), pair.presence
+        return describe(self._source, *parts, self._extra_terms)
 
     def _terms_of(self, pair: Pair, scale: Scale) -> tuple[Term, ...]:
         terms = make_terms(

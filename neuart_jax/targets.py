@@ -1,7 +1,8 @@
 """What a run's terms compare with, computed by compiled programs: whole, or window by window."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from neuart_jax.compiling import compile_fn
 from neuart_jax.errors import InputError
 from neuart_jax.features import FeatureFn, make_feature_fn
+from neuart_jax.kept_programs import describe
 from neuart_jax.models.receptive_field import Reach
 from neuart_jax.objective import Memberships, Targets, Term, all_layers, layers_of, make_targets
 from neuart_jax.pyramid import Scale
@@ -29,8 +31,12 @@ def find_targets(
     params: Any,
     precision: str,
     window: int = 0,
+    identity: str = "",
 ) -> Targets:
     """Compute what the terms compare with at one scale; features are computed by one program.
+
+    What is found from the features is a second program where the terms have an `identity`; else
+    dozens of small ones.
 
     Args:
       scale: the pictures.
@@ -39,6 +45,7 @@ def find_targets(
       params: the network's arrays.
       precision: as in `Program`.
       window: as in `plan_run_tiles`.
+      identity: tells all that the terms depend on; see `kept_programs.describe`.
 
     Raises:
       InputError: the network doesn't return a layer that a term reads.
@@ -95,14 +102,32 @@ def find_targets(
     )(params, scale.content_image, scale.style_images)
     _check_features(content_features, content_layers)
     _check_features(style_features[0], style_layers)
-    return make_targets(
-        terms,
+    make: Callable[..., Targets] = functools.partial(make_targets, tuple(terms))
+    if identity:
+        make = _make_targets_fn(_Terms(f"targets {identity}", tuple(terms)))
+    return make(
         content_image=scale.content_image,
         style_images=scale.style_images,
         content_features=content_features,
         style_features=style_features,
         **memberships,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Terms:
+    """Terms that are equal where what they depend on is."""
+
+    identity: str
+    terms: tuple[Term, ...] = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
+    compiled = compile_fn(
+        lambda inputs: make_targets(terms.terms, **inputs), identity=terms.identity
+    )
+    return lambda **inputs: compiled(inputs)
 
 
 def bind_features(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
@@ -157,7 +182,8 @@ def _make_target_features_fn(
         styles = tuple(style_fn(params, image) for image in style_images)
         return bind_features(source, content, precision)(params, content_image), styles
 
-    return compile_fn(target_features)
+    identity = describe(source, "target_features", content, style, precision)
+    return compile_fn(target_features, identity=identity)
 
 
 def _memberships(whole: npt.ArrayLike, features: Any, layers: Sequence[str]) -> Memberships:

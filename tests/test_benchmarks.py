@@ -407,10 +407,11 @@ def test_torchs_script_imports_nothing_of_this_project():
 def test_torch_finds_its_arrays_under_their_names(pictures, tmp_path):
     config = Config().replace(**{**pictures, **QUICK, **reference_settings()})
     npz = str(tmp_path / "reference.npz")
-    told = do("reference", config, npz=npz, batch=2, for_torch=True)
+    told = do("reference", config, npz=npz, batch=3, for_torch=True)
     arrays = dict(np.load(npz))
+    assert list(arrays["pairs"]) == [0, 2] and len(arrays["images"]) == 3
     losses = resolve_config(config).losses
-    wanted = {"images", "loss", "gradient", "mean", "std"}
+    wanted = {"images", "pairs", "loss", "gradient", "mean", "std"}
     wanted |= {f"targets/weights/{term}" for term in ("content", "style", "tv")}
     for term, layers in (("content", losses.content_layers), ("style", losses.style_layers)):
         for kind in ("values", "temperatures", "layer_weights"):
@@ -419,8 +420,8 @@ def test_torch_finds_its_arrays_under_their_names(pictures, tmp_path):
     convolutions = {name for name in arrays if name.startswith("variables/")}
     assert set(arrays) - convolutions == wanted
     assert {"variables/params/conv1_1/kernel", "variables/params/conv1_1/bias"} <= convolutions
-    assert arrays["targets/temperatures/style/relu1_1"].shape == (2,)
-    assert arrays["targets/values/style/relu1_1"].shape == (2, 64, 64)
+    assert arrays["targets/temperatures/style/relu1_1"].shape == (3,)
+    assert arrays["targets/values/style/relu1_1"].shape == (3, 64, 64)
 
 
 NETWORKS = [
@@ -445,7 +446,7 @@ def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
         **{"model": model, "padding": padding, "pooling": pooling},
     )
     npz = str(tmp_path / "reference.npz")
-    told = do("reference", config, npz=npz, batch=2, for_torch=True)
+    told = do("reference", config, npz=npz, batch=3, for_torch=True)
     assert told["smoothing"] == MODEL_SETTINGS[model]["smoothing"]
     job = {
         **{"npz": npz, "model": model, "pooling": pooling, "padding": padding, **told},
@@ -463,8 +464,8 @@ def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
     arrays = dict(np.load(npz))
     np.savez(npz, **(arrays | {"targets/weights/style": 1.01 * arrays["targets/weights/style"]}))
     wrong = torch_objective.measure(exact)
-    assert disagreement(Group(model, SIZE, 2, {}, wrong))
-    assert not disagreement(Group(model, SIZE, 2, {}, found))
+    assert disagreement(Group(model, SIZE, 3, {}, wrong))
+    assert not disagreement(Group(model, SIZE, 3, {}, found))
 
 
 def run_script(*arguments, cwd):

@@ -11,7 +11,6 @@ import safetensors.numpy
 from weights_files import assert_same_bits, expected_variables
 
 from neuart_jax.errors import InputError
-from neuart_jax.models import MODELS
 from neuart_jax.params.canonical import (
     Weights,
     check_variables,
@@ -322,5 +321,5 @@ def test_numbers_too_large_for_float32_become_infinite():
 
 @pytest.mark.parametrize(("model", "total"), [("vgg19", 20_024_384), ("resnet50", 23_587_712)])
 def test_a_whole_network_has_the_published_count_of_numbers(model, total):
-    shapes = variable_shapes(MODELS[model])
+    shapes = variable_shapes(model)
     assert sum(int(np.prod(leaf.shape)) for leaf in shapes.values()) == total

@@ -23,7 +23,7 @@ def compiled_bytes(config, size, num_regions=0):
     architecture = MODELS[network.model]
     module = architecture.make_module(pooling=network.pooling, padding=network.padding)
     channel = jax.ShapeDtypeStruct((3,), jnp.float32)
-    params = NetworkParams(nest(variable_shapes(architecture, layers)), channel, channel)
+    params = NetworkParams(nest(variable_shapes(network.model, layers)), channel, channel)
     if takes_winograd(config.compute):
         params = jax.eval_shape(
             lambda params: transform_kernels(module, params, layers, size=(size, size)), params

@@ -374,7 +374,7 @@ def test_a_torch_model_gives_torchs_features_from_every_container(torch, torch_m
     state = {key: np.asarray(array) for key, array in model.state_dict().items()}
     path = write_torch_safetensors(tmp_path / "w.safetensors", state)
     weights = read_torch_safetensors(path, model=name)
-    shapes = variable_shapes(MODELS[name])
+    shapes = variable_shapes(name)
     check_variables(weights.variables, needed=shapes, known=shapes, source="it")
     for container in CONTAINERS:
         path = save(torch, tmp_path / "w.pth", model.state_dict(), container=container)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from neuart_jax.benchmarks.jobs import JOBS
+from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.compiling import give_back_after_compiling
 from neuart_jax.errors import InputError
 from neuart_jax.files import dump_json
@@ -18,6 +19,8 @@ def main(import_seconds: float) -> None:
       import_seconds: how long the import of the package took, which only the caller can tell.
     """
     # As a command does.
+    if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        use_compilation_cache(Path(folder))
     give_back_after_compiling()
     job = json.load(sys.stdin) | {"import_seconds": import_seconds}
     try:

@@ -48,7 +48,7 @@ def evaluation_flops(config: Config, *, stride_on: str = "") -> int:
     )
     layers = run_layers(config)
     image = jax.ShapeDtypeStruct((config.images.size, config.images.size, 3), jnp.float32)
-    shapes = nest(variable_shapes(architecture, layers))
+    shapes = nest(variable_shapes(config.network.model, layers))
 
     def features(variables: Any, image: Array) -> Any:
         return module.apply(variables, image, layers=layers)

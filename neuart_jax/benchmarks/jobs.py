@@ -65,11 +65,12 @@ def write_reference(job: Job) -> Figures:
     In float32 a ReLU whose input is next to zero may be on in one program and off in another, which
     changes the gradient by some 1e-3: no measure of whether two programs compute the same.
 
-    Written are "images", "loss" and "gradient", one of each pair; with "for_torch" also "mean",
-    "std", "variables/..." and "targets/...".
+    Written are "images", one of each pair; "pairs", the numbers of those that are evaluated here,
+    the first and the last; and their "loss" and "gradient". With "for_torch" also "mean", "std",
+    "variables/..." and "targets/...".
     """
     problem = make_problem(_config_of(job), batch=job["batch"], dtype=jnp.float64)
-    params = problem.params
+    params, pairs = problem.params, sorted({0, job["batch"] - 1})
     with jax.enable_x64(True):
 
         @jax.jit
@@ -79,8 +80,11 @@ def write_reference(job: Job) -> Figures:
                 lambda pair: problem.evaluate_pair(pair[0], params, pair[1]), (images, targets)
             )
 
-        loss, gradient = evaluate(problem.images, params, problem.targets)
-    arrays = {"images": problem.images, "loss": loss, "gradient": gradient}
+        checked = jax.tree.map(
+            lambda array: array[jnp.array(pairs)], (problem.images, problem.targets)
+        )
+        loss, gradient = evaluate(checked[0], params, checked[1])
+    arrays = {"images": problem.images, "pairs": pairs, "loss": loss, "gradient": gradient}
     if job["for_torch"]:
         arrays |= {"mean": params.mean, "std": params.std}
         arrays |= {f"variables/{n}": a for n, a in flatten(params.variables).items()}
@@ -158,12 +162,12 @@ def measure_evaluation(job: Job) -> Figures:
 
 
 def find_errors(npz: str, **found: Array) -> dict[str, float]:
-    """Compare arrays with the reference's of the same names: relative errors, in the 2-norm."""
+    """Compare arrays of all pairs with the reference's: relative errors, in the 2-norm."""
     errors = {}
     with np.load(npz) as arrays:
         for name, array in found.items():
             reference = arrays[name].astype(np.float64)
-            error = np.linalg.norm(np.asarray(array, np.float64) - reference)
+            error = np.linalg.norm(np.asarray(array, np.float64)[arrays["pairs"]] - reference)
             errors[f"{name}_error"] = float(error / np.linalg.norm(reference))
     return errors
 
@@ -213,7 +217,7 @@ def measure_steps(job: Job) -> Figures:
 
 
 def measure_start(job: Job) -> Figures:
-    """Time a process from its start, at "spawned" (Unix time), to the end of its first chunk."""
+    """Time a process from its start, at "spawned" (Unix time), to its first step."""
     compiled: list[float] = []
 
     def remember(event: str, duration_secs: float, **_: Any) -> None:
@@ -229,7 +233,8 @@ def measure_start(job: Job) -> Figures:
 
     def stop_at_once(progress: Progress) -> bool:
         if progress.num_steps:
-            first_steps.append(time.time())
+            since = progress.seconds - progress.seconds_to_first_step
+            first_steps.append(time.time() - since)
         return bool(first_steps)
 
     stylize(content, style, config, callback=stop_at_once)

@@ -219,7 +219,7 @@ def evaluate(losses_fn: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Ten
 def find_errors(
     losses: Tensor, gradients: Tensor, arrays: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Compare losses, and gradients [batch, 3, h, w], with the reference's, relatively."""
+    """Compare losses, and gradients [batch, 3, h, w], with the reference's, of some pairs."""
     found = {
         "loss": losses.cpu().double().numpy(),
         "gradient": gradients.permute(0, 2, 3, 1).cpu().double().numpy(),
@@ -227,7 +227,7 @@ def find_errors(
     errors = {}
     for name, value in found.items():
         reference = arrays[name].astype(np.float64)
-        error = np.linalg.norm(value - reference) / np.linalg.norm(reference)
+        error = np.linalg.norm(value[arrays["pairs"]] - reference) / np.linalg.norm(reference)
         errors[f"{name}_error"] = float(error) if math.isfinite(error) else math.inf
     return errors
 
@@ -242,6 +242,12 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """
     device = torch.device(job["device"])
     arrays = dict(np.load(job["npz"]))
+    if not job["evaluations"]:
+        # Only compared: of the other pairs there is nothing to compare with.
+        pairs = arrays["pairs"]
+        several = [name for name in arrays if name == "images" or name.startswith("targets/")]
+        arrays |= {name: arrays[name][pairs] for name in several}
+        arrays["pairs"] = np.arange(len(pairs))
     layout = torch.channels_last if job["channels_last"] else torch.contiguous_format
     low = job["precision"] == "bfloat16"
     dtype = torch.float64 if job["precision"] == "float64" else torch.float32

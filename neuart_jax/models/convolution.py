@@ -120,9 +120,27 @@ def _fold_stride(inputs: Array, kernel: Array, stride: int) -> tuple[Array, Arra
 
 
 def _plain(inputs: Array, kernel: Array, *, margin: int) -> Array:
+    if inputs.dtype == jnp.float64:
+        return _by_products(inputs, kernel, margin=margin)
     return lax.conv_general_dilated(
         inputs, kernel, (1, 1), ((margin, margin),) * 2, dimension_numbers=_DIMENSIONS
     )
+
+
+def _by_products(inputs: Array, kernel: Array, *, margin: int) -> Array:
+    """Convolve at stride 1 as one product of matrices for every position of the kernel.
+
+    XLA's CPU compiler has no fast float64 convolution: a 3x3 one of 256 channels at 64x64 took it
+    8 s on two cores, and 0.14 s like this.
+    """
+    size = kernel.shape[0]
+    inputs = _pad(inputs, margin, "zero")
+    height, width = (side + 1 - size for side in inputs.shape[1:3])
+    return sum(
+        jnp.einsum("nhwc,ck->nhwk", inputs[:, i : i + height, j : j + width], kernel[i, j])
+        for i in range(size)
+        for j in range(size)
+    )  # type: ignore[return-value]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -8,6 +8,7 @@ at once by matrix products.
 This is for CPUs, where products are dear and memory is near; the transforms are arranged for them.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -120,6 +121,8 @@ def convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
     return convolve(inputs, kernel)
 
 
+# Traced once for all layers of a shape, forward and backward: else half of a warm run's start.
+@functools.partial(jax.jit, static_argnums=2)
 def _convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
     _, height, width, channels = inputs.shape
     tiles_down, tiles_across = (-(-side // TILE) for side in (height, width))

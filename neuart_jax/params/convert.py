@@ -100,7 +100,7 @@ def convert_file(
     """
     fingerprint = take_fingerprint(source)
     weights = read_weights(source, model=model, preprocessing=preprocessing)
-    shapes = variable_shapes(find_architecture(model))
+    shapes = variable_shapes(model)
     check_variables(weights.variables, needed=shapes, known=shapes, source=str(source))
     if os.path.exists(destination) and os.path.samefile(source, destination):
         raise InputError(

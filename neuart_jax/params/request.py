@@ -76,7 +76,7 @@ class Request(NamedTuple):
         """
         check_variables(
             weights.variables,
-            needed=variable_shapes(self.architecture, self.layers),
-            known=variable_shapes(self.architecture),
+            needed=variable_shapes(self.config.model, self.layers),
+            known=variable_shapes(self.config.model),
             source=source,
         )

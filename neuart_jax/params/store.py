@@ -148,7 +148,7 @@ def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[
       config: as given to `load_network`.
       layers: the layers that will be read.
     """
-    needed = variable_shapes(find_architecture(config.model), layers)
+    needed = variable_shapes(config.model, layers)
     variables = {n: a for n, a in flatten(network.params.variables).items() if n in needed}
     identity = dict(network.identity)
     if not identity["file"]:

@@ -1,0 +1,202 @@
+"""Compiled programs that later processes find by what they were made from.
+
+JAX's own cache is asked once a program has been traced and lowered, which takes most of a run's
+start where everything is in it. Here a program is found before: by a text that says what its
+function depends on, and by the arguments' shapes.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import platform
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import SingleDeviceSharding
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
+_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+
+
+class ProgramStore(Protocol):
+    """Where programs are kept. Neither method raises: a store that fails costs time only."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return what was kept under a name."""
+
+    def keep(self, name: str, program: bytes) -> None:
+        """Keep a program under a name."""
+
+
+_stores: list[ProgramStore] = []
+
+
+def keep_programs_in(store: ProgramStore | None) -> None:
+    """Keep programs, from now on in this process; None keeps none."""
+    _stores[:] = [] if store is None else [store]
+
+
+class KeptFn:
+    """A jitted function whose programs are found again where there is a store.
+
+    Its arguments are arrays on one device, or it does what the jitted function does.
+
+    Args:
+      jitted: what `jax.jit` returned.
+      identity: tells all that the function depends on besides its arguments and this package's own
+        code: equal texts, equal programs.
+    """
+
+    def __init__(self, jitted: Any, identity: str) -> None:
+        self._jitted, self._identity = jitted, identity
+        self._programs: dict[Hashable, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        if not _stores or not _is_simple(args):
+            return self._jitted(*args)
+        leaves, tree = jax.tree.flatten(args)
+        signature = tree, tuple(map(jax.typeof, leaves))
+        program = self._programs.get(signature)
+        if program is None:
+            [store] = _stores
+            program = self._programs[signature] = self._find(store, args, repr(signature))
+        return program(*args)
+
+    def _find(self, store: ProgramStore, args: Any, signature: str) -> Callable[..., Any]:
+        name = _name(self._identity, signature)
+        found = store.read(name)
+        if found is not None:
+            # Written by another version of something that isn't in the name, or damaged.
+            with contextlib.suppress(Exception):
+                return serialize_executable.deserialize_and_load(*pickle.loads(found))
+        with _without_jaxs_cache():
+            program = self._jitted.lower(*args).compile()
+        # Some platforms can't write their programs down.
+        with contextlib.suppress(Exception):
+            store.keep(name, pickle.dumps(serialize_executable.serialize(program)))
+        return program
+
+
+@contextlib.contextmanager
+def _without_jaxs_cache() -> Iterator[None]:
+    """Have programs compiled: one that comes from JAX's cache can't be written down on CPUs."""
+    setting = "jax_enable_compilation_cache"
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, False)
+    # Whether there is a cache is looked up once.
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update(setting, before)
+        compilation_cache.reset_cache()
+
+
+def remembered(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a pure function finds by tracing, too; its arguments are numbers and texts.
+
+    Within a process, it is a `functools.cache`.
+    """
+
+    @functools.cache
+    @functools.wraps(fn)
+    def recall(*args: Any) -> Any:
+        if not _stores:
+            return fn(*args)
+        [store] = _stores
+        name = _name(f"{fn.__module__}.{fn.__qualname__}", repr(args))
+        with contextlib.suppress(Exception):
+            if found := store.read(name):
+                return pickle.loads(found)
+        result = fn(*args)
+        store.keep(name, pickle.dumps(result))
+        return result
+
+    return recall
+
+
+def _name(*parts: str) -> str:
+    text = "\n".join((_surroundings(), _settings(), *parts))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_simple(args: Any) -> bool:
+    """Tell whether all arguments are arrays, with values, on the first device."""
+    first = jax.devices()[0]
+    return (
+        jax.process_count() == 1
+        and not any(getattr(jax.config, name) for name in ("jax_disable_jit", "jax_debug_nans"))
+        and all(
+            isinstance(leaf, np.ndarray)
+            or (
+                isinstance(leaf, Array)
+                and not isinstance(leaf, jax.core.Tracer)
+                and leaf.sharding == SingleDeviceSharding(first)
+            )
+            for leaf in jax.tree.leaves(args)
+        )
+    )
+
+
+def _settings() -> str:
+    settings = [f"{name}={getattr(jax.config, name)}" for name in _SETTINGS]
+    return "\n".join(settings + [f"{name}={os.environ.get(name, '')}" for name in _VARIABLES])
+
+
+@functools.cache
+def _surroundings() -> str:
+    """Describe what every program depends on: versions, device, processor, this package's code."""
+    package = Path(__file__).parent
+    code = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    device = jax.devices()[0]
+    return "\n".join(
+        [
+            *(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES),
+            f"{device.platform} {device.device_kind} {device.client.platform_version}",
+            f"{platform.machine()} {_processor()} {_num_cores()}",
+            code.hexdigest(),
+        ]
+    )
+
+
+def _processor() -> str:
+    """Name the processor and what it can do: programs for CPUs hold instructions of this one."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features")
+    return "\n".join(dict.fromkeys(line for line in text.splitlines() if line.startswith(wanted)))
+
+
+def _num_cores() -> int:
+    # Compiled loops are cut into as many parts.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(source: Any, *parts: Any) -> str:
+    """Return a text that is equal where all parts are, or "" if one of them doesn't tell.
+
+    A function doesn't, nor does anything whose text shows no more than its address.
+
+    Args:
+      source: of features; "" unless its class is this package's, whose code is part of a kept
+        program's name.
+      parts: settings.
+    """
+    ours = type(source).__module__.partition(".")[0] == __package__
+    text = repr((source, *parts))
+    return text if ours and " at 0x" not in text else ""
