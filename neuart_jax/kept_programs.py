@@ -12,7 +12,8 @@ import importlib.metadata
 import os
 import pickle
 import platform
-from collections.abc import Callable, Hashable, Iterator
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ from jax import Array
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
+
+LOADED = "/neuart_jax/compile/load_duration"
+"""Event of `jax.monitoring` for each program that was found, with the seconds to load it."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
@@ -63,9 +67,12 @@ class KeptFn:
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
-        if not _stores or not _is_simple(args):
-            return self._jitted(*args)
         leaves, tree = jax.tree.flatten(args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            # A part of another program, which is compiled in its own way.
+            return self._jitted.__wrapped__(*args)
+        if not _stores or not _are_simple(leaves):
+            return self._jitted(*args)
         signature = tree, tuple(map(jax.typeof, leaves))
         program = self._programs.get(signature)
         if program is None:
@@ -75,11 +82,14 @@ class KeptFn:
 
     def _find(self, store: ProgramStore, args: Any, signature: str) -> Callable[..., Any]:
         name = _name(self._identity, signature)
+        began = time.perf_counter()
         found = store.read(name)
         if found is not None:
             # Written by another version of something that isn't in the name, or damaged.
             with contextlib.suppress(Exception):
-                return serialize_executable.deserialize_and_load(*pickle.loads(found))
+                program = serialize_executable.deserialize_and_load(*pickle.loads(found))
+                jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
+                return program
         with _without_jaxs_cache():
             program = self._jitted.lower(*args).compile()
         # Some platforms can't write their programs down.
@@ -131,7 +141,7 @@ def _name(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_simple(args: Any) -> bool:
+def _are_simple(leaves: Sequence[Any]) -> bool:
     """Tell whether all arguments are arrays, with values, on the first device."""
     first = jax.devices()[0]
     return (
@@ -139,12 +149,8 @@ def _is_simple(args: Any) -> bool:
         and not any(getattr(jax.config, name) for name in ("jax_disable_jit", "jax_debug_nans"))
         and all(
             isinstance(leaf, np.ndarray)
-            or (
-                isinstance(leaf, Array)
-                and not isinstance(leaf, jax.core.Tracer)
-                and leaf.sharding == SingleDeviceSharding(first)
-            )
-            for leaf in jax.tree.leaves(args)
+            or (isinstance(leaf, Array) and leaf.sharding == SingleDeviceSharding(first))
+            for leaf in leaves
         )
     )
 

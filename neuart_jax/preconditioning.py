@@ -19,7 +19,7 @@ from jax.scipy.fft import dctn, idctn
 CORNER = 0.02
 """Cycles per pixel; changes with longer waves, of 50 pixels and more, are treated alike."""
 
-_AXES = (-3, -2)
+_AXES = (0, 1)
 
 
 def find_gains(height: int, width: int, exponent: float) -> Array:
@@ -38,18 +38,18 @@ def find_gains(height: int, width: int, exponent: float) -> Array:
     return (1 + down[:, None, None] + across[None, :, None]) ** -exponent
 
 
-def precondition(images: Array, exponent: float) -> Array:
-    """Return P x: every component of the pictures' cosine transform times its gain.
+def precondition(image: Array, exponent: float) -> Array:
+    """Return P x: every component of a picture's cosine transform times its gain.
 
     Args:
-      images: float[..., height, width, channels].
-      exponent: as of `find_gains`; 0 returns the pictures themselves.
+      image: float[height, width, channels].
+      exponent: as of `find_gains`; 0 returns the picture itself.
     """
     if not exponent:
-        return images
-    height, width, _ = images.shape[-3:]
-    gains = find_gains(height, width, exponent).astype(images.dtype)
-    spectrum = dctn(images, axes=_AXES, norm="ortho")
+        return image
+    height, width, _ = image.shape
+    gains = find_gains(height, width, exponent).astype(image.dtype)
+    spectrum = dctn(image, axes=_AXES, norm="ortho")
     return idctn(gains * spectrum, axes=_AXES, norm="ortho")
 
 

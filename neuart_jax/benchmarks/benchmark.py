@@ -212,6 +212,7 @@ class _Session:
             )
             for name, ways in torch_variants(plan, has_gpu=has_gpu).items():
                 jobs[name] = Job({**task, **ways}, interpreter=plan.torch_python)
+        jobs = {name: job._replace(time_limit=plan.time_limit) for name, job in jobs.items()}
         runs = run_rounds(jobs, rounds=plan.rounds, run=self._run)
         return self._keep(Group(model, size, batch, runs, check), "evaluation")
 

@@ -30,6 +30,8 @@ class Plan(NamedTuple):
       convolutions: values of the setting `convolution`.
       rounds: how often each variant, in turns with the others.
       evaluations: timed in one go.
+      time_limit: seconds after which a process that times evaluations is ended, and with it its
+        variant; None waits.
       torch_python: an interpreter that has torch.
       peak_tflops: what the device is said to reach, in TFLOP/s; 0 if that isn't known.
       presets: recipes whose final loss is to be reached.
@@ -44,6 +46,7 @@ class Plan(NamedTuple):
     convolutions: tuple[str, ...]
     rounds: int
     evaluations: int
+    time_limit: float | None
     torch_python: str
     peak_tflops: float
     presets: tuple[str, ...]
@@ -69,6 +72,7 @@ def read_plan(config: Config, flags: dict[str, Any]) -> Plan:
         convolutions=_read_names("convolutions", flags["convolutions"], _choices("convolution")),
         rounds=_read_counts("rounds", [flags["rounds"]])[0],
         evaluations=_read_counts("evaluations", [flags["evaluations"]])[0],
+        time_limit=_read_number("time_limit", flags["time_limit"]) or None,
         torch_python=flags["torch_python"],
         peak_tflops=_read_number("peak_tflops", flags["peak_tflops"]),
         presets=tuple(flags["presets"]),

@@ -35,11 +35,13 @@ class Job(NamedTuple):
       task: as `jobs` or `torch_objective` reads it.
       interpreter: empty for this one with jax, or another one, for `TORCH_SCRIPT`.
       cache: folder for compiled programs; empty keeps none.
+      time_limit: seconds after which the process is ended; None waits.
     """
 
     task: Mapping[str, Any]
     interpreter: str = ""
     cache: str = ""
+    time_limit: float | None = None
 
 
 RunJob = Callable[[Job], Figures]
@@ -79,7 +81,10 @@ def run_job(job: Job) -> Figures:
                 text=True,
                 check=False,
                 env=environment,
+                timeout=job.time_limit,
             )
+        except subprocess.TimeoutExpired:
+            return {"error": f"the process was ended after {job.time_limit:g} s"}
         except OSError as error:
             raise InputError(
                 f"{command[0]} can't be run ({brief_cause(error)})",

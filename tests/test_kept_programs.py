@@ -1,0 +1,182 @@
+"""Compiled programs that are found by what they were made from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from neuart_jax import kept_programs
+from neuart_jax.compilation_cache import FolderStore
+from neuart_jax.compiling import compile_fn
+from neuart_jax.kept_programs import KeptFn, describe, keep_programs_in, remembered
+from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.settings import nearest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = FolderStore(tmp_path / "programs")
+    keep_programs_in(store)
+    yield store
+    keep_programs_in(None)
+
+
+def files(tmp_path):
+    return sorted((tmp_path / "programs").glob("*")) if (tmp_path / "programs").exists() else []
+
+
+def make_counted(identity="double and add"):
+    """Make a function that counts how often it is traced."""
+    traced = []
+
+    def fn(numbers, tree):
+        traced.append(1)
+        return {"sum": 2 * numbers + tree["more"]}
+
+    return compile_fn(fn, identity=identity, donate_argnames="numbers"), traced
+
+
+def call(fn, size=3):
+    found = fn(jnp.arange(size, dtype=jnp.float32), {"more": jnp.ones(size)})
+    return found["sum"].tolist()
+
+
+def test_a_program_is_traced_once_for_all_processes(store, tmp_path):
+    fn, traced = make_counted()
+    assert call(fn) == call(fn) == [1, 3, 5] and len(traced) == 1
+    again, traced_again = make_counted()
+    assert call(again) == [1, 3, 5] and not traced_again
+    assert len(files(tmp_path)) == 1
+    donated = jnp.arange(3.0)
+    again(donated, {"more": jnp.ones(3)})
+    assert donated.is_deleted()
+
+
+@pytest.mark.parametrize("change", ["identity", "shape", "dtype", "tree", "setting", "code"])
+def test_another_program_is_another_file(store, tmp_path, monkeypatch, change):
+    fn, _ = make_counted()
+    call(fn)
+    other, traced = make_counted("something else" if change == "identity" else "double and add")
+    numbers = jnp.arange(4.0 if change == "shape" else 3.0)
+    if change == "dtype":
+        numbers = numbers.astype(jnp.bfloat16)
+    more = {"more": jnp.ones(numbers.shape)} | ({"other": numbers + 1} if change == "tree" else {})
+    if change == "code":
+        monkeypatch.setattr(kept_programs, "_surroundings", lambda: "another version")
+    with jax.default_matmul_precision("highest" if change == "setting" else None):
+        other(numbers, more)
+    assert len(traced) == 1 and len(files(tmp_path)) == 2
+
+
+def test_a_damaged_file_costs_time_only(store, tmp_path):
+    call(make_counted()[0])
+    (path,) = files(tmp_path)
+    path.write_bytes(b"damaged")
+    fn, traced = make_counted()
+    assert call(fn) == [1, 3, 5] and len(traced) == 1
+    # It is whole again.
+    fn, traced = make_counted()
+    assert call(fn) == [1, 3, 5] and not traced
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    keep_programs_in(FolderStore(tmp_path / "file" / "programs"))
+    try:
+        assert call(make_counted()[0]) == [1, 3, 5]
+    finally:
+        keep_programs_in(None)
+    assert "A compiled program is not kept" in caplog.text
+
+
+def test_inside_of_other_programs_and_without_a_store_it_is_an_ordinary_function(store, tmp_path):
+    fn, _ = make_counted()
+    inside = jax.jit(lambda numbers: fn(numbers, {"more": numbers})["sum"])
+    assert inside(jnp.ones(2)).tolist() == [3, 3]
+    shapes = jax.eval_shape(fn, jnp.ones(2), {"more": jnp.ones(2)})
+    assert shapes["sum"].shape == (2,)
+    assert not files(tmp_path)
+    keep_programs_in(None)
+    fn, traced = make_counted()
+    assert call(fn) == call(fn) == [1, 3, 5] and len(traced) == 1
+    assert not files(tmp_path)
+
+
+def test_the_oldest_go(tmp_path):
+    store = FolderStore(tmp_path / "programs", max_bytes=250)
+    for age, name in enumerate("abc"):
+        store.keep(name, bytes(100))
+        os.utime(tmp_path / "programs" / name, (age, age))
+    assert store.read("a") is None or store.read("a") == bytes(100)
+    store.read("b")  # Is newer than c by that.
+    store.keep("d", bytes(100))
+    assert {path.name for path in files(tmp_path)} == {"b", "d"}
+
+
+def test_what_does_not_tell_is_not_kept():
+    module = VGG19(pooling="average")
+    assert describe(module, 1, ("a",)) == describe(VGG19(pooling="average"), 1, ("a",))
+    assert describe(module) != describe(VGG19(pooling="max"))
+    assert describe(module, nearest) == ""  # A function.
+    assert describe(lambda params, image: {}, 1) == ""
+    assert describe("a text of others", 1) == ""
+    assert not isinstance(compile_fn(lambda x: x), KeptFn)
+
+
+def test_results_of_tracing_are_kept(store, tmp_path):
+    asked = []
+
+    @remembered
+    def find(name, number):
+        asked.append(name)
+        return {"shape": jax.ShapeDtypeStruct((number,), np.float32)}
+
+    assert find("a", 2)["shape"].shape == find("a", 2)["shape"].shape == (2,)
+    find.cache_clear()
+    assert find("a", 2)["shape"].shape == (2,) and asked == ["a"]
+    assert find("a", 3)["shape"].shape == (3,) and len(files(tmp_path)) == 2
+
+
+RUN = """
+import pathlib, sys, jax, numpy as np
+from neuart_jax import Config, stylize
+from neuart_jax.compilation_cache import use_compilation_cache
+use_compilation_cache(pathlib.Path(sys.argv[1]))
+traced = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **about: traced.append(about.get("fun_name")) if "trace" in name else None
+)
+picture = np.random.default_rng(0).random((48, 48, 3), np.float32)
+config = Config().replace(
+    weights="random", content_layers="relu1_1", style_layers="relu1_1", steps=3, scales=1
+)
+result = stylize(picture, picture[::-1], config)
+parts = {"transform", "target_features", "init", "chunk"} & set(traced)
+print(sorted(parts), result.step_losses.tolist())
+"""
+
+
+def test_a_second_run_traces_nothing_and_paints_the_same(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment["PYTHONPATH"] = str(ROOT)
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", RUN, str(tmp_path / "cache")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    first, second = (output.partition("]") for output in outputs)
+    assert "'chunk'" in first[0] and "'init'" in first[0]
+    assert second[0] == "["
+    assert first[2] == second[2]
