@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from neuart_jax.compiling import compile_fn
 from neuart_jax.devices import fetch
 from neuart_jax.objective import Objective, Targets
-from neuart_jax.optimizers import Optimizer, Point
+from neuart_jax.optimizers import Optimizer
 from neuart_jax.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
 from neuart_jax.step import (
     Status,
@@ -179,7 +179,7 @@ class _Programs(NamedTuple):
 
     init: Callable[[Array, Any, Targets], TransferState]
     chunk: Callable[[TransferState, Any, Targets, Array], TransferState]
-    carry: Callable[[Point, Any], Any]
+    carry: Callable[[Array, Any], Any]
 
 
 def _compile(
@@ -203,7 +203,8 @@ def _compile(
 
     def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
         def goes_on(state: TransferState) -> Array:
-            return jnp.any((state.status == Status.RUNNING) & (state.num_steps < until))
+            wanted = (state.num_steps < until) | (state.num_evaluations == 0)
+            return jnp.any((state.status == Status.RUNNING) & wanted)
 
         return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
 
@@ -314,20 +315,27 @@ def _make_run_pairs(
         num_pairs = len(images) if batched else 1
         account = _Account(num_pairs, restored)
         targets = fill(targets)
-        # A copy, since the state is donated and the caller's image must survive.
-        start = fill(jnp.array(images, dtype=jnp.float32))
+
+        def begin(images: Array, carried: Any = None) -> TransferState:
+            """Return the state once the objective is known at some images."""
+            # Copies, since a state is donated: the caller's images must survive, and one buffer
+            # can't be donated twice.
+            state = programs.init(jnp.array(images), params, targets)
+            state = state._replace(best_image=jnp.array(state.best_image))
+            if carried is not None:
+                state = state._replace(opt_state=programs.carry(state.image, carried))
+            return programs.chunk(state, params, targets, jnp.int32(0))
+
+        start = fill(jnp.asarray(images, dtype=jnp.float32))
         if restored is not None:
             like = jax.eval_shape(programs.init, start, params, targets)
             arrays = [jnp.array(leaf) for leaf in restored.arrays]  # Copies, like the start.
             state = fill(jax.tree.unflatten(jax.tree.structure(like), arrays))
+        elif carried is not None:
+            old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
+            state = begin(start, fill(old))
         else:
-            state = programs.init(start, params, targets)
-            if carried is not None:
-                old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
-                point = Point(state.image, state.evaluation)
-                state = state._replace(opt_state=programs.carry(point, fill(old)))
-        # best_image and image are one buffer at the start, which can't be donated twice.
-        state = state._replace(best_image=jnp.array(state.best_image, copy=True))
+            state = begin(start)
 
         def fetch_figures() -> list[_Figures]:
             fields = {name: getattr(state, name) for name in _Figures._fields}
@@ -399,10 +407,12 @@ def _make_run_pairs(
 
         found = find_average(state, decay=decay) if decay else state.best_image
         best_images = jnp.clip(found, 0, 1)
-        # The program that made the first state also judges the last image: no third compilation.
-        last_terms = programs.init(best_images, params, targets).terms
-        ends = fetch((best_images, last_terms, state.step_losses))
         opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
+        step_losses = state.step_losses
+        # Before there is another: with L-BFGS' memory it is as large as many pictures.
+        state = found = None
+        # The first evaluation of a run that ends there: no further compilation.
+        ends = fetch((best_images, begin(best_images).terms, step_losses))
         return [
             Result(
                 image=image,

@@ -73,16 +73,17 @@ class Optimizer(NamedTuple):
     """Pure functions. Between an update and the next there may be several trials.
 
     Attributes:
-      init: the start -> opt_state.
+      init: the first image, where nothing is known of the objective yet -> opt_state.
       propose: (the current point, opt_state) -> (the image to try next, opt_state).
-      observe: (the current point, the trial, opt_state) -> Decision.
-      carry: (the start, the opt_state of a run at another size) -> opt_state.
+      observe: (the current point, the trial, opt_state, whether it is the first) -> Decision. The
+        first trial is the start itself, and not what `propose` named.
+      carry: (the first image, the opt_state of a run at another size) -> opt_state.
     """
 
-    init: Callable[[Point], Any]
+    init: Callable[[Array], Any]
     propose: Callable[[Point, Any], tuple[Array, Any]]
-    observe: Callable[[Point, Point, Any], Decision]
-    carry: Callable[[Point, Any], Any]
+    observe: Callable[[Point, Point, Any, Array], Decision]
+    carry: Callable[[Array, Any], Any]
 
 
 def _accept_if_finite(trial: Point, opt_state: Any) -> Decision:
@@ -115,18 +116,18 @@ def make_adam(
         step, opt_state = transform.update(now.evaluation.gradient, opt_state, now.image)
         return jnp.clip(now.image + step, 0, 1), opt_state
 
-    def carry(start: Point, opt_state: Any) -> Any:
+    def carry(image: Array, opt_state: Any) -> Any:
         moments, *_ = opt_state
-        _, *fresh = transform.init(start.image)
-        mean = resize_gradient(moments.mu, start.image.shape)
-        square = jnp.square(resize_gradient(jnp.sqrt(moments.nu), start.image.shape))
+        _, *fresh = transform.init(image)
+        mean = resize_gradient(moments.mu, image.shape)
+        square = jnp.square(resize_gradient(jnp.sqrt(moments.nu), image.shape))
         # The moments go on, with their count; the schedule is each run's own.
         return (moments._replace(mu=mean, nu=square), *fresh)
 
     return Optimizer(
-        init=lambda start: transform.init(start.image),
+        init=transform.init,
         propose=propose,
-        observe=lambda now, trial, opt_state: _accept_if_finite(trial, opt_state),
+        observe=lambda now, trial, opt_state, is_first: _accept_if_finite(trial, opt_state),
         carry=carry,
     )
 
@@ -161,33 +162,39 @@ def make_lbfgs(*, history: int, exponent: float = 0) -> Optimizer:
         direction = find_direction(memory, now.gradient, exponent=exponent)
         return direction, start_search(value=now.loss, slope=dot(now.gradient, direction))
 
-    def init(start: Point) -> LbfgsState:
-        memory = init_memory(start.image, history=history)
-        return LbfgsState(memory, *aim(start.evaluation, memory))
+    def begin(image: Array, memory: Memory) -> LbfgsState:
+        nothing = jnp.zeros((), image.dtype)
+        return LbfgsState(memory, jnp.zeros_like(image), start_search(value=nothing, slope=nothing))
 
-    def carry(start: Point, state: LbfgsState) -> LbfgsState:
-        memory = resize_memory(state.memory, start.image.shape, exponent=exponent)
-        return LbfgsState(memory, *aim(start.evaluation, memory))
+    def init(image: Array) -> LbfgsState:
+        return begin(image, init_memory(image, history=history))
+
+    def carry(image: Array, state: LbfgsState) -> LbfgsState:
+        return begin(image, resize_memory(state.memory, image.shape, exponent=exponent))
 
     def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
         return now.image + state.search.step * state.direction, state
 
-    def observe(now: Point, trial: Point, state: LbfgsState) -> Decision:
+    def observe(now: Point, trial: Point, state: LbfgsState, is_first: Array) -> Decision:
         found = trial.evaluation
+        finite = found.is_finite()
         accepted, failed, search = judge_trial(
             state.search,
             value=found.loss,
             slope=dot(found.gradient, state.direction),
-            finite=found.is_finite(),
+            finite=finite,
         )
+        # The start was searched for by nobody.
+        accepted, failed = jnp.where(is_first, finite, accepted), failed | (is_first & ~finite)
+        made = accepted & ~is_first
         memory = remember(
             state.memory,
             step=trial.image - now.image,
             change=found.gradient - now.evaluation.gradient,
-            wanted=accepted,
+            wanted=made,
             exponent=exponent,
         )
-        memory = forget(memory, wanted=accepted & (state.search.step == 0))
+        memory = forget(memory, wanted=made & (state.search.step == 0))
         # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
         # while another one doesn't, and both are cheap beside an evaluation.
         direction, next_search = aim(found, memory)
@@ -221,23 +228,23 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int, exponent: float = 0)
         direction = find_direction(memory, now.evaluation.gradient, exponent=exponent)
         return now.image + learning_rate * direction, memory
 
-    def observe(now: Point, trial: Point, memory: Memory) -> Decision:
+    def observe(now: Point, trial: Point, memory: Memory, is_first: Array) -> Decision:
         change = trial.evaluation.gradient - now.evaluation.gradient
         decision = _accept_if_finite(trial, memory)
         memory = remember(
             memory,
             step=trial.image - now.image,
             change=change,
-            wanted=decision.accepted,
+            wanted=decision.accepted & ~is_first,
             exponent=exponent,
         )
         return decision._replace(opt_state=memory)
 
     return Optimizer(
-        init=lambda start: init_memory(start.image, history=history),
+        init=lambda image: init_memory(image, history=history),
         propose=propose,
         observe=observe,
-        carry=lambda start, memory: resize_memory(memory, start.image.shape, exponent=exponent),
+        carry=lambda image, memory: resize_memory(memory, image.shape, exponent=exponent),
     )
 
 

@@ -106,7 +106,10 @@ def make_evaluate_fn(objective: Objective) -> EvaluateFn:
 def make_init_fn(
     evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, decay: float = 0.0
 ) -> InitFn:
-    """Return (image, params, targets) -> the state before the first step.
+    """Return (image, params, targets) -> the state before the first evaluation.
+
+    Nothing is evaluated here, so that a run compiles its network's gradient once; the first tick
+    evaluates the start.
 
     Args:
       evaluate: see `make_evaluate_fn`.
@@ -116,22 +119,24 @@ def make_init_fn(
     """
 
     def init(image: Array, params: Any, targets: Targets) -> TransferState:
-        evaluation, terms = evaluate(image, params, targets)
-        status = jnp.where(evaluation.is_finite(), Status.RUNNING, Status.NON_FINITE)
+        evaluation, terms = jax.tree.map(
+            lambda array: jnp.zeros(array.shape, array.dtype),
+            jax.eval_shape(evaluate, image, params, targets),
+        )
         return TransferState(
             image=image,
             evaluation=evaluation,
             terms=terms,
-            opt_state=optimizer.init(Point(image, evaluation)),
+            opt_state=optimizer.init(image),
             num_steps=jnp.int32(0),
-            num_evaluations=jnp.int32(1),
-            step_losses=jnp.zeros(stop.num_steps + 1).at[0].set(evaluation.loss),
+            num_evaluations=jnp.int32(0),
+            step_losses=jnp.zeros(stop.num_steps + 1),
             best_image=image,
             best_loss=evaluation.loss,
             average=jnp.zeros_like(image) if decay else None,
             plateau_loss=evaluation.loss,
             plateau_step=jnp.int32(0),
-            status=status.astype(jnp.int32),
+            status=jnp.int32(Status.RUNNING),
         )
 
     return init
@@ -147,7 +152,8 @@ def make_tick_fn(
 ) -> TickFn:
     """Return one evaluation and what follows from it: (state, params, targets) -> state.
 
-    Where the optimizer accepts what it tried, that is a step. Where it sees no way on, since no
+    The first one is that of the start. After it, where the optimizer accepts what it tried, that
+    is a step. Where it sees no way on, since no
     number was finite, the image stays as it was and the status says so. A pair that isn't running
     stays as it is.
 
@@ -162,28 +168,33 @@ def make_tick_fn(
     """
 
     def propose(state: TransferState) -> tuple[Array, Any]:
-        return optimizer.propose(Point(state.image, state.evaluation), state.opt_state)
+        now = Point(state.image, state.evaluation)
+        return _choose(
+            state.num_evaluations == 0,
+            (state.image, state.opt_state),
+            optimizer.propose(now, state.opt_state),
+        )
 
     def observe(
         state: TransferState, image: Array, opt_state: Any, evaluation: Evaluation, terms: LossTerms
     ) -> TransferState:
+        is_first = state.num_evaluations == 0
         decision = optimizer.observe(
-            Point(state.image, state.evaluation), Point(image, evaluation), opt_state
+            Point(state.image, state.evaluation), Point(image, evaluation), opt_state, is_first
         )
         active = state.status == Status.RUNNING
-        accepted = active & decision.accepted
-        num_steps = state.num_steps + accepted
+        made = active & decision.accepted & ~is_first
+        # The start is where the run is, whatever its loss.
+        taken = made | (active & is_first)
+        num_steps = state.num_steps + made
 
-        def choose(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(accepted, n, o), new, old)
-
-        now = choose(evaluation, state.evaluation)
+        now = _choose(taken, evaluation, state.evaluation)
         average = state.average
         if average is not None:
-            average = choose(decay * average + (1 - decay) * image, average)
-        better = accepted & (evaluation.loss < state.best_loss)
+            average = _choose(made, decay * average + (1 - decay) * image, average)
+        better = taken & (is_first | (evaluation.loss < state.best_loss))
         best_loss = jnp.where(better, evaluation.loss, state.best_loss)
-        progress = best_loss < state.plateau_loss * (1 - stop.tolerance)
+        progress = is_first | (best_loss < state.plateau_loss * (1 - stop.tolerance))
         plateau_step = jnp.where(progress, num_steps, state.plateau_step)
         status = jnp.where(num_steps >= stop.num_steps, Status.COMPLETED, Status.RUNNING)
         if stop.patience > 0:
@@ -192,9 +203,9 @@ def make_tick_fn(
         status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
         return TransferState(
-            image=choose(image, state.image),
+            image=jnp.where(taken, image, state.image),
             evaluation=now,
-            terms=choose(terms, state.terms),
+            terms=_choose(taken, terms, state.terms),
             opt_state=decision.opt_state,
             num_steps=num_steps,
             num_evaluations=state.num_evaluations + active,
@@ -216,6 +227,10 @@ def make_tick_fn(
         return observe(state, image, opt_state, evaluation, terms)
 
     return tick
+
+
+def _choose(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)
 
 
 def find_average(state: TransferState, *, decay: float) -> Array:

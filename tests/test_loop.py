@@ -38,6 +38,7 @@ def test_chunks_equal_a_python_loop(name, chunk_steps):
     evaluate = make_evaluate_fn(objective)
     tick = jax.jit(make_tick_fn(evaluate, optimizer, stop, batched=False))
     state = make_init_fn(evaluate, optimizer, stop)(jnp.asarray(START), None, TARGET)
+    state = tick(state, None, TARGET)
     losses = [float(state.evaluation.loss)]
     while state.status == Status.RUNNING:
         made = int(state.num_steps)

@@ -509,7 +509,8 @@ def test_devices_exchange_nothing_within_a_chunk():
             return loss, {"total": loss}
 
         programs = loop._compile(
-            objective, make_lbfgs(history=3), StopRule(9), decay=0.0, batched=True, num_devices=4
+            objective, make_lbfgs(history=3), StopRule(9),
+            decay=0.0, identity="", batched=True, num_devices=4,
         )
         targets = Targets({}, {"to": jnp.ones((8, 4, 4, 3))})
         state = programs.init(jnp.zeros((8, 4, 4, 3)), (), targets)
