@@ -39,6 +39,7 @@ _TIMED_CHUNKS = 3
 # in 106 and 1.011 in 216; with 250 coarse steps and a history of 100 1.012 in 236.
 _COARSE_STEPS = 100
 _HISTORY = 30
+_PRECONDITION = 0.75
 
 
 class Outcome(NamedTuple):
@@ -260,7 +261,8 @@ class _Session:
         if "error" in end:
             return [{"preset": preset, "to": "their end", "error": end["error"]}]
         run = RunConfig(steps=theirs.run.steps, seed=theirs.run.seed, coarse_steps=_COARSE_STEPS)
-        ours = dataclasses.replace(theirs, optimizer=OptimizerConfig(history=_HISTORY), run=run)
+        optimizer = OptimizerConfig(history=_HISTORY, precondition=_PRECONDITION)
+        ours = dataclasses.replace(theirs, optimizer=optimizer, run=run)
         reached = self._ask("loss", ours, target=end["loss"])
         self.rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, reached]})
         return loss_rows(preset, theirs.images.size, end, reached)
