@@ -153,9 +153,8 @@ def make_tick_fn(
     """Return one evaluation and what follows from it: (state, params, targets) -> state.
 
     The first one is that of the start. After it, where the optimizer accepts what it tried, that
-    is a step. Where it sees no way on, since no
-    number was finite, the image stays as it was and the status says so. A pair that isn't running
-    stays as it is.
+    is a step. Where it sees no way on, since no number was finite, the image stays as it was and
+    the status says so. A pair that isn't running stays as it is.
 
     Args:
       evaluate: see `make_evaluate_fn`.
@@ -230,7 +229,8 @@ def make_tick_fn(
 
 
 def _choose(condition: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda y, n: jnp.where(condition, y, n), yes, no)
+    # What is the same isn't chosen: L-BFGS' memory is as large as many images.
+    return jax.tree.map(lambda y, n: y if y is n else jnp.where(condition, y, n), yes, no)
 
 
 def find_average(state: TransferState, *, decay: float) -> Array:
