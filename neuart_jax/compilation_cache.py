@@ -21,6 +21,8 @@ MAX_BYTES = 2 * 1024**3
 class FolderStore:
     """Programs as files of a folder, which is made when the first of them comes.
 
+    Who can write there can have this user run anything, as is so with JAX's own cache.
+
     Args:
       folder: where to; nothing else is in there.
       max_bytes: those that weren't read for the longest time go when there are more.

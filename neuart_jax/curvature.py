@@ -135,7 +135,7 @@ def find_direction(memory: Memory, gradient: Array, *, exponent: float = 0) -> A
     """Return -H g, with the inverse Hessian H that the memory implies.
 
     Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 = gamma P with gamma as
-    in equation (7.20), for P = 1. It is such that H_0 y is as long as s, measured by P^-1.
+    in equation (7.20) where P = 1: H_0 y comes as near to s as it can, measured by P^-1.
     Differs from source: P, which says more of what isn't in the memory; see `preconditioning`.
     With an empty memory the step is as long as min(1, |g|), as in Optax.
 

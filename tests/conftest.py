@@ -62,6 +62,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     from absl import flags
 
     from neuart_jax import main
+    from neuart_jax.kept_programs import keep_programs_in
 
     logger = logging.getLogger("neuart_jax")
     before = logger.propagate, logger.level
@@ -87,6 +88,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     logger.propagate, logger.level = before
     for name, value in cache.items():
         jax.config.update(name, value)
+    keep_programs_in(None)
 
 
 def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:

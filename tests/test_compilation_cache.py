@@ -11,6 +11,7 @@ import pytest
 from conftest import CACHE_SETTINGS
 
 from neuart_jax.compilation_cache import use_compilation_cache
+from neuart_jax.kept_programs import keep_programs_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +39,7 @@ def jax_settings(monkeypatch):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
+    keep_programs_in(None)
 
 
 def run_python(code, *arguments):
