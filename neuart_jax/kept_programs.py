@@ -87,9 +87,12 @@ class KeptFn:
         if found is not None:
             # Written by another version of something that isn't in the name, or damaged.
             with contextlib.suppress(Exception):
-                program = serialize_executable.deserialize_and_load(*pickle.loads(found))
+                payload, in_tree, out_tree = pickle.loads(found)
+                loaded = serialize_executable.deserialize_and_load(
+                    payload, in_tree, out_tree, execution_devices=jax.devices()[:1]
+                )
                 jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
-                return program
+                return loaded
         with _without_jaxs_cache():
             program = self._jitted.lower(*args).compile()
         # Some platforms can't write their programs down.

@@ -144,6 +144,38 @@ def test_results_of_tracing_are_kept(store, tmp_path):
     assert find("a", 3)["shape"].shape == (3,) and len(files(tmp_path)) == 2
 
 
+SEVERAL_DEVICES = """
+import pathlib, sys, jax, jax.numpy as jnp
+from neuart_jax.compilation_cache import FolderStore
+from neuart_jax.compiling import compile_fn
+from neuart_jax.kept_programs import keep_programs_in
+keep_programs_in(FolderStore(pathlib.Path(sys.argv[1])))
+traced = []
+def double(x):
+    traced.append(1)
+    return 2 * x
+for _ in range(2):
+    assert compile_fn(double, identity="double")(jnp.ones(3)).tolist() == [2, 2, 2]
+spread = jax.device_put(jnp.ones(4), jax.sharding.NamedSharding(
+    jax.make_mesh((4,), ("x",)), jax.sharding.PartitionSpec("x")))
+print(len(jax.devices()), len(traced), compile_fn(double, identity="double")(spread).tolist())
+"""
+
+
+def test_a_program_of_one_device_among_several_is_found(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL_DEVICES, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "4 1 [2.0, 2.0, 2.0, 2.0]\n"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 RUN = """
 import pathlib, sys, jax, numpy as np
 from neuart_jax import Config, stylize
