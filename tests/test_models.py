@@ -192,10 +192,11 @@ def test_keras_own_newer_files_hold_the_same_bits(keras_case, kind, tmp_path):
 
 
 # VGG19 reads its colors in the other order than Keras, and sums them in that order: float32
-# rounding alone makes 1.2e-6 of that. In Keras' order, below, the numbers are Keras' own.
+# rounding alone makes 1.2e-6 of that with AVX-512, 2.2e-6 without. In Keras' order, below, the
+# numbers are Keras' own.
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
-    bar = {"vgg19": 2e-6, "resnet50": 1e-5}[keras_case.model]
+    bar = {"vgg19": 4e-6, "resnet50": 1e-5}[keras_case.model]
     names = resolve_layers(keras_case.model, keras_case.layer_names)
     weights = read_weights(keras_case.path, model=keras_case.model)
     module = MODELS[keras_case.model].make_module()

@@ -174,7 +174,9 @@ def test_a_batch_equals_its_single_runs(three_pairs, network):
 
 def test_pairs_of_a_batch_have_coefficients_and_seeds_of_their_own(three_pairs, network):
     configs = [
-        SHALLOW.replace(init="noise", seed=seed, content_weight=10.0**seed, style_layers=layers)
+        SHALLOW.replace(
+            init="noise", seed=seed, content_weight=10.0**seed, style_layers=layers, steps=4
+        )
         for seed, layers in enumerate(("relu1_1,relu2_1", "relu1_1:3,relu2_1:1", "relu1_1,relu2_1"))
     ]
     pairs = [
