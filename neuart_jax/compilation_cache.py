@@ -30,6 +30,7 @@ class FolderStore:
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._folder, self._max_bytes = folder, max_bytes
+        self._is_writable = True
 
     def read(self, name: str) -> bytes | None:
         """Return what was kept under a name."""
@@ -43,14 +44,17 @@ class FolderStore:
         return program
 
     def keep(self, name: str, program: bytes) -> None:
-        """Keep a program under a name."""
+        """Keep a program under a name; nothing more once that has failed, which is one line."""
+        if not self._is_writable:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with write_atomically(self._folder / name) as file:
                 file.write(program)
             self._drop_old()
         except (OSError, InputError) as error:
-            logger.warning("A compiled program is not kept: %s", brief_cause(error))
+            self._is_writable = False
+            logger.warning("Compiled programs are not kept: %s", brief_cause(error))
 
     def _drop_old(self) -> None:
         entries = [(path.stat(), path) for path in self._folder.iterdir()]

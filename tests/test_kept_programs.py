@@ -91,9 +91,11 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, caplog):
     keep_programs_in(FolderStore(tmp_path / "file" / "programs"))
     try:
         assert call(make_counted()[0]) == [1, 3, 5]
+        assert call(make_counted("another")[0]) == [1, 3, 5]
     finally:
         keep_programs_in(None)
-    assert "A compiled program is not kept" in caplog.text
+    (line,) = caplog.messages
+    assert line.startswith("Compiled programs are not kept: ")
 
 
 def test_inside_of_other_programs_and_without_a_store_it_is_an_ordinary_function(store, tmp_path):
@@ -114,7 +116,7 @@ def test_the_oldest_go(tmp_path):
     for age, name in enumerate("abc"):
         store.keep(name, bytes(100))
         os.utime(tmp_path / "programs" / name, (age, age))
-    assert store.read("a") is None or store.read("a") == bytes(100)
+    assert store.read("a") is None
     store.read("b")  # Is newer than c by that.
     store.keep("d", bytes(100))
     assert {path.name for path in files(tmp_path)} == {"b", "d"}
