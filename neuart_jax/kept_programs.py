@@ -14,6 +14,7 @@ import pickle
 import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,7 @@ _stores: list[ProgramStore] = []
 
 def keep_programs_in(store: ProgramStore | None) -> None:
     """Keep programs, from now on in this process; None keeps none."""
+    foresee(None)
     _stores[:] = [] if store is None else [store]
 
 
@@ -82,23 +84,82 @@ class KeptFn:
 
     def _find(self, store: ProgramStore, args: Any, signature: str) -> Callable[..., Any]:
         name = _name(self._identity, signature)
-        began = time.perf_counter()
-        found = store.read(name)
-        if found is not None:
-            # Written by another version of something that isn't in the name, or damaged.
-            with contextlib.suppress(Exception):
-                payload, in_tree, out_tree = pickle.loads(found)
-                loaded = serialize_executable.deserialize_and_load(
-                    payload, in_tree, out_tree, execution_devices=jax.devices()[:1]
-                )
-                jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
-                return loaded
+        program = _foreseen[0].take(name) if _foreseen else _load(store, name)
+        if program is not None:
+            return program
         with _without_jaxs_cache():
             program = self._jitted.lower(*args).compile()
         # Some platforms can't write their programs down.
         with contextlib.suppress(Exception):
             store.keep(name, pickle.dumps(serialize_executable.serialize(program)))
         return program
+
+
+def _load(store: ProgramStore, name: str) -> Callable[..., Any] | None:
+    """Return what was kept under a name as a function, or None."""
+    began = time.perf_counter()
+    found = store.read(name)
+    if found is not None:
+        # Written by another version of something that isn't in the name, or damaged.
+        with contextlib.suppress(Exception):
+            payload, in_tree, out_tree = pickle.loads(found)
+            program = serialize_executable.deserialize_and_load(
+                payload, in_tree, out_tree, execution_devices=jax.devices()[:1]
+            )
+            jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
+            return program
+    return None
+
+
+class _Foresight:
+    """The programs that a run is going to need, on their way from a store."""
+
+    def __init__(self, store: ProgramStore, text: str) -> None:
+        self.text = text
+        self._store, self._name = store, _name("foresee", text)
+        self._wanted: list[str] = []
+        with contextlib.suppress(Exception):
+            self._wanted = pickle.loads(store.read(self._name) or pickle.dumps([]))
+        # Two of a run's programs are large, those of the features and of the steps.
+        self._pool = ThreadPoolExecutor(2)
+        self._coming = {
+            name: self._pool.submit(_load, store, name)
+            for name in self._wanted
+            if name not in _taken
+        }
+
+    def take(self, name: str) -> Callable[..., Any] | None:
+        _taken.add(name)
+        if name not in self._wanted:
+            self._wanted.append(name)
+            self._store.keep(self._name, pickle.dumps(self._wanted))
+        coming = self._coming.pop(name, None)
+        return coming.result() if coming else _load(self._store, name)
+
+    def end(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+_foreseen: list[_Foresight] = []
+_taken: set[str] = set()
+"""Names of programs that this process has."""
+
+
+def foresee(text: str | None) -> None:
+    """Load what the last run of that text needed, in threads of their own, while this one prepares.
+
+    A program takes a core half a second and more to load, and no Python. What is asked for from now
+    on is loaded like that the next time, until this is called with another text. Where there is no
+    store this does nothing.
+
+    Args:
+      text: tells what a run's programs depend on; None ends it.
+    """
+    if _foreseen and text == _foreseen[0].text:
+        return
+    for foresight in _foreseen:
+        foresight.end()
+    _foreseen[:] = [_Foresight(_stores[0], text)] if _stores and text is not None else []
 
 
 @contextlib.contextmanager

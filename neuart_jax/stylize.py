@@ -7,12 +7,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
+from neuart_jax.kept_programs import foresee
 from neuart_jax.objective import Term
 from neuart_jax.pair import Masks, Pair, finish, make_pair
 from neuart_jax.params.store import Network, load_network
@@ -163,6 +165,10 @@ def stylize_pairs(
     if not isinstance(network, FeatureNetwork):
         for pair in pairs:
             check_sizes(pair, num_pairs=-(-len(pairs) // num_devices))
+    if restored is None:
+        foresee_programs(pairs, num_devices=num_devices)
+    else:
+        foresee(None)  # It may go on at another scale.
     if network is None:
         network = load_run_network(*pairs)
     run = Run(pairs, network, tuple(extra_terms), num_devices)
@@ -172,9 +178,15 @@ def stylize_pairs(
         image = functools.partial(_fetch_finished, pairs[number], progress.image)
         return callback(number, progress._replace(image=image))
 
+    def run_scale(*args: Any) -> list[Result]:
+        results = run.run_scale(*args)
+        # Another scale's programs would be on their way while this one computes, on the same cores.
+        foresee(None)
+        return results
+
     results = run_scales(
         run.pyramids,
-        run.run_scale,
+        run_scale,
         callback=callback and report_finished,
         restored=restored,
         keep=keep,
@@ -196,6 +208,16 @@ def group_key(pair: Pair) -> Hashable:
       pair: with a resolved configuration.
     """
     return tuple(_traits(pair).values())
+
+
+def foresee_programs(pairs: Sequence[Pair], *, num_devices: int = 1) -> None:
+    """Have what pairs like these needed when they were painted last on its way already.
+
+    Args:
+      pairs: that are about to be painted together.
+      num_devices: as in `stylize_pairs`.
+    """
+    foresee(repr((_traits(pairs[0]), len(pairs), num_devices)))
 
 
 def _traits(pair: Pair) -> dict[str, Hashable]:

@@ -19,7 +19,7 @@ from neuart_jax.resolve import predict_run, run_layers
 from neuart_jax.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.sections import OutputConfig
 from neuart_jax.step import Status
-from neuart_jax.stylize import load_run_network, stylize_pairs
+from neuart_jax.stylize import foresee_programs, load_run_network, stylize_pairs
 from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ def transfer(
     """
     prepared = prepare(config)
     folder = _choose_folder(prepared)
+    # Here, not only in `stylize_pairs`: weights take as long to read as programs.
+    foresee_programs([prepared.pair])
     [finished] = transfer_group(
         [prepared],
         [folder],

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from neuart_jax import kept_programs
 from neuart_jax.compilation_cache import FolderStore
 from neuart_jax.compiling import compile_fn
-from neuart_jax.kept_programs import KeptFn, describe, keep_programs_in, remembered
+from neuart_jax.kept_programs import KeptFn, describe, foresee, keep_programs_in, remembered
 from neuart_jax.models.vgg19 import VGG19
 from neuart_jax.settings import nearest
 
@@ -144,6 +145,58 @@ def test_results_of_tracing_are_kept(store, tmp_path):
     find.cache_clear()
     assert find("a", 2)["shape"].shape == (2,) and asked == ["a"]
     assert find("a", 3)["shape"].shape == (3,) and len(files(tmp_path)) == 2
+
+
+def forget_process(monkeypatch):
+    """Begin anew, as another process would."""
+    foresee(None)
+    monkeypatch.setattr(kept_programs, "_taken", set())
+
+
+def test_what_a_run_needed_is_on_its_way_the_next_time(store, tmp_path, monkeypatch):
+    loading = threading.Event()
+    load = kept_programs._load
+
+    def load_and_tell(store, name):
+        if threading.current_thread() is not threading.main_thread():
+            loading.set()
+        return load(store, name)
+
+    monkeypatch.setattr(kept_programs, "_load", load_and_tell)
+    foresee("a run")
+    call(make_counted("first")[0])
+    call(make_counted("second")[0])
+    assert not loading.is_set()
+    forget_process(monkeypatch)
+    call(make_counted("of nobody")[0])
+    foresee("another run")
+    assert not loading.wait(0.1)
+    foresee("a run")
+    assert loading.wait(10)
+    names = [fn for fn, traced in map(make_counted, ("second", "first")) if call(fn) and not traced]
+    assert len(names) == 2
+    # All is in this process now.
+    loading.clear()
+    foresee(None)
+    foresee("a run")
+    assert not loading.wait(0.1)
+
+
+@pytest.mark.parametrize("damage", [b"damaged", None])
+def test_a_wrong_expectation_costs_time_only(store, tmp_path, monkeypatch, damage):
+    foresee("a run")
+    call(make_counted()[0])
+    forget_process(monkeypatch)
+    for path in files(tmp_path):
+        path.unlink() if damage is None else path.write_bytes(damage)
+    foresee("a run")
+    fn, traced = make_counted()
+    assert call(fn) == [1, 3, 5] and len(traced) == 1
+    # Both are whole again: the program, and that it will be needed.
+    forget_process(monkeypatch)
+    foresee("a run")
+    fn, traced = make_counted()
+    assert call(fn) == [1, 3, 5] and not traced and len(files(tmp_path)) == 2
 
 
 SEVERAL_DEVICES = """

@@ -77,10 +77,12 @@ class TransformedKernels(NamedTuple):
 
 def transform_kernel(kernel: Array) -> TransformedKernels:
     """Compute G g G^T of a kernel float[3, 3, in, out] and of the one that its gradient has."""
+    # As one product: with one factor after the other it takes three times as long.
+    matrix = np.kron(_KERNEL, _KERNEL)
 
     def transform(kernel: Array) -> Array:
-        matrix = jnp.asarray(_KERNEL, kernel.dtype)
-        places = jnp.einsum("ai,bj,ijck->abck", matrix, matrix, kernel, precision="highest")
+        elements = kernel.reshape(9, -1)
+        places = jnp.matmul(jnp.asarray(matrix, kernel.dtype), elements, precision="highest")
         return places.reshape(_PLACES**2, *kernel.shape[2:])
 
     return TransformedKernels(transform(kernel), transform(jnp.flip(kernel, (0, 1)).swapaxes(2, 3)))
