@@ -13,23 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
+from jax import Array
 
-from neuart_jax.compiling import compile_fn
+from neuart_jax.account import Account
+from neuart_jax.chunks import compile_programs
 from neuart_jax.devices import fetch
 from neuart_jax.objective import Objective, Targets
 from neuart_jax.optimizers import Optimizer
 from neuart_jax.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
-from neuart_jax.step import (
-    Status,
-    StopRule,
-    TransferState,
-    find_average,
-    make_evaluate_fn,
-    make_init_fn,
-    make_tick_fn,
-)
+from neuart_jax.step import Status, StopRule, TransferState, find_average
 
 NextStop = Callable[[int], int]
 """Steps made -> the next number of steps after which something is to be seen."""
@@ -174,102 +166,6 @@ class _Figures(NamedTuple):
     best_loss: Any
 
 
-class _Programs(NamedTuple):
-    """The compiled functions of a run; `chunk` takes the number of steps to be made as well."""
-
-    init: Callable[[Array, Any, Targets], TransferState]
-    chunk: Callable[[TransferState, Any, Targets, Array], TransferState]
-    carry: Callable[[Array, Any], Any]
-
-
-def _compile(
-    objective: Objective,
-    optimizer: Optimizer,
-    stop: StopRule,
-    *,
-    decay: float,
-    identity: str,
-    batched: bool,
-    num_devices: int,
-) -> _Programs:
-    evaluate = make_evaluate_fn(objective)
-    init = make_init_fn(evaluate, optimizer, stop, decay=decay)
-    carry = optimizer.carry
-    if batched:
-        pair_axes = (0, None, 0)  # The network's parameters are shared.
-        evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
-        carry = jax.vmap(carry)
-    tick = make_tick_fn(evaluate, optimizer, stop, decay=decay, batched=batched)
-
-    def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
-        def goes_on(state: TransferState) -> Array:
-            wanted = (state.num_steps < until) | (state.num_evaluations == 0)
-            return jnp.any((state.status == Status.RUNNING) & wanted)
-
-        return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
-
-    if num_devices > 1:
-        # Under jit alone the loop's condition would be exchanged among all devices at every step.
-        mesh = Mesh(np.asarray(jax.local_devices()[:num_devices]), ("pairs",))
-        pairs, whole = PartitionSpec("pairs"), PartitionSpec()
-        init = jax.shard_map(
-            init, mesh=mesh, in_specs=(pairs, whole, pairs), out_specs=pairs, check_vma=False
-        )
-        chunk = jax.shard_map(
-            chunk,
-            mesh=mesh,
-            in_specs=(pairs, whole, pairs, whole),
-            out_specs=pairs,
-            check_vma=False,
-        )
-    # Programs for several devices aren't kept.
-    kept = identity if num_devices == 1 else ""
-
-    def compile_part(fn: Callable[..., Any], part: str, **options: Any) -> Any:
-        return compile_fn(fn, identity=kept and f"{part} {batched=} {kept}", **options)
-
-    return _Programs(
-        compile_part(init, "init"),
-        compile_part(chunk, "chunk", donate_argnames="state"),
-        compile_part(carry, "carry"),
-    )
-
-
-class _Account:
-    """The host's own record of a run: what was reported, which pairs go on, how long it took."""
-
-    def __init__(self, num_pairs: int, restored: Snapshot | None) -> None:
-        self.statuses = [Status.RUNNING] * num_pairs
-        self.histories: list[list[dict[str, Any]]] = [[] for _ in range(num_pairs)]
-        self.paces: list[float] = []
-        self.seconds_to_first_step = 0.0
-        self._began = time.perf_counter()
-        if restored is not None:
-            self.histories = [list(history) for history in restored.histories]
-            self.paces = list(restored.paces)
-            self.seconds_to_first_step = restored.seconds_to_first_step
-            self._began -= restored.seconds
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    def add_chunk(self, num_evaluations: int, seconds: float) -> None:
-        self.paces.append(seconds / max(num_evaluations, 1))
-
-    def note_first_step(self) -> None:
-        self.seconds_to_first_step = self.seconds
-
-    def snapshot(self, state: TransferState) -> Snapshot:
-        return Snapshot(
-            [np.asarray(leaf) for leaf in fetch(jax.tree.leaves(state))],
-            [list(history) for history in self.histories],
-            list(self.paces),
-            self.seconds,
-            self.seconds_to_first_step,
-        )
-
-
 def _make_run_pairs(
     objective: Objective,
     optimizer: Optimizer,
@@ -281,7 +177,7 @@ def _make_run_pairs(
     batched: bool,
     num_devices: int = 1,
 ) -> BatchRunFn:
-    programs = _compile(
+    programs = compile_programs(
         objective,
         optimizer,
         stop,
@@ -313,7 +209,7 @@ def _make_run_pairs(
         keep: Keep | None = None,
     ) -> list[Result]:
         num_pairs = len(images) if batched else 1
-        account = _Account(num_pairs, restored)
+        account = Account(num_pairs, restored)
         targets = fill(targets)
 
         def begin(images: Array, carried: Any = None) -> TransferState:

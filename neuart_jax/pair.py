@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import numpy.typing as npt
 from jax import Array
@@ -105,7 +105,8 @@ def make_pair(
             tiled = tuple(_tile(style, content.shape) for style in regions.styles)
             regions = regions._replace(styles=tiled)
     seen, styles = _COLORS[config.images.color](content, styles)
-    return Pair(jnp.asarray(seen), tuple(map(jnp.asarray, styles)), regions, original, config)
+    content, styles = jax.device_put((seen, tuple(styles)))
+    return Pair(content, styles, regions, original, config)
 
 
 def finish(pair: Pair, image: npt.ArrayLike) -> Float32:

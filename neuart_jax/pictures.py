@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import numpy.typing as npt
 from jax import Array
@@ -37,7 +37,8 @@ def check_image(image: npt.ArrayLike, *, name: str) -> Array:
             expected=expected,
             remedy="scale or clip it first",
         )
-    return jnp.asarray(array, jnp.float32)
+    # `jnp.asarray` compiles a program for every shape.
+    return jax.device_put(np.asarray(array, np.float32))
 
 
 def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, ...]:

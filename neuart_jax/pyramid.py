@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jax import Array
 
@@ -182,7 +182,7 @@ def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -
 
 def _reduce(image: Array, factor: int) -> Array:
     height, width = (round(side / factor) for side in image.shape[:2])
-    return jnp.asarray(resize_image(np.asarray(image), height, width))
+    return jax.device_put(resize_image(np.asarray(image), height, width))
 
 
 class _Pair:
@@ -231,7 +231,7 @@ class _Pair:
             lost = content - resize_image(resize_image(content, *size), *shape)
         # Not kept twice: it is as large as several pictures.
         self.results[-1] = dataclasses.replace(last, opt_state=None)
-        return Earlier(jnp.asarray(image), jnp.asarray(lost), last.opt_state)
+        return Earlier(jax.device_put(image), jax.device_put(lost), last.opt_state)
 
     def count_on(self, progress: Progress) -> Progress:
         """Return a scale's progress with counts over all scales and its image at full size."""

@@ -357,6 +357,21 @@ def test_a_benchmark_writes_tables_figures_and_a_plot(config, tmp_path):
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_benchmark_that_is_cut_leaves_what_it_measured(config, tmp_path):
+    plan = read_plan(config, FLAGS | {"sizes": ["32", "48"]})
+
+    def run(job):
+        if job.task["kind"] == "evaluation" and job.task["config"]["images"]["size"] == 48:
+            raise KeyboardInterrupt
+        return do_here(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(config, plan, tmp_path, run=run)
+    (row,) = json.loads((tmp_path / "benchmark.json").read_text())["tables"]["evaluation"]
+    assert row["size"] == 32 and row["seconds"] > 0
+    assert "| vgg19 | 32 |" in (tmp_path / "benchmark.md").read_text()
+
+
 def test_the_same_loss_is_reached_by_both_optimizers(config, tmp_path):
     plan = read_plan(config, FLAGS | {"parts": ["time_to_loss"]})
     asked = []

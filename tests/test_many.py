@@ -499,7 +499,7 @@ def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
 def test_devices_exchange_nothing_within_a_chunk():
     code = """
         import jax, jax.numpy as jnp
-        from neuart_jax import loop
+        from neuart_jax.chunks import compile_programs
         from neuart_jax.objective import Targets
         from neuart_jax.optimizers import make_lbfgs
         from neuart_jax.step import StopRule
@@ -508,7 +508,7 @@ def test_devices_exchange_nothing_within_a_chunk():
             loss = jnp.sum((image - targets.values["to"]) ** 4)
             return loss, {"total": loss}
 
-        programs = loop._compile(
+        programs = compile_programs(
             objective, make_lbfgs(history=3), StopRule(9),
             decay=0.0, identity="", batched=True, num_devices=4,
         )

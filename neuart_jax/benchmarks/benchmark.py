@@ -1,6 +1,7 @@
 """The whole of a benchmark: plan in, processes run in turns, tables out."""
 
 import dataclasses
+import itertools
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from neuart_jax.benchmarks.plan import (
     OPTIMIZERS,
+    PARTS,
     Plan,
     jax_variants,
     reference_settings,
@@ -60,6 +62,8 @@ class Outcome(NamedTuple):
 def benchmark(config: Config, plan: Plan, folder: Path, *, run: RunJob = run_job) -> Outcome:
     """Measure what the plan says, and write benchmark.json, benchmark.md and benchmark.png.
 
+    They are written anew after each group of variants, with all that was measured so far.
+
     Args:
       config: what all variants have in common, with `content` and `style`. The sizes are the
         plan's.
@@ -71,66 +75,69 @@ def benchmark(config: Config, plan: Plan, folder: Path, *, run: RunJob = run_job
       InputError: something given can't be used.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        session = _Session(config, plan, Path(scratch), run)
-        tables = session.measure()
-    text = to_text(tables, facts=session.facts, notes="\n\n".join(session.problems))
-    document = {
-        "machine": session.facts,
-        "plan": plan._asdict(),
-        "settings": config.to_dict(),
-        "problems": session.problems,
-        "tables": tables,
-        "rounds": session.rounds,
-    }
-    write_report(folder, text=text, document=document)
-    return Outcome(tables, text, session.problems)
+        session = _Session(config, plan, Path(scratch), run, folder)
+        session.measure()
+        return session.report()
 
 
 class _Session:
     """One benchmark under way, with its scratch folder."""
 
-    def __init__(self, config: Config, plan: Plan, scratch: Path, run: RunJob) -> None:
+    def __init__(
+        self, config: Config, plan: Plan, scratch: Path, run: RunJob, folder: Path
+    ) -> None:
         self._config, self._plan, self._scratch, self._run = config, plan, scratch, run
+        self._folder = folder
         self._networks: dict[Any, str] = {}
-        self.problems: list[str] = []
-        self.rounds: list[dict[str, Any]] = []
-        self.facts: Figures = self._ask("describe", config)
+        self._groups: dict[str, list[Group]] = {part: [] for part in PARTS}
+        self._losses: list[Row] = []
+        self._problems: list[str] = []
+        self._rounds: list[dict[str, Any]] = []
+        self._facts: Figures = self._ask("describe", config)
 
-    def measure(self) -> dict[str, list[Row]]:
+    def measure(self) -> None:
         plan = self._plan
         if "torch" in plan.parts:
             self._find_torch()
-        groups: list[Group] = []
         if {"evaluation", "torch"} & set(plan.parts):
-            groups = [
+            for model, size, batch in itertools.product(plan.models, plan.sizes, plan.batches):
                 self._measure_evaluations(model, size, batch)
-                for model in plan.models
-                for size in plan.sizes
-                for batch in plan.batches
-            ]
-        self.problems += filter(None, map(disagreement, groups))
+        if "steps" in plan.parts:
+            for model, size in itertools.product(plan.models, plan.sizes):
+                self._measure_steps(model, size)
+        if "start" in plan.parts:
+            for model in plan.models:
+                self._measure_start(model)
+        if "time_to_loss" in plan.parts:
+            for preset in plan.presets:
+                self._measure_time_to_loss(preset)
+
+    def report(self) -> Outcome:
+        """Write what was measured so far."""
+        plan, groups = self._plan, self._groups
         tables: dict[str, list[Row]] = {
             "evaluation": [
-                row for g in groups for row in evaluation_rows(g, peak_tflops=plan.peak_tflops)
-            ],
-            "jax / torch": [row for group in groups for row in torch_rows(group)],
-        }
-        if "steps" in plan.parts:
-            tables["steps"] = [
                 row
-                for model in plan.models
-                for size in plan.sizes
-                for row in step_rows(self._measure_steps(model, size))
-            ]
-        if "start" in plan.parts:
-            tables["start"] = [
-                row for model in plan.models for row in start_rows(self._measure_start(model))
-            ]
-        if "time_to_loss" in plan.parts:
-            tables["time to loss"] = [
-                row for preset in plan.presets for row in self._measure_time_to_loss(preset)
-            ]
-        return tables
+                for group in groups["evaluation"]
+                for row in evaluation_rows(group, peak_tflops=plan.peak_tflops)
+            ],
+            "jax / torch": [row for group in groups["evaluation"] for row in torch_rows(group)],
+            "steps": [row for group in groups["steps"] for row in step_rows(group)],
+            "start": [row for group in groups["start"] for row in start_rows(group)],
+            "time to loss": self._losses,
+        }
+        problems = [*self._problems, *filter(None, map(disagreement, groups["evaluation"]))]
+        text = to_text(tables, facts=self._facts, notes="\n\n".join(problems))
+        document = {
+            "machine": self._facts,
+            "plan": plan._asdict(),
+            "settings": self._config.to_dict(),
+            "problems": problems,
+            "tables": tables,
+            "rounds": self._rounds,
+        }
+        write_report(self._folder, text=text, document=document)
+        return Outcome(tables, text, problems)
 
     def _ask(self, kind: str, config: Config, **more: Any) -> Figures:
         return self._run(_job(kind, config, **more))
@@ -138,14 +145,16 @@ class _Session:
     def _find_torch(self) -> None:
         found = self._run(Job({"kind": "describe"}, interpreter=self._plan.torch_python))
         if "error" in found:
-            self.problems.append(
+            self._problems.append(
                 f"torch was left out: {self._plan.torch_python} can't import it "
                 f"({found['error']}); --torch_python names another interpreter."
             )
             return
-        self.facts["torch"] = found
-        if found["has_gpu"] != self.facts["has_gpu"]:
-            self.problems.append("jax and torch run on different devices: no ratio means anything.")
+        self._facts["torch"] = found
+        if found["has_gpu"] != self._facts["has_gpu"]:
+            self._problems.append(
+                "jax and torch run on different devices: no ratio means anything."
+            )
 
     def _with_network(self, config: Config) -> Config:
         """Have the network's weights in a file, made at the configuration's own size."""
@@ -165,8 +174,8 @@ class _Session:
         config = self._with_network(config.replace(size=max(self._plan.sizes)))
         return config.replace(size=size)
 
-    def _keep(self, group: Group, part: str) -> Group:
-        self.rounds.append({"part": part, **group.labels, "runs": group.runs})
+    def _keep(self, group: Group, part: str) -> None:
+        self._rounds.append({"part": part, **group.labels, "runs": group.runs})
         for variant, rounds in group.runs.items():
             seconds = [f"{f['seconds']:.3g} s" for f in rounds if "seconds" in f]
             said = ", ".join(seconds) or find_error(rounds) or "done"
@@ -174,13 +183,15 @@ class _Session:
                 "%s: %s, %d pixels, %d pair(s), %s: %s",
                 *(part, group.model, group.size, group.batch, variant, said),
             )
-        return group
+        self._groups[part].append(group)
+        # Hours may follow, and an end that nobody expects.
+        self.report()
 
-    def _measure_evaluations(self, model: str, size: int, batch: int) -> Group:
+    def _measure_evaluations(self, model: str, size: int, batch: int) -> None:
         plan = self._plan
         base = self._base(model, size)
         npz = str(self._scratch / "reference.npz")
-        with_torch = "torch" in self.facts
+        with_torch = "torch" in self._facts
         reference = self._ask(
             "reference",
             base.replace(**reference_settings()),
@@ -191,9 +202,9 @@ class _Session:
         more = {"npz": npz, "batch": batch, "evaluations": plan.evaluations}
         variants = jax_variants(plan)
         if "error" in reference:
-            return self._keep(
-                Group(model, size, batch, {name: [reference] for name in variants}), "evaluation"
-            )
+            failed = {name: [reference] for name in variants}
+            self._keep(Group(model, size, batch, failed), "evaluation")
+            return
         cache = str(self._scratch / "programs")
         jobs = {
             name: _job("evaluation", base.replace(**settings), cache=cache, **more)
@@ -201,7 +212,7 @@ class _Session:
         }
         check = None
         if with_torch:
-            has_gpu = self.facts["torch"]["has_gpu"]
+            has_gpu = self._facts["torch"]["has_gpu"]
             task = {
                 **{"kind": "measure", "model": model, **more, **reference},
                 "pooling": base.network.pooling,
@@ -216,9 +227,9 @@ class _Session:
                 jobs[name] = Job({**task, **ways}, interpreter=plan.torch_python)
         jobs = {name: job._replace(time_limit=plan.time_limit) for name, job in jobs.items()}
         runs = run_rounds(jobs, rounds=plan.rounds, run=self._run)
-        return self._keep(Group(model, size, batch, runs, check), "evaluation")
+        self._keep(Group(model, size, batch, runs, check), "evaluation")
 
-    def _measure_steps(self, model: str, size: int) -> Group:
+    def _measure_steps(self, model: str, size: int) -> None:
         base = self._base(model, size)
         cache = str(self._scratch / "programs")
         steps = (1 + _TIMED_CHUNKS) * base.run.report_every
@@ -234,9 +245,9 @@ class _Session:
             for name, settings in jax_variants(self._plan).items()
         }
         runs = run_rounds(jobs, rounds=self._plan.rounds, run=self._run)
-        return self._keep(Group(model, size, 1, runs), "steps")
+        self._keep(Group(model, size, 1, runs), "steps")
 
-    def _measure_start(self, model: str) -> Group:
+    def _measure_start(self, model: str) -> None:
         size = min(self._plan.sizes)
         config = self._base(model, size)
         runs: dict[str, list[Figures]] = {"cold": [], "warm": []}
@@ -245,9 +256,9 @@ class _Session:
             cache = str(self._scratch / f"start_{model}_{number}")
             for rounds in runs.values():
                 rounds.append(self._run(_job("start", config, cache=cache)))
-        return self._keep(Group(model, size, 1, runs), "start")
+        self._keep(Group(model, size, 1, runs), "start")
 
-    def _measure_time_to_loss(self, preset: str) -> list[Row]:
+    def _measure_time_to_loss(self, preset: str) -> None:
         """Let the recipe run to its end, and ours until it is as far: both minimize the recipe's.
 
         What is ours is the optimizer with its start and its sizes.
@@ -260,13 +271,15 @@ class _Session:
         theirs = self._with_network(config)
         end = self._ask("loss", theirs, target=None)
         if "error" in end:
-            return [{"preset": preset, "to": "their end", "error": end["error"]}]
+            self._losses.append({"preset": preset, "to": "their end", "error": end["error"]})
+            return
         run = RunConfig(steps=theirs.run.steps, seed=theirs.run.seed, coarse_steps=_COARSE_STEPS)
         optimizer = OptimizerConfig(history=_HISTORY, precondition=_PRECONDITION)
         ours = dataclasses.replace(theirs, optimizer=optimizer, run=run)
         reached = self._ask("loss", ours, target=end["loss"])
-        self.rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, reached]})
-        return loss_rows(preset, theirs.images.size, end, reached)
+        self._rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, reached]})
+        self._losses += loss_rows(preset, theirs.images.size, end, reached)
+        self.report()
 
 
 def _job(kind: str, config: Config, *, cache: str = "", **more: Any) -> Job:

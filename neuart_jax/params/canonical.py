@@ -65,8 +65,11 @@ def nest(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest_variables(variables: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of all numbers, in hexadecimal, whatever order they come in."""
-    in_order = [array.tobytes() for _, array in sorted(variables.items())]
-    return hashlib.sha256(b"".join(in_order)).hexdigest()
+    digest = hashlib.sha256()
+    for _, array in sorted(variables.items()):
+        # Without a copy: they are hundreds of megabytes.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:

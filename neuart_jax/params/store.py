@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.errors import InputError
@@ -89,11 +88,12 @@ def load_network(
     request.check(loaded.weights, source=loaded.source)
     if config.normalize_weights:
         loaded = _normalize(loaded, request)
-    mean, std = loaded.weights.normalization
-    variables = jax.tree.map(jnp.asarray, nest(loaded.weights.variables))
+    mean, std = (np.asarray(numbers, np.float32) for numbers in loaded.weights.normalization)
+    # Not `jnp.asarray`, which compiles a program for each of the arrays' many shapes.
+    arrays = jax.device_put((nest(loaded.weights.variables), mean, std))
     return Network(
         request.make_module(stride_on=loaded.weights.stride_on),
-        NetworkParams(variables, jnp.asarray(mean), jnp.asarray(std)),
+        NetworkParams(*arrays),
         dict(loaded.identity),
         loaded.message,
     )
