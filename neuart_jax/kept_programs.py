@@ -14,7 +14,7 @@ import pickle
 import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,7 +84,9 @@ class KeptFn:
 
     def _find(self, store: ProgramStore, args: Any, signature: str) -> Callable[..., Any]:
         name = _name(self._identity, signature)
-        program = _foreseen[0].take(name) if _foreseen else _load(store, name)
+        # Once, since another thread's run may end it.
+        foresight = next(iter(_foreseen), None)
+        program = _load(store, name) if foresight is None else foresight.take(name)
         if program is not None:
             return program
         with _without_jaxs_cache():
@@ -133,8 +135,11 @@ class _Foresight:
         if name not in self._wanted:
             self._wanted.append(name)
             self._store.keep(self._name, pickle.dumps(self._wanted))
-        coming = self._coming.pop(name, None)
-        return coming.result() if coming else _load(self._store, name)
+        if coming := self._coming.pop(name, None):
+            # It wasn't begun if this has ended since.
+            with contextlib.suppress(CancelledError):
+                return coming.result()
+        return _load(self._store, name)
 
     def end(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -182,6 +182,32 @@ def test_what_a_run_needed_is_on_its_way_the_next_time(store, tmp_path, monkeypa
     assert not loading.wait(0.1)
 
 
+def test_what_another_run_ended_is_loaded_when_it_is_needed(store, monkeypatch):
+    foresee("a run")
+    functions = [make_counted(str(number))[0] for number in range(3)]
+    for fn in functions:
+        call(fn)
+    forget_process(monkeypatch)
+    entered, may_go_on = threading.Event(), threading.Event()
+    load = kept_programs._load
+
+    def wait_and_load(store, name):
+        if threading.current_thread() is not threading.main_thread():
+            entered.set()
+            may_go_on.wait(10)
+        return load(store, name)
+
+    monkeypatch.setattr(kept_programs, "_load", wait_and_load)
+    foresee("a run")
+    (foresight,) = kept_programs._foreseen
+    assert entered.wait(10)
+    # Two are on their way, the third one waits for a thread.
+    foresee(None)
+    may_go_on.set()
+    names = list(foresight._coming)
+    assert len(names) == 3 and None not in map(foresight.take, names)
+
+
 @pytest.mark.parametrize("damage", [b"damaged", None])
 def test_a_wrong_expectation_costs_time_only(store, tmp_path, monkeypatch, damage):
     foresee("a run")
