@@ -1,12 +1,18 @@
-"""What L-BFGS knows of the curvature: its last steps, and how the gradient changed along them."""
+"""What L-BFGS knows of the curvature: its last steps, and how the gradient changed along them.
 
+Nothing here depends on what the coordinates are, as long as they are orthonormal: pixels, or the
+components of a cosine transform (`preconditioning`).
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from neuart_jax.preconditioning import precondition, preconditioned_square
+Resize = Callable[[Array, tuple[int, ...]], Array]
+"""(float[..., height', width', 3], the picture's new shape) -> the same picture at that size."""
 
 
 class Memory(NamedTuple):
@@ -16,7 +22,7 @@ class Memory(NamedTuple):
       steps: s_k = x_{k+1} - x_k, float[history, height, width, 3].
       changes: y_k = g_{k+1} - g_k, float[history, height, width, 3].
       inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 where there is no pair.
-      scale: gamma = s_k . y_k / y_k . P y_k of the newest pair, float[].
+      scale: gamma = s_k . y_k / y_k . P y_k of the newest pair, float[]; P are the gains.
       num_stored: pairs stored since the memory was last empty, int32[].
     """
 
@@ -46,7 +52,7 @@ def dot(a: Array, b: Array) -> Array:
 
 
 def remember(
-    memory: Memory, *, step: Array, change: Array, wanted: Array, exponent: float = 0
+    memory: Memory, *, step: Array, change: Array, wanted: Array, gains: Array | float = 1
 ) -> Memory:
     """Store a pair in the oldest one's place if it is `wanted` (bool[]) and s . y is positive.
 
@@ -58,7 +64,7 @@ def remember(
       step: s, float[height, width, 3].
       change: y, likewise.
       wanted: whether to.
-      exponent: of the preconditioner P; see `preconditioning`.
+      gains: P of `find_direction`, which has to be asked with the same.
     """
     product, change_square = dot(step, change), dot(change, change)
     # Below the rounding of s . y its sign means nothing.
@@ -74,7 +80,7 @@ def remember(
         steps=put(memory.steps, step),
         changes=put(memory.changes, change),
         inverses=put(memory.inverses, 1 / product),
-        scale=jnp.where(stored, product / preconditioned_square(change, exponent), memory.scale),
+        scale=jnp.where(stored, product / dot(change, gains * change), memory.scale),
         num_stored=memory.num_stored + stored,
     )
 
@@ -87,7 +93,14 @@ def forget(memory: Memory, *, wanted: Array) -> Memory:
     )
 
 
-def resize_gradient(gradient: Array, shape: tuple[int, ...]) -> Array:
+def resize_pixels(images: Array, shape: tuple[int, ...]) -> Array:
+    """Bring pictures, float[..., height', width', 3], to another shape (height, width, 3)."""
+    return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
+
+
+def resize_gradient(
+    gradient: Array, shape: tuple[int, ...], *, resize: Resize = resize_pixels
+) -> Array:
     """Bring a gradient to another picture size.
 
     Losses are means over positions, so that a pixel's share of the gradient falls as their number
@@ -96,16 +109,19 @@ def resize_gradient(gradient: Array, shape: tuple[int, ...]) -> Array:
     Args:
       gradient: float[..., height', width', 3].
       shape: (height, width, 3) of the picture it is for.
+      resize: of these coordinates.
     """
-    resized = _resize(gradient, shape)
+    resized = resize(gradient, shape)
     return resized * (gradient.shape[-3] * gradient.shape[-2] / (shape[0] * shape[1]))
 
 
-def _resize(images: Array, shape: tuple[int, ...]) -> Array:
-    return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
-
-
-def resize_memory(memory: Memory, shape: tuple[int, ...], *, exponent: float = 0) -> Memory:
+def resize_memory(
+    memory: Memory,
+    shape: tuple[int, ...],
+    *,
+    resize: Resize = resize_pixels,
+    gains: Array | float = 1,
+) -> Memory:
     """Bring a memory to another picture size; a pair whose s . y isn't positive there is left out.
 
     Source: github.com/crowsonkb/style-transfer-pytorch carries Adam's moments like this; here
@@ -114,13 +130,15 @@ def resize_memory(memory: Memory, shape: tuple[int, ...], *, exponent: float = 0
     Args:
       memory: of a run at another size.
       shape: (height, width, 3).
-      exponent: as of `remember`.
+      resize: of these coordinates.
+      gains: P at the new size.
     """
-    steps, changes = _resize(memory.steps, shape), resize_gradient(memory.changes, shape)
+    steps = resize(memory.steps, shape)
+    changes = resize_gradient(memory.changes, shape, resize=resize)
     products = jax.vmap(dot)(steps, changes)
     good = (memory.inverses > 0) & (products > 0)
     newest = (memory.num_stored - 1) % len(memory.inverses)
-    square = preconditioned_square(changes[newest], exponent)
+    square = dot(changes[newest], gains * changes[newest])
     return Memory(
         steps=steps,
         changes=changes,
@@ -131,18 +149,18 @@ def resize_memory(memory: Memory, shape: tuple[int, ...], *, exponent: float = 0
     )
 
 
-def find_direction(memory: Memory, gradient: Array, *, exponent: float = 0) -> Array:
+def find_direction(memory: Memory, gradient: Array, *, gains: Array | float = 1) -> Array:
     """Return -H g, with the inverse Hessian H that the memory implies.
 
     Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 = gamma P with gamma as
     in equation (7.20) where P = 1: H_0 y comes as near to s as it can, measured by P^-1.
-    Differs from source: P, which says more of what isn't in the memory; see `preconditioning`.
+    Differs from source: P, which says more of what isn't in the memory.
     With an empty memory the step is as long as min(1, |g|), as in Optax.
 
     Args:
       memory: of the steps that led here.
       gradient: g, float[height, width, 3].
-      exponent: of P; 0 makes it the identity.
+      gains: P, one positive number for every coordinate, or for all.
     """
     history = len(memory.inverses)
     newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
@@ -157,7 +175,7 @@ def find_direction(memory: Memory, gradient: Array, *, exponent: float = 0) -> A
         return rest + (factor - other) * memory.steps[index], None
 
     rest, factors = lax.scan(backward, gradient, newest_first)
-    rest = precondition(rest, exponent)
+    rest = gains * rest
     # The norm of what is scaled: with an empty memory that is P g.
     length, wanted = jnp.sqrt(dot(rest, rest)), jnp.sqrt(dot(gradient, gradient))
     first_scale = jnp.minimum(1, wanted) / jnp.where(length > 0, length, 1)

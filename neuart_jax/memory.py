@@ -147,8 +147,8 @@ class _Parts(NamedTuple):
 def _images_of_state(config: Config) -> int:
     """Count the arrays of the image's size that the state holds."""
     # The image and its gradient, the best image, the trial and its gradient; Adam's two means;
-    # L-BFGS' direction, and two differences per step of the history.
-    of_optimizer = 2 if config.optimizer.optimizer == "adam" else 1 + 2 * config.optimizer.history
+    # L-BFGS' direction and gradient, and two differences per step of the history.
+    of_optimizer = 2 if config.optimizer.optimizer == "adam" else 2 + 2 * config.optimizer.history
     return 5 + of_optimizer
 
 

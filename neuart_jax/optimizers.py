@@ -14,6 +14,7 @@ from jax import Array
 
 from neuart_jax.curvature import (
     Memory,
+    Resize,
     dot,
     find_direction,
     forget,
@@ -21,8 +22,17 @@ from neuart_jax.curvature import (
     remember,
     resize_gradient,
     resize_memory,
+    resize_pixels,
 )
 from neuart_jax.line_search import Search, judge_trial, start_search
+from neuart_jax.preconditioning import (
+    NUM_BANDS,
+    from_cosines,
+    learn_gains,
+    resize_components,
+    spread_gains,
+    to_cosines,
+)
 from neuart_jax.sections import LEARNING_RATES, OptimizerConfig
 
 
@@ -132,21 +142,113 @@ def make_adam(
     )
 
 
+class Coordinates(NamedTuple):
+    """What L-BFGS takes a picture to be made of.
+
+    Attributes:
+      of: a picture, float[height, width, 3] -> its coordinates, in an array of the same shape.
+      picture: the inverse of `of`.
+      resize: see `curvature.Resize`.
+      has_bands: whether they are components whose gains are learned; see `preconditioning`.
+    """
+
+    of: Callable[[Array], Array]
+    picture: Callable[[Array], Array]
+    resize: Resize
+    has_bands: bool
+
+
+_PIXELS = Coordinates(lambda image: image, lambda image: image, resize_pixels, has_bands=False)
+_COSINES = Coordinates(to_cosines, from_cosines, resize_components, has_bands=True)
+
+
+class Quasi(NamedTuple):
+    """What a quasi-Newton method knows at the current image, all in its coordinates.
+
+    Attributes:
+      memory: of the steps made.
+      log_gains: of bands of frequencies; see `preconditioning.learn_gains`.
+      gradient: at the current image, float32[height, width, 3].
+      direction: from there, likewise.
+    """
+
+    memory: Memory
+    log_gains: Array
+    gradient: Array
+    direction: Array
+
+
+def _begin(image: Array, memory: Memory, log_gains: Array | None = None) -> Quasi:
+    nothing = jnp.zeros_like(image)
+    log_gains = jnp.zeros(NUM_BANDS, image.dtype) if log_gains is None else log_gains
+    return Quasi(memory, log_gains, nothing, nothing)
+
+
+def _gains_of(coordinates: Coordinates, log_gains: Array, shape: tuple[int, ...]) -> Array | float:
+    return spread_gains(log_gains, *shape[:2]) if coordinates.has_bands else 1.0
+
+
+def _carry(coordinates: Coordinates, image: Array, known: Quasi) -> Quasi:
+    memory = resize_memory(
+        known.memory,
+        image.shape,
+        resize=coordinates.resize,
+        gains=_gains_of(coordinates, known.log_gains, image.shape),
+    )
+    return _begin(image, memory, known.log_gains)
+
+
+def _advance(
+    coordinates: Coordinates,
+    known: Quasi,
+    gradient: Array,
+    *,
+    step: Array,
+    accepted: Array,
+    is_first: Array,
+) -> Quasi:
+    """Learn from a trial, and aim anew if it is accepted.
+
+    Args:
+      coordinates: of all that follows.
+      known: at the current image.
+      gradient: at the trial.
+      step: its length, as a multiple of the direction.
+      accepted: whether the trial is the next image, bool[].
+      is_first: whether it is the start, which no step led to, bool[].
+    """
+    made = accepted & ~is_first
+    moved, change = step * known.direction, gradient - known.gradient
+    log_gains = known.log_gains
+    if coordinates.has_bands:
+        log_gains = learn_gains(log_gains, moved, change, wanted=made)
+    gains = _gains_of(coordinates, log_gains, gradient.shape)
+    memory = remember(known.memory, step=moved, change=change, wanted=made, gains=gains)
+    memory = forget(memory, wanted=made & (step == 0))
+    # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
+    # while another one doesn't, and both are cheap beside an evaluation.
+    direction = find_direction(memory, gradient, gains=gains)
+    return Quasi(
+        memory,
+        log_gains,
+        gradient=jnp.where(accepted, gradient, known.gradient),
+        direction=jnp.where(accepted, direction, known.direction),
+    )
+
+
 class LbfgsState(NamedTuple):
     """State of L-BFGS between two trials.
 
     Attributes:
-      memory: of the steps made.
-      direction: from the current image, float32[height, width, 3].
-      search: for the step length along it.
+      known: at the current image.
+      search: for the step length along the direction.
     """
 
-    memory: Memory
-    direction: Array
+    known: Quasi
     search: Search
 
 
-def make_lbfgs(*, history: int, exponent: float = 0) -> Optimizer:
+def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
     """L-BFGS with a line search (strong Wolfe conditions).
 
     Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; `line_search`.
@@ -155,65 +257,46 @@ def make_lbfgs(*, history: int, exponent: float = 0) -> Optimizer:
 
     Args:
       history: pairs of differences kept, each twice the image's size.
-      exponent: of the preconditioner; see `preconditioning`.
+      precondition: whether it learns how stiff each band of frequencies is; see `preconditioning`.
     """
+    coordinates = _COSINES if precondition else _PIXELS
 
-    def aim(now: Evaluation, memory: Memory) -> tuple[Array, Search]:
-        direction = find_direction(memory, now.gradient, exponent=exponent)
-        return direction, start_search(value=now.loss, slope=dot(now.gradient, direction))
-
-    def begin(image: Array, memory: Memory) -> LbfgsState:
-        nothing = jnp.zeros((), image.dtype)
-        return LbfgsState(memory, jnp.zeros_like(image), start_search(value=nothing, slope=nothing))
-
-    def init(image: Array) -> LbfgsState:
-        return begin(image, init_memory(image, history=history))
-
-    def carry(image: Array, state: LbfgsState) -> LbfgsState:
-        return begin(image, resize_memory(state.memory, image.shape, exponent=exponent))
+    def begin(known: Quasi) -> LbfgsState:
+        nothing = jnp.zeros((), known.gradient.dtype)
+        return LbfgsState(known, start_search(value=nothing, slope=nothing))
 
     def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
-        return now.image + state.search.step * state.direction, state
+        direction = coordinates.picture(state.known.direction)
+        return now.image + state.search.step * direction, state
 
     def observe(now: Point, trial: Point, state: LbfgsState, is_first: Array) -> Decision:
+        known, search = state
         found = trial.evaluation
         finite = found.is_finite()
-        accepted, failed, search = judge_trial(
-            state.search,
-            value=found.loss,
-            slope=dot(found.gradient, state.direction),
-            finite=finite,
+        gradient = coordinates.of(found.gradient)
+        accepted, failed, next_trial = judge_trial(
+            search, value=found.loss, slope=dot(gradient, known.direction), finite=finite
         )
         # The start was searched for by nobody.
         accepted, failed = jnp.where(is_first, finite, accepted), failed | (is_first & ~finite)
-        made = accepted & ~is_first
-        memory = remember(
-            state.memory,
-            step=trial.image - now.image,
-            change=found.gradient - now.evaluation.gradient,
-            wanted=made,
-            exponent=exponent,
+        known = _advance(
+            coordinates, known, gradient, step=search.step, accepted=accepted, is_first=is_first
         )
-        memory = forget(memory, wanted=made & (state.search.step == 0))
-        # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
-        # while another one doesn't, and both are cheap beside an evaluation.
-        direction, next_search = aim(found, memory)
-        return Decision(
-            accepted,
-            failed,
-            LbfgsState(
-                memory=memory,
-                direction=jnp.where(accepted, direction, state.direction),
-                search=jax.tree.map(
-                    lambda new, old: jnp.where(accepted, new, old), next_search, search
-                ),
-            ),
-        )
+        fresh = start_search(value=found.loss, slope=dot(gradient, known.direction))
+        search = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), fresh, next_trial)
+        return Decision(accepted, failed, LbfgsState(known, search))
 
-    return Optimizer(init, propose, observe, carry)
+    return Optimizer(
+        init=lambda image: begin(_begin(image, init_memory(image, history=history))),
+        propose=propose,
+        observe=observe,
+        carry=lambda image, state: begin(_carry(coordinates, image, state.known)),
+    )
 
 
-def make_lbfgs_fixed(learning_rate: float, *, history: int, exponent: float = 0) -> Optimizer:
+def make_lbfgs_fixed(
+    learning_rate: float, *, history: int, precondition: bool = False
+) -> Optimizer:
     """L-BFGS without a line search: every evaluation is a step.
 
     Source: as `make_lbfgs`; the fixed step is jcjohnson/neural-style's and PyTorch's default.
@@ -221,30 +304,30 @@ def make_lbfgs_fixed(learning_rate: float, *, history: int, exponent: float = 0)
     Args:
       learning_rate: factor of the quasi-Newton step; 1 is the full step.
       history: pairs of differences kept, each twice the image's size.
-      exponent: of the preconditioner; see `preconditioning`.
+      precondition: as of `make_lbfgs`.
     """
+    coordinates = _COSINES if precondition else _PIXELS
 
-    def propose(now: Point, memory: Memory) -> tuple[Array, Memory]:
-        direction = find_direction(memory, now.evaluation.gradient, exponent=exponent)
-        return now.image + learning_rate * direction, memory
+    def propose(now: Point, known: Quasi) -> tuple[Array, Quasi]:
+        return now.image + learning_rate * coordinates.picture(known.direction), known
 
-    def observe(now: Point, trial: Point, memory: Memory, is_first: Array) -> Decision:
-        change = trial.evaluation.gradient - now.evaluation.gradient
-        decision = _accept_if_finite(trial, memory)
-        memory = remember(
-            memory,
-            step=trial.image - now.image,
-            change=change,
-            wanted=decision.accepted & ~is_first,
-            exponent=exponent,
+    def observe(now: Point, trial: Point, known: Quasi, is_first: Array) -> Decision:
+        finite = trial.evaluation.is_finite()
+        known = _advance(
+            coordinates,
+            known,
+            coordinates.of(trial.evaluation.gradient),
+            step=jnp.asarray(learning_rate, trial.image.dtype),
+            accepted=finite,
+            is_first=is_first,
         )
-        return decision._replace(opt_state=memory)
+        return Decision(finite, ~finite, known)
 
     return Optimizer(
-        init=lambda image: init_memory(image, history=history),
+        init=lambda image: _begin(image, init_memory(image, history=history)),
         propose=propose,
         observe=observe,
-        carry=lambda image, memory: resize_memory(memory, image.shape, exponent=exponent),
+        carry=lambda image, known: _carry(coordinates, image, known),
     )
 
 
@@ -257,9 +340,11 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
     """
     learning_rate = config.learning_rate or LEARNING_RATES[config.optimizer]
     if config.optimizer == "lbfgs":
-        return make_lbfgs(history=config.history, exponent=config.precondition)
+        return make_lbfgs(history=config.history, precondition=config.precondition)
     if config.optimizer == "lbfgs_fixed":
-        return make_lbfgs_fixed(learning_rate, history=config.history, exponent=config.precondition)
+        return make_lbfgs_fixed(
+            learning_rate, history=config.history, precondition=config.precondition
+        )
     schedule = {
         "constant": optax.constant_schedule(learning_rate),
         # Loshchilov & Hutter 2016, arXiv 1608.03983, equation (5), without restarts.

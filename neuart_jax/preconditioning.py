@@ -1,68 +1,141 @@
-"""A first guess of how the objective curves: less along coarse changes than along fine ones.
+"""How stiff the objective is along coarse and along fine changes, learned on the way.
 
-L-BFGS learns the curvature along its last few steps; of all other directions it only knows one
-scale. Pictures change along many thousands of directions, whose curvatures differ by orders of
-magnitude, and which of them are stiff is known beforehand: features answer to differences between
-neighboring pixels.
+L-BFGS knows the curvature along its last few steps; of all other directions it knows one scale.
+Pictures change along many thousands of directions, whose curvatures differ by orders of magnitude,
+and most of the difference goes with the frequency: a total variation answers to fine changes,
+style losses most to changes of a whole picture's color. So pictures are seen as sums of cosines, in
+bands of frequencies, and each pair of a step s and the gradient's change y tells how stiff each
+band is.
 
-Source: Olah et al. 2017, "Feature visualization", doi:10.23915/distill.00007, whose gradient
-ascent goes faster in a space where all frequencies have the same energy, 1/f^2 in photographs.
-Differs from source: only H_0 of L-BFGS (Nocedal & Wright 2006, section 7.2) is changed, not what is
-optimized; below `CORNER` all frequencies are equal; and a cosine transform, that of a picture
-mirrored at its borders, connects no opposite ones.
+Source: for one band alone this is the scale of Barzilai & Borwein 1988, s . y / y . y, as L-BFGS
+has it for the whole (Nocedal & Wright 2006, equation (7.20)). That a picture is better optimized in
+a basis of frequencies: Olah et al. 2017, "Feature visualization", doi:10.23915/distill.00007, with
+gains that are fixed beforehand. A cosine transform is that of a picture mirrored at its borders,
+and connects no opposite ones.
 """
 
+import functools
+
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.scipy.fft import dctn, idctn
 
-CORNER = 0.02
-"""Cycles per pixel; changes with longer waves, of 50 pixels and more, are treated alike."""
+_BANDS_PER_OCTAVE = 2
+_OCTAVES = 9
+NUM_BANDS = _BANDS_PER_OCTAVE * _OCTAVES + 1
+"""Their centers are half an octave apart; a component between two belongs to both, in shares."""
 
-_AXES = (0, 1)
+_HIGHEST = 2**-0.5
+"""Cycles per pixel of the finest checkerboard, the center of the last band."""
+
+_DECAY = 0.9
+"""Of the running mean over pairs. One pair alone says little of bands that its step hardly has."""
+
+_LEAST = 0.05
+"""Of sqrt(s.s / y.y): what s.y / y.y counts for at least, where a band bends the other way."""
+
+_AXES = (-3, -2)
 
 
-def find_gains(height: int, width: int, exponent: float) -> Array:
-    """Return (1 + f^2 / CORNER^2)^-exponent for each component of the cosine transform.
+def to_cosines(image: Array) -> Array:
+    """Return a picture's orthonormal cosine transform, DCT-II.
 
     Args:
-      height: of the picture, in pixels.
-      width: likewise.
-      exponent: 0 treats all frequencies alike; with 1, gains fall as energies in photographs.
+      image: float[..., height, width, channels].
+    """
+    return dctn(image, axes=_AXES, norm="ortho")
+
+
+def from_cosines(components: Array) -> Array:
+    """Undo `to_cosines`."""
+    return idctn(components, axes=_AXES, norm="ortho")
+
+
+def resize_components(components: Array, shape: tuple[int, ...]) -> Array:
+    """Return the components of the same picture at another size.
+
+    Frequencies that a smaller picture can't hold are lost; those that a smaller one didn't have
+    are zero.
+
+    Args:
+      components: float[..., height', width', channels].
+      shape: (height, width, channels).
+    """
+    height, width = components.shape[-3:-1]
+    scale = (shape[0] * shape[1] / (height * width)) ** 0.5
+    rows, columns = ((0, max(new - old, 0)) for old, new in ((height, shape[0]), (width, shape[1])))
+    others = [(0, 0)] * (components.ndim - 3)
+    return scale * jnp.pad(
+        components[..., : shape[0], : shape[1], :], [*others, rows, columns, (0, 0)]
+    )
+
+
+def learn_gains(log_gains: Array, step: Array, change: Array, *, wanted: Array) -> Array:
+    """Return what is known of every band after one more pair.
+
+    Args:
+      log_gains: so far, float[bands]; zeros when nothing is known.
+      step: s, components float[height, width, channels].
+      change: y, likewise.
+      wanted: whether to learn from it, bool[].
 
     Returns:
-      float[height, width, 1], 1 at the constant component.
+      The logarithm of each band's inverse curvature, float[bands]. Only differences between bands
+      mean something: the mean is zero.
     """
-    squares = (jnp.square(jnp.arange(side) / (2 * side * CORNER)) for side in (height, width))
-    down, across = squares
-    return (1 + down[:, None, None] + across[None, :, None]) ** -exponent
+    products = jnp.stack([step * step, change * change, step * change]).sum(-1)
+    steps, changes, both = _sum_bands(products)
+    seen = (steps > 0) & (changes > 0)
+    steps, changes = (jnp.where(seen, energy, 1) for energy in (steps, changes))
+    ratio = jnp.maximum(both, _LEAST * jnp.sqrt(steps) * jnp.sqrt(changes)) / changes
+    found = jnp.log(jnp.where(seen, ratio, 1))
+    found -= jnp.sum(found) / jnp.maximum(jnp.sum(seen), 1)
+    share = jnp.where(jnp.any(log_gains != 0), 1 - _DECAY, 1)
+    mixed = log_gains + share * (found - log_gains)
+    return jnp.where(wanted & seen & jnp.isfinite(found), mixed, log_gains)
 
 
-def precondition(image: Array, exponent: float) -> Array:
-    """Return P x: every component of a picture's cosine transform times its gain.
+def spread_gains(log_gains: Array, height: int, width: int) -> Array:
+    """Return the gain of every component, float[height, width, 1].
 
     Args:
-      image: float[height, width, channels].
-      exponent: as of `find_gains`; 0 returns the picture itself.
+      log_gains: from `learn_gains`.
+      height: of the picture, in pixels.
+      width: likewise.
     """
-    if not exponent:
-        return image
-    height, width, _ = image.shape
-    gains = find_gains(height, width, exponent).astype(image.dtype)
-    spectrum = dctn(image, axes=_AXES, norm="ortho")
-    return idctn(gains * spectrum, axes=_AXES, norm="ortho")
+    down, across = (jnp.asarray(_shares(side), log_gains.dtype) for side in (height, width))
+    table = jnp.einsum("b,bij->ij", log_gains, jnp.asarray(_radial_shares(), log_gains.dtype))
+    highest = lax.Precision.HIGHEST
+    spread = jnp.matmul(jnp.matmul(down.T, table, precision=highest), across, precision=highest)
+    return jnp.exp(spread)[..., None]
 
 
-def preconditioned_square(image: Array, exponent: float) -> Array:
-    """Return x . P x, float[].
+def _sum_bands(energies: Array) -> Array:
+    """Sum components by band: float[..., height, width] to float[..., bands]."""
+    down, across = (jnp.asarray(_shares(side), energies.dtype) for side in energies.shape[-2:])
+    highest = lax.Precision.HIGHEST
+    table = jnp.matmul(jnp.matmul(down, energies, precision=highest), across.T, precision=highest)
+    radial = jnp.asarray(_radial_shares(), energies.dtype)
+    return jnp.einsum("...ij,bij->...b", table, radial, precision=highest)
 
-    Args:
-      image: float[height, width, channels].
-      exponent: as of `find_gains`.
-    """
-    if exponent:
-        height, width, _ = image.shape
-        gains = find_gains(height, width, exponent).astype(image.dtype)
-        image = jnp.sqrt(gains) * dctn(image, axes=_AXES, norm="ortho")
-    # As in `curvature.dot`.
-    return jnp.vdot(image, image, precision=lax.Precision.HIGHEST)
+
+def _share_out(frequencies: np.ndarray) -> np.ndarray:
+    """Return each band's share of each frequency (cycles per pixel): float[bands, ...]."""
+    with np.errstate(divide="ignore"):
+        octaves = np.log2(frequencies / _HIGHEST)
+    places = np.clip(NUM_BANDS - 1 + _BANDS_PER_OCTAVE * octaves, 0, NUM_BANDS - 1)
+    return np.maximum(0, 1 - np.abs(places - np.arange(NUM_BANDS).reshape(-1, *[1] * places.ndim)))
+
+
+@functools.cache
+def _shares(side: int) -> np.ndarray:
+    """Return what share of an axis' components each band has, float[bands, side]."""
+    return _share_out(np.arange(side) / (2 * side))
+
+
+@functools.cache
+def _radial_shares() -> np.ndarray:
+    """Return what share of (band down, band across) each radial band has, float[bands] * 3."""
+    centers = _HIGHEST * 2.0 ** ((np.arange(NUM_BANDS) - NUM_BANDS + 1) / _BANDS_PER_OCTAVE)
+    return _share_out(np.hypot(centers[:, None], centers))

@@ -28,8 +28,9 @@ class Preset(NamedTuple):
     num_styles: int = 1
 
 
-_ONE_SIZE = {"scales": 1, "padding": "zero", "tv_weight": 0.0}
-"""What all but the newest have in common: one size, zeros beyond the border, no smoothness term."""
+_ONE_SIZE = {"scales": 1, "padding": "zero", "tv_weight": 0.0, "precondition": False}
+"""What all but the newest have in common: one size, zeros beyond the border, no smoothness term, an
+L-BFGS that treats all frequencies alike."""
 
 _FIVE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 

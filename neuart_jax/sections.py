@@ -293,12 +293,8 @@ class OptimizerConfig(Section):
         1e-8, "Adam's epsilon; larger keeps pixels with small gradients still", at_least=0
     )
     history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
-    precondition: float = option(
-        0.0,
-        "how much more L-BFGS first expects of coarse changes than of fine ones: the exponent of "
-        "1 / (1 + f^2 / 0.02^2) over frequencies f, in cycles per pixel; 0 expects the same",
-        at_least=0,
-        at_most=2,
+    precondition: bool = option(
+        True, "let L-BFGS learn how stiff coarse and fine changes are, and step accordingly"
     )
     average: float = option(
         0.0,

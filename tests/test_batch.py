@@ -15,6 +15,7 @@ TARGETS = jnp.asarray(np.random.default_rng(1).random((3, 3, 4, 3)), jnp.float32
 OPTIMIZERS = {
     "adam": make_adam(0.05),
     "lbfgs": make_lbfgs(history=4),
+    "lbfgs_preconditioned": make_lbfgs(history=4, precondition=True),
     "lbfgs_fixed": make_lbfgs_fixed(0.5, history=4),
 }
 

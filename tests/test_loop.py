@@ -17,6 +17,7 @@ STEEPNESS = np.linspace(1, 5, START.size).reshape(START.shape)
 OPTIMIZERS = {
     "adam": make_adam(0.05),
     "lbfgs": make_lbfgs(history=4),
+    "lbfgs_preconditioned": make_lbfgs(history=4, precondition=True),
     "lbfgs_fixed": make_lbfgs_fixed(0.5, history=4),
 }
 

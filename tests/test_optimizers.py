@@ -129,7 +129,7 @@ def test_every_step_of_lbfgs_fulfils_the_strong_wolfe_conditions(function, num_s
         now = evaluate(jnp.full((1, 2, 3), 0.3))
         _, _, state = observe(now, now, optimizer.init(now.image), True)
         for _ in range(num_steps):
-            direction = np.asarray(state.direction).reshape(-1)
+            direction = np.asarray(state.known.direction).reshape(-1)
             accepted = False
             while not accepted:
                 step = float(state.search.step)

@@ -1,4 +1,4 @@
-"""The filter that L-BFGS starts from, against SciPy and against what it is for."""
+"""Bands of frequencies and what is learned of them, against SciPy and curvatures that are known."""
 
 import jax
 import jax.numpy as jnp
@@ -7,76 +7,132 @@ import pytest
 import scipy.fft
 from numpy.testing import assert_allclose, assert_array_equal
 
+from neuart_jax import preconditioning
 from neuart_jax.curvature import find_direction, init_memory, remember
 from neuart_jax.loop import make_run_fn
 from neuart_jax.objective import Targets
 from neuart_jax.optimizers import make_lbfgs, make_lbfgs_fixed
-from neuart_jax.preconditioning import CORNER, find_gains, precondition, preconditioned_square
+from neuart_jax.preconditioning import NUM_BANDS, learn_gains, resize_components, spread_gains
 from neuart_jax.step import StopRule
 
-SHAPE = (9, 14, 3)
+to_cosines = jax.jit(preconditioning.to_cosines)
+from_cosines = jax.jit(preconditioning.from_cosines)
+
+SHAPE = (24, 37, 3)
+NOTHING = np.zeros(NUM_BANDS)
 
 
-@pytest.fixture
-def image():
-    return np.random.default_rng(0).normal(size=SHAPE)
-
-
-def filter_by_scipy(image, exponent):
-    down, across = (np.arange(side) / (2 * side) for side in image.shape[:2])
-    gains = (1 + (down[:, None] ** 2 + across**2) / CORNER**2) ** -exponent
-    spectrum = scipy.fft.dctn(image, axes=(0, 1), norm="ortho")
-    return scipy.fft.idctn(gains[..., None] * spectrum, axes=(0, 1), norm="ortho")
-
-
-@pytest.mark.parametrize("exponent", [0.5, 1.0])
-def test_scipy_filters_the_same(image, exponent):
-    expected = filter_by_scipy(image, exponent)
+@pytest.fixture(autouse=True)
+def double_precision():
     with jax.enable_x64(True):
-        found = precondition(jnp.asarray(image), exponent)
-        square = preconditioned_square(jnp.asarray(image), exponent)
-    assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-    assert_allclose(square, np.sum(image * expected), rtol=1e-10)
-    single = precondition(jnp.asarray(image, jnp.float32), exponent)
+        yield
+
+
+def draw(seed, shape=SHAPE):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def frequencies(height, width):
+    """In cycles per pixel, [height, width, 1]."""
+    down, across = (np.arange(side) / (2 * side) for side in (height, width))
+    return np.hypot(down[:, None], across)[..., None]
+
+
+def wave(height, width, *, down, across):
+    rows, columns = ((2 * np.arange(side) + 1) / (2 * side) for side in (height, width))
+    values = np.cos(np.pi * down * rows)[:, None] * np.cos(np.pi * across * columns)
+    return np.repeat(values[..., None], 3, axis=-1)
+
+
+def test_components_are_scipys():
+    images = draw(0, (2, *SHAPE))
+    components = to_cosines(jnp.asarray(images))
+    expected = scipy.fft.dctn(images, axes=(1, 2), norm="ortho")
+    assert_allclose(components, expected, rtol=1e-10, atol=1e-12)
+    assert_allclose(from_cosines(components), images, rtol=1e-10, atol=1e-12)
+    single = to_cosines(jnp.asarray(images, jnp.float32))
     assert single.dtype == jnp.float32
     assert_allclose(single, expected, atol=1e-5)
 
 
-def test_without_an_exponent_nothing_is_filtered(image):
-    assert_array_equal(precondition(jnp.asarray(image), 0), jnp.asarray(image))
-    assert_array_equal(find_gains(4, 5, 0), jnp.ones((4, 5, 1)))
+@pytest.mark.parametrize("shape", [(48, 74), (12, 20), (12, 74), SHAPE[:2]])
+def test_waves_are_the_same_waves_at_another_size(shape):
+    """Half waves across a picture don't depend on its number of pixels."""
+    small, large = (wave(*size, down=3, across=5) for size in (SHAPE[:2], shape))
+    resized = resize_components(to_cosines(jnp.asarray(small)), (*shape, 3))
+    assert_allclose(from_cosines(resized), large, atol=1e-12)
 
 
-def test_flat_pictures_pass_and_a_wave_at_the_corner_is_halved():
-    assert_allclose(precondition(jnp.full((8, 8, 3), 0.3), 1), 0.3, rtol=1e-5)
-    # Half a wave across 25 pixels is 0.02 cycles per pixel.
-    assert_allclose(find_gains(25, 1, 1)[1], 0.5, rtol=1e-6)
+def test_waves_that_a_smaller_picture_cannot_hold_are_lost():
+    fine = to_cosines(jnp.asarray(wave(*SHAPE[:2], down=15, across=2)))
+    assert_allclose(
+        resize_components(fine[None], (12, 20, 3)), np.zeros((1, 12, 20, 3)), atol=1e-12
+    )
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.75])
-def test_the_newest_pair_is_reproduced(image, exponent):
+@pytest.mark.parametrize("exponent", [-1.0, 2.0])
+def test_curvatures_that_are_a_power_of_the_frequency_are_found(exponent):
+    """Gains are interpolated in the logarithm, in which a power is a straight line."""
+    step = draw(1, (64, 96, 3))
+    curvature = np.maximum(frequencies(64, 96), 0.01) ** exponent
+    gains = learn_gains(NOTHING, step, curvature * step, wanted=True)
+    found = np.asarray(spread_gains(gains, 64, 96)) * curvature
+    inside = (frequencies(64, 96) > 0.03) & (frequencies(64, 96) < 0.4)
+    assert np.ptp(np.log(found[inside])) < 0.35
+    assert np.ptp(np.log(curvature[inside])) > 2.5
+    assert_allclose(np.sum(gains), 0, atol=1e-9)
+
+
+def test_one_curvature_for_all_gives_all_the_same_gain():
+    step = draw(1)
+    gains = learn_gains(NOTHING, step, 7 * step, wanted=True)
+    assert_allclose(gains, NOTHING, atol=1e-9)
+    assert_allclose(spread_gains(gains, 9, 14), np.ones((9, 14, 1)), atol=1e-9)
+
+
+def test_pairs_are_averaged_and_unwanted_ones_ignored():
+    step, coarse = draw(1), np.where(frequencies(*SHAPE[:2]) < 0.1, 4.0, 1.0)
+    first = learn_gains(NOTHING, step, coarse * step, wanted=True)
+    assert first[-1] - first[10] == pytest.approx(np.log(4), rel=1e-6)
+    # Of the next pair, whose curvatures are all the same, a tenth.
+    second = learn_gains(first, step, step, wanted=True)
+    assert_allclose(second, 0.9 * np.asarray(first), rtol=1e-9)
+    assert_array_equal(learn_gains(first, step, step, wanted=False), first)
+
+
+@pytest.mark.parametrize("change", [0.0, np.nan, np.inf])
+def test_pairs_that_say_nothing_change_nothing(change):
+    known = np.linspace(-1, 1, NUM_BANDS)
+    step = draw(1)
+    assert_array_equal(learn_gains(known, step, change * step, wanted=True), known)
+    assert_array_equal(learn_gains(known, 0 * step, step, wanted=True), known)
+
+
+def test_bands_that_bend_down_get_a_small_gain_and_no_negative_one():
+    step, bends = draw(1), np.where(frequencies(*SHAPE[:2]) < 0.1, -1.0, 1.0)
+    gains = learn_gains(NOTHING, step, bends * step, wanted=True)
+    assert gains[-1] - gains[10] == pytest.approx(np.log(20), rel=1e-6)
+
+
+def test_the_newest_pair_is_reproduced():
     """The secant equation H y = s holds whatever H_0 is; Nocedal & Wright 2006, (6.6)."""
-    rng = np.random.default_rng(1)
-    with jax.enable_x64(True):
-        memory = init_memory(jnp.asarray(image), history=3)
-        for _ in range(4):
-            step = jnp.asarray(rng.normal(size=SHAPE))
-            change = 3 * step + 0.1 * jnp.asarray(rng.normal(size=SHAPE))
-            memory = remember(memory, step=step, change=change, wanted=True, exponent=exponent)
-        assert_allclose(
-            find_direction(memory, change, exponent=exponent), -step, rtol=1e-9, atol=1e-12
-        )
+    gains = np.exp(draw(5, (*SHAPE[:2], 1)))
+    memory = init_memory(jnp.zeros(SHAPE), history=3)
+    for seed in range(4):
+        step = jnp.asarray(draw(seed))
+        change = 3 * step + 0.1 * draw(10 + seed)
+        memory = remember(memory, step=step, change=change, wanted=True, gains=gains)
+    assert_allclose(find_direction(memory, change, gains=gains), -step, rtol=1e-9, atol=1e-12)
 
 
-def test_an_empty_memory_goes_no_farther_than_1(image):
-    memory = init_memory(jnp.asarray(image, jnp.float32), history=3)
+def test_an_empty_memory_goes_no_farther_than_1():
+    gains = np.exp(draw(5, (*SHAPE[:2], 1)))
+    memory = init_memory(jnp.zeros(SHAPE), history=3)
     for size, length in ((0.5, 0.5), (20.0, 1.0)):
-        gradient = jnp.asarray(size * image / np.linalg.norm(image), jnp.float32)
-        direction = find_direction(memory, gradient, exponent=0.75)
-        assert_allclose(jnp.linalg.norm(direction), length, rtol=1e-5)
-        filtered = precondition(gradient, 0.75)
-        cosine = -jnp.vdot(direction, filtered) / length / jnp.linalg.norm(filtered)
-        assert_allclose(cosine, 1, rtol=1e-5)
+        gradient = jnp.asarray(size * draw(0) / np.linalg.norm(draw(0)))
+        direction = find_direction(memory, gradient, gains=gains)
+        expected = -gains * gradient * length / np.linalg.norm(gains * gradient)
+        assert_allclose(direction, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -84,18 +140,24 @@ def test_an_empty_memory_goes_no_farther_than_1(image):
     [make_lbfgs, lambda **options: make_lbfgs_fixed(1.0, **options)],
     ids=["search", "fixed"],
 )
-def test_differences_of_neighbors_are_minimized_in_fewer_steps(make):
-    """A quadratic whose curvature grows as the square of the frequency, as total variation's."""
-    goal = jnp.asarray(np.random.default_rng(2).normal(size=(48, 64, 3)), jnp.float32)
+@pytest.mark.parametrize("stiff", ["fine", "coarse"])
+def test_quadratics_are_minimized_in_fewer_steps(make, stiff):
+    """One whose curvature grows as the square of the frequency, as total variation's, and one
+    whose curvature falls as much."""
+    with jax.enable_x64(False):
+        goal = jnp.asarray(draw(2, (48, 64, 3)), jnp.float32)
+        squares = (frequencies(48, 64) / 0.02) ** 2
+        curvatures = 1 + squares if stiff == "fine" else 1 / (1 + squares)
+        curvatures = jnp.asarray(curvatures, jnp.float32)
 
-    def objective(image, params, targets):
-        error = image - goal
-        down, across = jnp.diff(error, axis=0), jnp.diff(error, axis=1)
-        loss = 1e-3 * jnp.sum(error**2) + jnp.sum(down**2) + jnp.sum(across**2)
-        return loss, {"total": loss}
+        def objective(image, params, targets):
+            error = to_cosines(image - goal)
+            loss = jnp.sum(curvatures * error**2)
+            return loss, {"total": loss}
 
-    losses = {}
-    for exponent in (0.0, 1.0):
-        run = make_run_fn(objective, make(history=5, exponent=exponent), StopRule(25))
-        losses[exponent] = run(0 * goal, None, Targets({}, {})).step_losses[-1]
-    assert losses[1.0] < 0.1 * losses[0.0]
+        losses = {}
+        for precondition in (False, True):
+            optimizer = make(history=5, precondition=precondition)
+            run = make_run_fn(objective, optimizer, StopRule(25))
+            losses[precondition] = run(0 * goal, None, Targets({}, {})).step_losses[-1]
+    assert losses[True] < 0.1 * losses[False]

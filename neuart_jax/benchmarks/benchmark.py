@@ -36,13 +36,10 @@ from neuart_jax.tables import Row
 logger = logging.getLogger(__name__)
 
 _TIMED_CHUNKS = 3
-# For a loss that takes hundreds of evaluations: more of them where they cost a quarter, and a
-# longer memory. At 512 pixels, of neural-style's last loss, in evaluations of the full size: 1.025
-# in 106 and 1.011 in 216; with 250 coarse steps and a history of 100 1.012 in 236. Preconditioned:
-# 1.025 in 57 and 1.012 in 127.
+# For a loss that takes hundreds of evaluations: a longer memory, and more of them where they cost a
+# quarter.
 _COARSE_STEPS = 100
-_HISTORY = 30
-_PRECONDITION = 0.75
+_HISTORY = 100
 
 
 class Outcome(NamedTuple):
@@ -274,7 +271,7 @@ class _Session:
             self._losses.append({"preset": preset, "to": "their end", "error": end["error"]})
             return
         run = RunConfig(steps=theirs.run.steps, seed=theirs.run.seed, coarse_steps=_COARSE_STEPS)
-        optimizer = OptimizerConfig(history=_HISTORY, precondition=_PRECONDITION)
+        optimizer = OptimizerConfig(history=_HISTORY)
         ours = dataclasses.replace(theirs, optimizer=optimizer, run=run)
         reached = self._ask("loss", ours, target=end["loss"])
         self._rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, reached]})

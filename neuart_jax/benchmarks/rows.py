@@ -51,6 +51,11 @@ def median(rounds: Sequence[Figures], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
+def highest(rounds: Sequence[Figures], name: str) -> float | None:
+    """Return the highest figure of the rounds that have it: of memory, the peak that was seen."""
+    return max((figures[name] for figures in rounds if figures.get(name) is not None), default=None)
+
+
 def find_error(rounds: Sequence[Figures]) -> str:
     """Return why a variant could not be measured; empty if it could."""
     return next((figures["error"] for figures in rounds if "error" in figures), "")
@@ -166,8 +171,8 @@ def step_rows(group: Group) -> list[Row]:
             "evaluations_per_step": evaluations,
             "seconds_per_evaluation": seconds / evaluations if seconds and evaluations else None,
             "products_GFLOP/s": median(rounds, "product_gflops"),
-            "peak_MB": _megabytes(median(rounds, "peak_bytes")),
-            "run_MB": _megabytes(median(rounds, "run_bytes")),
+            "peak_MB": _megabytes(highest(rounds, "peak_bytes")),
+            "run_MB": _megabytes(highest(rounds, "run_bytes")),
             "predicted_MB": _megabytes(median(rounds, "predicted_bytes")),
         }
         rows.append(row | ({"error": error} if (error := find_error(rounds)) else {}))
