@@ -36,6 +36,8 @@ _LEAST = 0.05
 """Of sqrt(s.s / y.y): what s.y / y.y counts for at least, where a band bends the other way."""
 
 _AXES = (-3, -2)
+# Sums of energies span many orders of magnitude, more than accelerators' fast products keep.
+_EXACT = lax.Precision.HIGHEST
 
 
 def to_cosines(image: Array) -> Array:
@@ -65,10 +67,8 @@ def resize_components(components: Array, shape: tuple[int, ...]) -> Array:
     height, width = components.shape[-3:-1]
     scale = (shape[0] * shape[1] / (height * width)) ** 0.5
     rows, columns = ((0, max(new - old, 0)) for old, new in ((height, shape[0]), (width, shape[1])))
-    others = [(0, 0)] * (components.ndim - 3)
-    return scale * jnp.pad(
-        components[..., : shape[0], : shape[1], :], [*others, rows, columns, (0, 0)]
-    )
+    padding = [(0, 0)] * (components.ndim - 3) + [rows, columns, (0, 0)]
+    return scale * jnp.pad(components[..., : shape[0], : shape[1], :], padding)
 
 
 def learn_gains(log_gains: Array, step: Array, change: Array, *, wanted: Array) -> Array:
@@ -104,20 +104,23 @@ def spread_gains(log_gains: Array, height: int, width: int) -> Array:
       height: of the picture, in pixels.
       width: likewise.
     """
-    down, across = (jnp.asarray(_shares(side), log_gains.dtype) for side in (height, width))
-    table = jnp.einsum("b,bij->ij", log_gains, jnp.asarray(_radial_shares(), log_gains.dtype))
-    highest = lax.Precision.HIGHEST
-    spread = jnp.matmul(jnp.matmul(down.T, table, precision=highest), across, precision=highest)
+    down, across, radial = (
+        jnp.asarray(shares, log_gains.dtype)
+        for shares in (_shares(height), _shares(width), _radial_shares())
+    )
+    table = jnp.tensordot(log_gains, radial, 1, precision=_EXACT)
+    spread = jnp.matmul(jnp.matmul(down.T, table, precision=_EXACT), across, precision=_EXACT)
     return jnp.exp(spread)[..., None]
 
 
 def _sum_bands(energies: Array) -> Array:
     """Sum components by band: float[..., height, width] to float[..., bands]."""
-    down, across = (jnp.asarray(_shares(side), energies.dtype) for side in energies.shape[-2:])
-    highest = lax.Precision.HIGHEST
-    table = jnp.matmul(jnp.matmul(down, energies, precision=highest), across.T, precision=highest)
-    radial = jnp.asarray(_radial_shares(), energies.dtype)
-    return jnp.einsum("...ij,bij->...b", table, radial, precision=highest)
+    down, across, radial = (
+        jnp.asarray(shares, energies.dtype)
+        for shares in (*map(_shares, energies.shape[-2:]), _radial_shares())
+    )
+    table = jnp.matmul(jnp.matmul(down, energies, precision=_EXACT), across.T, precision=_EXACT)
+    return jnp.einsum("...ij,bij->...b", table, radial, precision=_EXACT)
 
 
 def _share_out(frequencies: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from neuart_jax.benchmarks.plan import (
     reference_settings,
     torch_variants,
 )
-from neuart_jax.benchmarks.problem import make_problem
+from neuart_jax.benchmarks.problem import load_pictures, make_problem
 from neuart_jax.benchmarks.processes import Job, run_job, run_rounds
 from neuart_jax.benchmarks.rows import (
     GRADIENT_TOLERANCE,
@@ -40,6 +40,7 @@ from neuart_jax.benchmarks.rows import (
 from neuart_jax.images import save_image
 from neuart_jax.resolve import resolve_config
 from neuart_jax.sections import MODEL_SETTINGS
+from neuart_jax.stylize import stylize
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -169,16 +170,19 @@ def test_steps_and_starts_are_measured_by_runs(config):
     assert 0 <= start["compile_seconds"] < start["first_step_seconds"]
 
 
-def test_a_run_ends_when_it_is_as_far_as_another(config):
-    quick = config.replace(optimizer="adam", scales=1, report_every=1, steps=4)
-    end = do("loss", quick, target=None)
-    assert (end["steps"], end["evaluations"], end["reached"]) == (4, 5, True)
-    again = do("loss", quick.replace(steps=50, schedule="constant"), target=end["loss"])
-    assert again["reached"] and 0 < again["steps"] < 50 and again["loss"] <= end["loss"]
-    assert [place[1] for place in end["path"]] == [1, 2, 3, 4, 5]
-    assert again["path"][-1][2] == again["loss"] < again["path"][0][2]
-    never = do("loss", quick, target=-1.0)
-    assert (never["steps"], never["reached"]) == (4, False)
+def test_losses_are_followed_as_optimized_and_as_a_file_has_them(config):
+    quick = config.replace(optimizer="lbfgs", scales=1, report_every=1, steps=4)
+    figures = do("loss", quick)
+    _, evaluations, losses, clipped = map(list, zip(*figures["path"], strict=True))
+    assert figures["steps"] == 4 and figures["evaluations"] == evaluations[-1] >= 5
+    assert (losses[-1], clipped[-1]) == (figures["loss"], figures["clipped_loss"])
+    for path in (losses, clipped):
+        assert path == sorted(path, reverse=True) and path[-1] < path[0]
+    # The start is in range, so that clipping changes nothing.
+    assert clipped[0] == pytest.approx(losses[0], rel=1e-5)
+    content, style = load_pictures(quick)
+    alone = stylize(content, style, quick)
+    assert alone.losses["total"] == pytest.approx(clipped[-1], rel=1e-4)
 
 
 def test_the_peak_of_memory_is_of_this_process():
@@ -357,6 +361,20 @@ def test_a_benchmark_writes_tables_figures_and_a_plot(config, tmp_path):
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_what_is_too_large_for_a_reference_is_timed_nevertheless(config, tmp_path):
+    plan = read_plan(config, FLAGS)
+
+    def run(job):
+        failed = job.task["kind"] == "reference"
+        return {"error": "Out of memory"} if failed else do_here(job)
+
+    outcome = benchmark(config, plan, tmp_path, run=run)
+    (problem,) = outcome.problems
+    assert "Out of memory" in problem and "errors are left out" in problem
+    (row,) = outcome.tables["evaluation"]
+    assert row["seconds"] > 0 and row["gradient_error"] is None
+
+
 def test_a_benchmark_that_is_cut_leaves_what_it_measured(config, tmp_path):
     plan = read_plan(config, FLAGS | {"sizes": ["32", "48"]})
 
@@ -380,34 +398,38 @@ def test_the_same_loss_is_reached_by_both_optimizers(config, tmp_path):
         asked.append(job.task)
         if job.task["kind"] != "loss":
             return do_here(job)
-        path = [[0.1, 1, 9.0], [0.5, 20, 0.508], [1.0, 100, 0.5]]
-        if job.task["target"] is None:
-            path = [[2 * seconds, *rest] for seconds, *rest in path]
-        return {"seconds": path[-1][0], "evaluations": 100, "loss": 0.5, "path": path}
+        path = [[0.1, 1, 9.0, 9.5], [0.5, 20, 0.508, 0.62], [1.0, 100, 0.5, 0.6]]
+        if not asked[-1]["config"]["optimizer"]["precondition"]:
+            path = [[2 * seconds, 4 * count, *rest] for seconds, count, *rest in path]
+        seconds, evaluations, loss, clipped_loss = path[-1]
+        figures = {"seconds": seconds, "evaluations": evaluations, "path": path}
+        return {**figures, "loss": loss, "clipped_loss": clipped_loss}
 
     rows = benchmark(config, plan, tmp_path, run=run).tables["time to loss"]
-    assert [row["to"] for row in rows] == [
-        *("their end", "within 5%", "within 2%", "within 1%", "within 0%")
-    ]
-    assert [row.get("our_seconds") for row in rows] == [None, 0.5, 0.5, 1.0, 1.0]
-    assert [row["their_seconds"] for row in rows] == [2.0, 1.0, 1.0, 2.0, 2.0]
+    margins = ["within 5%", "within 2%", "within 1%", "within 0%"]
+    assert [row["of"] for row in rows] == 4 * ["image"] + 4 * ["file"]
+    assert [row["to"] for row in rows] == 2 * margins
+    assert [row["our_seconds"] for row in rows] == [0.5, 0.5, 1.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+    assert [row["their_seconds"] for row in rows[:4]] == [1.0, 1.0, 2.0, 2.0]
     assert rows[-1]["our_seconds / all of theirs"] == 0.5
+    assert rows[0]["our_evaluations / all of theirs"] == 20 / 400
     theirs, ours = (task["config"] for task in asked if task["kind"] == "loss")
-    assert asked[-1]["target"] == 0.5
     assert theirs["losses"] == ours["losses"] and theirs["network"] == ours["network"]
     assert theirs["optimizer"]["optimizer"] == "lbfgs_fixed"
     assert ours["optimizer"] == Config().replace(history=100).to_dict()["optimizer"]
-    assert (theirs["run"]["scales"], ours["run"]["scales"]) == (1, Config().run.scales)
-    assert theirs["run"]["steps"] == ours["run"]["steps"] == 1000
+    assert (theirs["run"]["scales"], ours["run"]["scales"]) == (1, 1)
+    assert (theirs["run"]["steps"], ours["run"]["steps"]) == (1000, 250)
     assert theirs["images"]["size"] == SIZE
 
 
 def test_a_loss_that_is_never_reached_is_an_empty_cell():
-    theirs = {"seconds": 10.0, "evaluations": 7, "loss": 1.0, "path": [[10.0, 7, 1.0]]}
-    ours = {"seconds": 4.0, "evaluations": 9, "loss": 1.03, "path": [[4.0, 9, 1.03]]}
-    _, near, *far = loss_rows("recipe", 64, theirs, ours)
+    end = {"loss": 1.0, "clipped_loss": 2.0}
+    theirs = {"seconds": 10.0, "evaluations": 7, "path": [[10.0, 7, 1.0, 2.0]], **end}
+    ours = {"seconds": 4.0, "evaluations": 9, "path": [[4.0, 9, 1.03, 1.9]]}
+    near, *far = loss_rows("recipe", 64, theirs, ours)[:4]
     assert near["our_seconds / all of theirs"] == 0.4 and near["our_evaluations"] == 9
     assert {row["our_seconds"] for row in far} == {None}
+    assert {row["our_seconds"] for row in loss_rows("recipe", 64, theirs, ours)[4:]} == {4.0}
     assert "memory" in loss_rows("recipe", 64, theirs, {"error": "no memory"})[-1]["error"]
 
 

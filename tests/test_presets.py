@@ -345,6 +345,13 @@ def test_recipes_of_one_size_have_one():
     assert {name: n for name, n in scales.items() if n > 1} == {"gatys2017": 2, "crowsonkb": 3}
 
 
+def test_the_lbfgs_of_others_treats_all_frequencies_alike():
+    optimizers = {name: apply_preset(name).optimizer for name in PRESETS}
+    quasi = {name for name, config in optimizers.items() if config.optimizer != "adam"}
+    assert {"neural-style", "gordicaleksa", "gatys2015", "gatys2017", "photoreal"} <= quasi
+    assert not any(optimizers[name].precondition for name in quasi)
+
+
 def test_what_is_given_besides_wins():
     config = apply_preset("transfer-learning", Config().replace(seed=7, steps=3), noise_ratio=0.1)
     assert (config.run.noise_ratio, config.run.seed, config.run.steps) == (0.1, 7, 200)

@@ -4,6 +4,7 @@ A job is a JSON object: "kind", a key of `JOBS`; "config", a whole configuration
 function of that kind reads besides. Its figures are JSON, too.
 """
 
+import math
 import os
 import platform
 import statistics
@@ -120,7 +121,7 @@ def measure_evaluation(job: Job) -> Figures:
 
     They run as a user's do: in one compiled chunk, whose next image depends on the last gradient,
     with one synchronization at the end. The first evaluation is compared with the reference in
-    "npz".
+    "npz", unless that is empty.
     """
     product_rate = measure_product_rate()
     problem = make_problem(_config_of(job), batch=job["batch"])
@@ -162,8 +163,15 @@ def measure_evaluation(job: Job) -> Figures:
 
 
 def find_errors(npz: str, **found: Array) -> dict[str, float]:
-    """Compare arrays of all pairs with the reference's: relative errors, in the 2-norm."""
-    errors = {}
+    """Compare arrays of all pairs with the reference's: relative errors, in the 2-norm.
+
+    Args:
+      npz: file of the reference; empty where there is none to compare with.
+      found: "loss" and "gradient".
+    """
+    errors: dict[str, float] = {}
+    if not npz:
+        return errors
     with np.load(npz) as arrays:
         for name, array in found.items():
             reference = arrays[name].astype(np.float64)
@@ -246,33 +254,40 @@ def measure_start(job: Job) -> Figures:
     }
 
 
-def run_to_loss(job: Job) -> Figures:
-    """Run a configuration, and say when the loss at full size was no more than "target".
+def follow_loss(job: Job) -> Figures:
+    """Run a configuration, and say how the loss at full size fell.
 
-    Without a target: to its end, whose loss is the "loss" of the figures. The loss is that of the
-    best image before it is clipped, on both sides. "path" has seconds, evaluations and loss after
-    each chunk at full size.
+    "path" has, after each chunk at full size, seconds, evaluations, the smallest loss so far, and
+    the smallest so far of a picture as a file has it, clipped to [0, 1]: optimizers that don't clip
+    come to losses that no file can show.
     """
-    config, target = _config_of(job), job["target"]
+    config = _config_of(job)
     content, style = load_pictures(config)
-    best: list[tuple[float, Progress]] = []
+    seen: list[tuple[float, Progress, np.ndarray]] = []
     began = time.perf_counter()
 
-    def watch(progress: Progress) -> bool:
+    def watch(progress: Progress) -> None:
         if progress.size == content.shape[:2]:
-            best.append((time.perf_counter() - began, progress))
-        return bool(target is not None and best and best[-1][1].best_loss <= target)
+            seconds = time.perf_counter() - began
+            seen.append((seconds, progress, np.clip(progress.image(), 0, 1)))
 
     result = stylize(content, style, config, callback=watch)
-    seconds, last = best[-1]
+    problem = make_problem(config, batch=1)
+    evaluate = compile_fn(problem.evaluate)
+    path, smallest = [], math.inf
+    for seconds, progress, image in seen:
+        [loss], _ = evaluate(jnp.asarray(image)[None], problem.params, problem.targets)
+        smallest = min(smallest, float(loss))
+        path.append([seconds, progress.num_evaluations, progress.best_loss, smallest])
+    seconds, evaluations, loss, clipped_loss = path[-1]
     return {
         "seconds": seconds,
         "seconds_to_first_step": result.seconds_to_first_step,
-        "evaluations": last.num_evaluations,
-        "steps": last.num_steps,
-        "loss": last.best_loss,
-        "reached": target is None or last.best_loss <= target,
-        "path": [[t, now.num_evaluations, now.best_loss] for t, now in best],
+        "evaluations": evaluations,
+        "steps": result.num_steps,
+        "loss": loss,
+        "clipped_loss": clipped_loss,
+        "path": path,
     }
 
 
@@ -283,7 +298,7 @@ JOBS: dict[str, Callable[[Job], Figures]] = {
     "evaluation": measure_evaluation,
     "steps": measure_steps,
     "start": measure_start,
-    "loss": run_to_loss,
+    "loss": follow_loss,
 }
 """What may be asked of a measured process, by the job's kind."""
 

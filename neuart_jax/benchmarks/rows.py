@@ -199,28 +199,31 @@ def loss_rows(preset: str, size: int, theirs: Figures, ours: Figures) -> list[Ro
     Args:
       preset: the recipe's name.
       size: of the picture, in pixels.
-      theirs: figures of `jobs.run_to_loss`, to the recipe's end.
+      theirs: figures of `jobs.follow_loss`, to the recipe's end.
       ours: likewise, of another optimizer; perhaps with "error".
 
     Returns:
-      For each of `MARGINS` a row with seconds and evaluations of both, and of ours over all of
-      theirs. A cell is empty where a run never came so far.
+      For the image as it is optimized, and as a file has it, a row for each of `MARGINS` with
+      seconds and evaluations of both, and of ours over all of theirs. A cell is empty where a run
+      never came so far.
     """
     labels = {"preset": preset, "size": size}
-    whole = {"their_seconds": theirs["seconds"], "their_evaluations": theirs["evaluations"]}
-    rows: list[Row] = [{**labels, "to": "their end", "loss": theirs["loss"], **whole}]
     if "error" in ours:
-        return [*rows, {**labels, "to": "their end", "error": ours["error"]}]
-    for margin in MARGINS:
-        limit = (1 + margin) * theirs["loss"]
-        row: dict[str, Any] = {**labels, "to": f"within {margin:.0%}", "loss": limit}
-        for name, figures in (("their", theirs), ("our", ours)):
-            found = next((at for at in figures["path"] if at[2] <= limit), None)
-            row |= {f"{name}_seconds": found and found[0]}
-            row |= {f"{name}_evaluations": found and found[1]}
-        seconds = row["our_seconds"]
-        row["our_seconds / all of theirs"] = seconds and seconds / theirs["seconds"]
-        rows.append(row)
+        return [{**labels, "of": "ours", "error": ours["error"]}]
+    rows: list[Row] = []
+    for kind, name, place in (("image", "loss", 2), ("file", "clipped_loss", 3)):
+        for margin in MARGINS:
+            limit = (1 + margin) * theirs[name]
+            row: dict[str, Any] = {**labels, "of": kind, "to": f"within {margin:.0%}"}
+            row["loss"] = limit
+            for whose, figures in (("their", theirs), ("our", ours)):
+                found = next((at for at in figures["path"] if at[place] <= limit), None)
+                row |= {f"{whose}_seconds": found and found[0]}
+                row |= {f"{whose}_evaluations": found and found[1]}
+            for unit in ("seconds", "evaluations"):
+                count = row[f"our_{unit}"]
+                row[f"our_{unit} / all of theirs"] = count and count / theirs[unit]
+            rows.append(row)
     return rows
 
 
