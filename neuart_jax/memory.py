@@ -30,11 +30,10 @@ _SORTING = 3.5
 # Of the layers that are smoothed: what softmax keeps for its gradient, and that gradient.
 _SMOOTHING = 2
 # On CPUs a run's own memory comes on top of its step's: what compiling its programs leaves behind,
-# whatever the size, and two more copies of the optimizer's state, of the start and of the
-# checkpoint. Fitted to the peaks of five whole runs at 512 and 1024 pixels with nothing cached, and
-# within 5 % of them.
-_PROGRAMS = {"vgg19": 0.55 * GIB, "resnet50": 0.85 * GIB}
-_STATES = 2
+# whatever the size, and one more copy of the optimizer's state. Fitted to the peaks of sixteen
+# whole commands: two networks and optimizers, 512 and 1024 pixels, programs cached or not.
+_PROGRAMS = 0.55 * GIB
+_STATES = 1
 _FLOAT = 4
 # Large enough for its margins to cost little.
 _WINDOW = 1024
@@ -77,7 +76,7 @@ def predict_memory(
         return step
     state = _images_of_state(config) * 3 * _FLOAT * height * width
     return Prediction(
-        step.constant + round(_PROGRAMS[config.network.model]),
+        step.constant + round(_PROGRAMS),
         step.growing + num_pairs * _STATES * state // config.compute.shard_rows,
     )
 

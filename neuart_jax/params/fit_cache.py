@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from neuart_jax.errors import InputError
@@ -50,6 +51,9 @@ def load_fitted(request: Request, *, hint: str = "") -> Loaded:
         )
         arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
         weights = Weights(arrays, FITTED, "")
+        # Programs for every layer, never used again, that the run would have beside its own: VGG19
+        # at 512x384 took 1.9 GiB at its peak instead of 1.5.
+        jax.clear_caches()
         _keep(path, weights, request.config.model)
         how = f"in {time.perf_counter() - began:.0f} s"
     count = {2: "two"}.get(len(request.images), str(len(request.images)))
