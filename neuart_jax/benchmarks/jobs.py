@@ -4,7 +4,6 @@ A job is a JSON object: "kind", a key of `JOBS`; "config", a whole configuration
 function of that kind reads besides. Its figures are JSON, too.
 """
 
-import math
 import os
 import platform
 import statistics
@@ -258,8 +257,8 @@ def follow_loss(job: Job) -> Figures:
     """Run a configuration, and say how the loss at full size fell.
 
     "path" has, after each chunk at full size, seconds, evaluations, the smallest loss so far, and
-    the smallest so far of a picture as a file has it, clipped to [0, 1]: optimizers that don't clip
-    come to losses that no file can show.
+    the loss of the picture as a file has it, clipped to [0, 1]: optimizers that don't clip come to
+    losses that no file can show. "clipped_loss" is that of the result.
     """
     config = _config_of(job)
     content, style = load_pictures(config)
@@ -274,19 +273,18 @@ def follow_loss(job: Job) -> Figures:
     result = stylize(content, style, config, callback=watch)
     problem = make_problem(config, batch=1)
     evaluate = compile_fn(problem.evaluate)
-    path, smallest = [], math.inf
+    path = []
     for seconds, progress, image in seen:
-        [loss], _ = evaluate(jnp.asarray(image)[None], problem.params, problem.targets)
-        smallest = min(smallest, float(loss))
-        path.append([seconds, progress.num_evaluations, progress.best_loss, smallest])
-    seconds, evaluations, loss, clipped_loss = path[-1]
+        [clipped], _ = evaluate(jnp.asarray(image)[None], problem.params, problem.targets)
+        path.append([seconds, progress.num_evaluations, progress.best_loss, float(clipped)])
+    seconds, evaluations, loss, _ = path[-1]
     return {
         "seconds": seconds,
         "seconds_to_first_step": result.seconds_to_first_step,
         "evaluations": evaluations,
         "steps": result.num_steps,
         "loss": loss,
-        "clipped_loss": clipped_loss,
+        "clipped_loss": result.losses["total"],
         "path": path,
     }
 
