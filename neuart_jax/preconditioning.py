@@ -82,7 +82,7 @@ def learn_gains(log_gains: Array, step: Array, change: Array, *, wanted: Array) 
 
     Returns:
       The logarithm of each band's inverse curvature, float[bands]. Only differences between bands
-      mean something: the mean is zero.
+      mean something: of each pair, the mean over the bands that it has is taken off.
     """
     products = jnp.stack([step * step, change * change, step * change]).sum(-1)
     steps, changes, both = _sum_bands(products)
