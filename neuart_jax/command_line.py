@@ -11,7 +11,7 @@ from absl import app, flags
 
 from neuart_jax import console
 from neuart_jax.compilation_cache import use_compilation_cache
-from neuart_jax.compiling import give_back_after_compiling
+from neuart_jax.compiling import give_back_after_compiling, keep_memory_between_steps
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import user_cache
@@ -168,6 +168,7 @@ def run_command(command: Command, *, usage: str) -> None:
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
         give_back_after_compiling()
+        keep_memory_between_steps()
         return command(config, record)
 
     try:

@@ -64,6 +64,23 @@ def give_back_after_compiling() -> None:
     jax.monitoring.register_event_duration_secs_listener(listen)
 
 
+def keep_memory_between_steps() -> None:
+    """Let the memory of a compiled call's buffers serve the next call, from now on in this process.
+
+    glibc gives large blocks back to the system as soon as they are freed, and the system clears
+    every page of them again when the next call asks: a third of the processors' time at 384x288 on
+    two cores. Elsewhere than in glibc nothing is done.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    # From malloc.h: no blocks of their own, and free memory at the end stays below so many bytes.
+    m_mmap_max, m_trim_threshold = -4, -1
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
+
+
 def _is_known(option: str, value: str) -> bool:
     """Tell whether this compiler has an option: they come and go with its versions."""
     try:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from neuart_jax.errors import InputError
 from neuart_jax.sections import (
+    OWN_SETTINGS,
     ComputeConfig,
     ImagesConfig,
     LossConfig,
@@ -125,19 +126,25 @@ FIELDS: dict[str, Field] = {
 }
 
 
+def get_setting(config: Config, name: str) -> Any:
+    """Return a setting of any section."""
+    return getattr(getattr(config, FIELDS[name].section), name)
+
+
 def parse_setting(name: str, text: Any) -> Any:
     """Read a setting as it is written on a command line; what isn't text is returned as it is.
 
     Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
     """
     hint = FIELDS[name].hint
-    if not isinstance(text, str) or hint not in (int, float, float | None):
+    is_whole = hint in (int, int | None)
+    if not isinstance(text, str) or not (is_whole or hint in (float, float | None)):
         return text
     try:
         number = float(text)
     except ValueError:
         return text
-    return int(number) if hint is int and number.is_integer() else number
+    return int(number) if is_whole and number.is_integer() else number
 
 
 def describe_settings() -> str:
@@ -152,4 +159,17 @@ def describe_settings() -> str:
                 text = field.metadata["help"] + default
                 lines.append(f"  {flag}")
                 lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_describe_own_settings()])
+
+
+def _describe_own_settings() -> list[str]:
+    lines = ["", "What an empty setting means, by model and kind of weights:"]
+    said: dict[str, list[str]] = {}
+    for model, kinds in OWN_SETTINGS.items():
+        for kind, own in kinds.items():
+            text = ", ".join(f"{name}={value}" for name, value in own.items())
+            said.setdefault(text, []).append(f"{model} {kind}")
+    for text, names in said.items():
+        lines.append("  " + ", ".join(names))
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return lines

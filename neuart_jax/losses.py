@@ -134,6 +134,15 @@ def _over_steps(image: Array, measure: Callable[[Array], Array]) -> Array:
     return sum((measure(step) for step in steps if step.size), jnp.zeros(()))
 
 
+def range_penalty(image: Array) -> Array:
+    """Average the squared distance of an image's numbers from [0, 1], which a file can hold.
+
+    Args:
+      image: float[height, width, channels].
+    """
+    return jnp.mean(jnp.square(image - jnp.clip(image, 0, 1)))
+
+
 TV_LOSSES: dict[str, Callable[[Array], Array]] = {
     "mean_squares": total_variation,
     "half_sum_squares": half_sum_total_variation,

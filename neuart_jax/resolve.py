@@ -1,8 +1,10 @@
 """A configuration made explicit: what its empty settings mean, and whether its pictures will do."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-from neuart_jax.config import Config
+from neuart_jax.config import Config, get_setting
 from neuart_jax.devices import check_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import resolve_precision
@@ -10,18 +12,29 @@ from neuart_jax.memory import Prediction, check_memory, predict_memory
 from neuart_jax.models import check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import all_layers
 from neuart_jax.pair import Pair
+from neuart_jax.params.store import kind_of_weights, settle_network
 from neuart_jax.pictures import style_names
 from neuart_jax.regions.memberships import check_regions
-from neuart_jax.sections import MODEL_SETTINGS
+from neuart_jax.sections import OWN_SETTINGS
 from neuart_jax.settings import LayerWeights, parse_layer_weights
 from neuart_jax.terms import make_terms
 
 
+def settle_config(config: Config) -> Config:
+    """Replace a model and weights that are left open by what they are on this machine now.
+
+    ImageNet weights are downloaded for it if need be; see `params.store.settle_network`.
+    """
+    network = settle_network(config.network).config
+    return config.replace(model=network.model, weights=network.weights)
+
+
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
-    """Fill in the model's own settings and replace aliases, so that the record is explicit.
+    """Fill in what suits the weights and replace aliases, so that the record is explicit.
 
     Args:
-      config: as given.
+      config: as given. A model and weights that are still open (see `settle_config`) are taken for
+        VGG19's trained ones, so that the rest can be checked before anything is downloaded.
       check_names: False leaves the layers alone, for a network that isn't in the table.
 
     Raises:
@@ -60,15 +73,14 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             expected="direct convolutions, whose rows the devices can exchange",
             remedy="leave --convolution out",
         )
-    if check_names:
-        find_architecture(config.network.model)
-    own = MODEL_SETTINGS[config.network.model if check_names else "vgg19"]
-    empty = {name for name in own if getattr(losses, name) in ("", (), None)}
-    config = config.replace(
-        precision=resolve_precision(config.compute.precision), **{name: own[name] for name in empty}
-    )
+    config = config.replace(precision=resolve_precision(config.compute.precision))
     if not check_names:
-        return config
+        return _fill_in(config, OWN_SETTINGS["vgg19"]["fitted"])
+    if not config.network.model:
+        config = config.replace(model="vgg19")
+    find_architecture(config.network.model)
+    kind = kind_of_weights(config.network)
+    config = _fill_in(config, OWN_SETTINGS[config.network.model][kind])
     resolved: dict[str, LayerWeights] = {}
     for setting in ("content_layers", "style_layers"):
         given = getattr(config.losses, setting)
@@ -77,6 +89,12 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
         # Checked again: two names may have been aliases of one layer.
         resolved[setting] = parse_layer_weights(pairs)
     return config.replace(**resolved)
+
+
+def _fill_in(config: Config, own: Mapping[str, Any]) -> Config:
+    """Give settings that are empty a value."""
+    empty = {name for name in own if get_setting(config, name) in ("", (), None)}
+    return config.replace(**{name: own[name] for name in empty})
 
 
 def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:

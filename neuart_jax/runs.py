@@ -24,6 +24,7 @@ from neuart_jax.program import make_batch_program_fn, make_program, make_program
 from neuart_jax.pyramid import Earlier, Scale, Watch, make_scales
 from neuart_jax.result import Result
 from neuart_jax.sections import RealismConfig
+from neuart_jax.settings import known
 from neuart_jax.starts import make_start
 from neuart_jax.targets import find_targets, plan_run_tiles
 from neuart_jax.terms import find_layer_weights, make_terms
@@ -180,9 +181,9 @@ def _make_pyramid(pair: Pair) -> list[Scale]:
         pair.content,
         pair.styles,
         regions=pair.regions,
-        count=run.scales,
-        num_steps=run.steps,
-        coarse_steps=run.coarse_steps,
+        count=known(run.scales),
+        num_steps=known(run.steps),
+        coarse_steps=known(run.coarse_steps),
         realistic_steps=realism.realism_steps if realism.realism_weight else 0,
     )
 

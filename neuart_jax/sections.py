@@ -5,28 +5,60 @@ from typing import Any
 
 from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, Words, option
 
-MODEL_SETTINGS: dict[str, dict[str, Any]] = {
-    "vgg19": {
-        # Gatys et al. 2016, "Image style transfer using convolutional neural networks", section 4.
-        "content_layers": "relu4_2",
-        "style_layers": "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
-        "content_weight": 8.0,
-        "smoothing": "none",
-        "temperature": 1.0,
-    },
+_VGG: dict[str, Any] = {
+    # Gatys et al. 2016, "Image style transfer using convolutional neural networks", section 4.
+    "content_layers": "relu4_2",
+    "style_layers": "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
+    "smoothing": "none",
+    "temperature": 1.0,
+}
+_RESNET50: dict[str, Any] = {
+    # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
+    "content_layers": "conv2_block3_out,conv3_block4_out",
+    # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, whose positions are
+    # 32 pixels apart.
+    "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
+}
+_TRAINED: dict[str, Any] = {
+    "pooling": "average",
+    "content_weight": 1.0,
+    "tv_weight": 30.0,
+    "range_weight": 0.0,
+    "scales": 2,
+    "coarse_steps": 60,
+    "steps": 40,
+}
+_UNTRAINED: dict[str, Any] = {
+    "pooling": "average",
+    "tv_weight": 100.0,
+    "range_weight": 0.0,
+    "scales": 2,
+    "coarse_steps": 15,
+    "steps": 40,
+}
+# Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
+_SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
+_VGG_BY_KIND = {
+    "trained": {**_VGG, **_TRAINED},
+    **dict.fromkeys(("fitted", "random"), {**_VGG, **_UNTRAINED, "content_weight": 8.0}),
+}
+
+OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "vgg16": _VGG_BY_KIND,
+    "vgg19": _VGG_BY_KIND,
     "resnet50": {
-        # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
-        "content_layers": "conv2_block3_out,conv3_block4_out",
-        # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, whose positions
-        # are 32 pixels apart.
-        "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
-        "content_weight": 5.0,
-        # Their softmax, much softer: at its own temperature of 1 it sees a few peaks only.
-        "smoothing": "centered_softmax",
-        "temperature": 16.0,
+        "trained": {**_RESNET50, **_TRAINED, "smoothing": "none", "temperature": 1.0},
+        **dict.fromkeys(
+            ("fitted", "random"), {**_RESNET50, **_UNTRAINED, **_SOFT, "content_weight": 5.0}
+        ),
     },
 }
-"""What settings mean that are empty, by model."""
+"""What settings mean that are empty: model to kind of weights to setting to value.
+
+The kinds are "trained", "fitted" (to the pictures) and "random"; see `params.store.kind_of_weights`.
+"""
+
+_OWN = "empty means what suits the weights, see the end of --help"
 
 LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 """What a learning rate of 0 means, by optimizer; lbfgs doesn't use it."""
@@ -149,8 +181,8 @@ class NetworkConfig(Section):
         "scikit-image), or a folder; empty leaves them",
     )
     pooling: str = option(
-        "average",
-        "average or max: how the resolution is halved (max: ResNet50's own strides)",
+        "",
+        f"average or max: how the resolution is halved (max: ResNet50's own strides); {_OWN}",
         choices=("average", "max"),
     )
     padding: str = option(
@@ -167,14 +199,12 @@ class LossConfig(Section):
     content_layers: LayerWeights = option(
         (),
         "content layers with a weight each, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
-        "empty means the model's own: relu4_2, or the last outputs of ResNet50's first two stages. "
+        f"{_OWN}. "
         "relu4_2 is after the ReLU (the papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
     )
     style_layers: LayerWeights = option(
         (),
-        "style layers with a weight each, written like --content_layers; empty means the model's "
-        "own: relu1_1 ... relu5_1, or ResNet50's stem and the last outputs of its first three "
-        "stages",
+        f"style layers with a weight each, written like --content_layers; {_OWN}",
     )
     content_loss: str = option(
         "relative",
@@ -184,7 +214,7 @@ class LossConfig(Section):
         choices=("relative", "mean", "sum", "gatys", "quarter_mean"),
     )
     style_loss: str = option(
-        "relative",
+        "",
         "style formula for Gram matrices G and A over M positions and N channels: "
         "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; sum = sum (G/M-A/M)^2; "
         "half_sum = 1/2 sum (G-A)^2; mean_elements = mean (G/NM-A/NM)^2; "
@@ -193,7 +223,8 @@ class LossConfig(Section):
         "means m, m' and standard deviations s, s' of channels: mean_std = mean (m-m')^2 + "
         "(s-s')^2; for features F and P: sliced_wasserstein = mean over directions v of "
         "(sort(Fv)-sort(Pv))^2, histogram = mean over channels of (sort(F)-sort(P))^2; "
-        "relative_mean_std, relative_sliced_wasserstein, relative_histogram = over mean P^2",
+        "relative_mean_std, relative_sliced_wasserstein, relative_histogram = over mean P^2; "
+        f"{_OWN}",
         choices=(
             "relative",
             "mean",
@@ -216,12 +247,12 @@ class LossConfig(Section):
         "what becomes of features before both formulas: none; softmax = softmax(F/T) over all "
         "channels and positions, times their number (SWAG), with T = --temperature; "
         "centered_softmax = the same less its mean 1, with T = --temperature times the target's "
-        "standard deviation; empty means the model's own: none, or ResNet50's centered_softmax",
+        f"standard deviation; {_OWN}",
         choices=("none", "softmax", "centered_softmax"),
     )
     temperature: float | None = option(
         None,
-        "temperature of --smoothing; empty means the model's own: 1, or ResNet50's 16",
+        f"temperature of --smoothing; {_OWN}",
         at_least=1e-6,
     )
     style_mix: str = option(
@@ -234,16 +265,14 @@ class LossConfig(Section):
         (), "several styles: their shares, such as 3,1; empty means equal shares"
     )
     content_weight: float | None = option(
-        None,
-        "coefficient of the content loss; empty means the model's own: 8, or ResNet50's 5",
-        at_least=0,
+        None, f"coefficient of the content loss; {_OWN}", at_least=0
     )
     style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
     stylization: float = option(
         1.0,
         "how far the picture goes towards the style: the style loss compares with a mixture of the "
-        "style's statistics and the content's own, and total variation counts as much less; 0 "
-        "leaves the content as it is",
+        "style's statistics and the content's own, and total variation leaves as much of the "
+        "content's own edges alone; 0 leaves the content as it is",
         at_least=0,
         at_most=1,
     )
@@ -253,12 +282,20 @@ class LossConfig(Section):
         "that of a picture without any, so that coefficients mean the same at every size and with "
         "every network",
     )
-    tv_weight: float = option(100.0, "coefficient of total variation", at_least=0)
+    tv_weight: float | None = option(
+        None, f"coefficient of total variation; {_OWN}", at_least=0
+    )
     tv_loss: str = option(
         "mean_squares",
         "total variation's formula over steps between neighboring pixels: mean_squares, "
         "half_sum_squares or sum_absolute",
         choices=("mean_squares", "half_sum_squares", "sum_absolute"),
+    )
+    range_weight: float | None = option(
+        None,
+        "coefficient of the mean squared distance of pixels from what a file can hold, for L-BFGS, "
+        f"which has no bounds; {_OWN}",
+        at_least=0,
     )
     pixel_scale: float = option(
         1.0, "what white is where pixels enter total variation: 1, 255 or 256", at_least=1e-6
@@ -312,17 +349,20 @@ class OptimizerConfig(Section):
 class RunConfig(Section):
     """Where the run starts and when it ends."""
 
-    steps: int = option(40, "updates of the picture at full size, at the most", at_least=1)
-    scales: int = option(
-        2,
-        "coarse to fine: number of sizes, each half of the next; 1 works at full size only",
+    steps: int | None = option(
+        None, f"updates of the picture at full size, at the most; {_OWN}", at_least=1
+    )
+    scales: int | None = option(
+        None,
+        "coarse to fine: number of sizes, each half of the next; 1 works at full size only; "
+        f"{_OWN}",
         at_least=1,
         at_most=8,
     )
-    coarse_steps: int = option(
-        15,
+    coarse_steps: int | None = option(
+        None,
         "updates at every size below the full one, at the most; more gives larger strokes and "
-        "less of the content",
+        f"less of the content; {_OWN}",
         at_least=1,
     )
     init: str = option(

@@ -104,6 +104,15 @@ def _parse_layer_weight(name: str, weight: Any) -> float:
     return number
 
 
+Known = typing.TypeVar("Known")
+
+
+def known(value: Known | None) -> Known:
+    """Return a setting that may be empty in a configuration, and isn't in a resolved one."""
+    assert value is not None, "the configuration is not resolved"
+    return value
+
+
 def option(
     default: Any,
     help: str,
@@ -161,7 +170,8 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
                 remedy=f"did you mean {nearest(value, rules['choices'])}",
             )
         return value
-    kind = "a whole number" if hint is int else "a finite number"
+    is_whole = hint in (int, int | None)
+    kind = "a whole number" if is_whole else "a finite number"
     for key, words in (("at_least", "of at least"), ("at_most", "and at most")):
         if rules[key] is not None:
             kind += f" {words} {rules[key]}"
@@ -169,12 +179,12 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     whole = isinstance(value, numbers.Integral)
     # A whole number from JSON may be too large for a float, or for an array.
     good = good and (abs(value) < 2**63 if whole else math.isfinite(value))
-    good = good and (hint is not int or whole or float(value).is_integer())
+    good = good and (not is_whole or whole or float(value).is_integer())
     good = good and (rules["at_least"] is None or value >= rules["at_least"])
     good = good and (rules["at_most"] is None or value <= rules["at_most"])
     if not good:
         raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)
-    return int(value) if hint is int else float(value)
+    return int(value) if is_whole else float(value)
 
 
 def _check_texts(name: str, value: Any) -> Texts:

@@ -25,7 +25,7 @@ from neuart_jax.distributions import (
     energy_of_slices,
     slice_features,
 )
-from neuart_jax.gaussians import gaussian_wasserstein
+from neuart_jax.gaussians import TargetGaussian, gaussian_wasserstein, make_target_gaussian
 from neuart_jax.losses import TINY, mean_squared_error, relative_error, sum_squared_error
 from neuart_jax.moments import (
     Moments,
@@ -77,7 +77,9 @@ class MomentLoss(NamedTuple):
 
     Attributes:
       read: (moments, their origin or None) -> statistic; see `moments`.
-      distance: (statistic of the image being made, of the style, M) -> scalar.
+      distance: (statistic of the image being made, target, M) -> scalar.
+      prepare: statistic of the style, a mixture of several perhaps -> target: what every comparison
+        would compute of it anew.
       centered: whether the moments are best taken about the mean, which then is the first part of
         the statistic; else they are about 0.
       diagonal: whether products of different channels play no part.
@@ -85,6 +87,7 @@ class MomentLoss(NamedTuple):
 
     read: Callable[[Moments, Array | None], Any]
     distance: Callable[[Any, Any, Array], Array]
+    prepare: Callable[[Any], Any] = lambda statistic: statistic
     centered: bool = False
     diagonal: bool = False
 
@@ -114,7 +117,7 @@ class MomentLoss(NamedTuple):
             return self.read(*self.measure(features, weights))
 
         def compare(features: Array, weights: Array | None, target: Any) -> Array:
-            return self.compare(*self.measure(features, weights), target)
+            return self.compare(*self.measure(features, weights), self.prepare(target))
 
         return StyleLoss(statistic, compare)
 
@@ -124,14 +127,13 @@ def _gram_loss(distance: Callable[[Array, Array, Array], Array]) -> MomentLoss:
     return MomentLoss(gram_of, distance)
 
 
-def _distance_of_gaussians(statistic: Any, target: Any) -> Array:
+def _distance_of_gaussians(statistic: Any, target: TargetGaussian) -> Array:
     of_means, of_covariances = gaussian_wasserstein(statistic, target)
     return of_means + of_covariances
 
 
-def _energy_of_gaussian(target: tuple[Array, Array]) -> Array:
-    mean, covariance = target
-    return jnp.sum(jnp.square(mean)) + jnp.trace(covariance)
+def _energy_of_gaussian(target: TargetGaussian) -> Array:
+    return jnp.sum(jnp.square(target.mean)) + jnp.trace(target.covariance)
 
 
 def _distance_of_deviations(statistic: Any, target: Any) -> Array:
@@ -149,6 +151,7 @@ def _gaussian_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
     return MomentLoss(
         gaussian_of,
         lambda own, target, m: divide(_distance_of_gaussians(own, target), target),
+        prepare=make_target_gaussian,
         centered=True,
     )
 
@@ -162,7 +165,7 @@ def _deviation_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
     )
 
 
-def _by_channels(total: Array, target: tuple[Array, Array]) -> Array:
+def _by_channels(total: Array, target: Sequence[Array]) -> Array:
     return total / target[0].shape[0]
 
 

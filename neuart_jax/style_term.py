@@ -1,7 +1,7 @@
 """The term that compares what is left of features without their places."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def style_term(
     reads_content = balance or stylization < 1
     moment_loss = MOMENT_LOSSES.get(formula)
     # What a statistic is read from, (moments, origin) or (features, weights), is compared, too.
-    read, compare = _formulas(formula)
+    read, prepare, compare = _formulas(formula)
 
     def describe(
         measure: Measure, temperatures: Mapping[str, Array], memberships: Memberships
@@ -99,11 +99,11 @@ def style_term(
             found[layer] = [(smoothed, region_weights(places, n)) for n in range(len(regions))]
         return found
 
-    def compare_all(described: list[Any], wanted: list[Any], importance: Array) -> Array:
+    def compare_all(described: list[Any], targets: Iterable[Any], importance: Array) -> Array:
         return sum(
             (
                 importance[number] * compare(*described[number], target)
-                for number, target in enumerate(wanted)
+                for number, target in enumerate(targets)
                 if target is not None
             ),
             jnp.zeros(()),
@@ -135,13 +135,14 @@ def style_term(
             values[layer] = wanted
             if reads_content:
                 own = content[layer]
-                references[layer] = compare_all(own, wanted, importance[layer])
+                references[layer] = compare_all(own, map(prepare, wanted), importance[layer])
                 values[layer] = [
                     None
                     if style is None
                     else _blend([(1 - stylization, read(*c)), (stylization, style)])
                     for c, style in zip(own, wanted, strict=True)
                 ]
+            values[layer] = list(map(prepare, values[layer]))
         weights = weight_arrays(layer_weights)
         if balance:
             weights = balance_weights(weights, references)
@@ -172,9 +173,16 @@ def style_term(
     )
 
 
-def _formulas(name: str) -> tuple[Callable[..., Any], Callable[..., Array]]:
+def _formulas(
+    name: str,
+) -> tuple[Callable[..., Any], Callable[[Any], Any], Callable[..., Array]]:
+    """Return what reads a statistic, makes a target of it, and compares with that."""
     loss = MOMENT_LOSSES.get(name)
-    return STYLE_LOSSES[name] if loss is None else (loss.read, loss.compare)
+    if loss is None:
+        read, compare = STYLE_LOSSES[name]
+        return read, lambda statistic: statistic, compare
+    prepare = lambda statistic: None if statistic is None else loss.prepare(statistic)  # noqa: E731
+    return loss.read, prepare, loss.compare
 
 
 def _additive(

@@ -25,9 +25,10 @@ from neuart_jax.pyramid import (
     count_scales,
     run_scales,
 )
-from neuart_jax.resolve import check_sizes, resolve_config, run_layers
+from neuart_jax.resolve import check_sizes, resolve_config, run_layers, settle_config
 from neuart_jax.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.runs import FeatureNetwork, Run
+from neuart_jax.settings import known
 from neuart_jax.style_losses import SORTING_LOSSES
 
 
@@ -127,7 +128,11 @@ def stylize_batch(
 
 
 def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config:
-    return resolve_config(config, check_names=not isinstance(network, FeatureNetwork))
+    if isinstance(network, FeatureNetwork):
+        return resolve_config(config, check_names=False)
+    if network is not None:
+        config = config.replace(model=network.config.model, weights=network.config.weights)
+    return resolve_config(settle_config(config))
 
 
 def stylize_pairs(
@@ -231,14 +236,14 @@ def _traits(pair: Pair) -> dict[str, Hashable]:
         source=(config.network, config.compute),
         num_styles=len(pair.styles),
         presence=(),
-        num_steps=config.run.steps,
+        num_steps=known(config.run.steps),
     )
     return {
         "settings": (program, config.realism.realism_steps, config.run.coarse_steps),
         "frames": (config.output.save_every, config.output.save_at),
         "size of the content": sizes[0],
         "sizes of the styles": tuple(sizes[1:]) if sorts else len(pair.styles),
-        "number of scales": count_scales(sizes, at_most=config.run.scales),
+        "number of scales": count_scales(sizes, at_most=known(config.run.scales)),
         "regions": pair.presence,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from neuart_jax.content_term import content_term
 from neuart_jax.errors import InputError
 from neuart_jax.layer_target import LayerTarget
-from neuart_jax.losses import TV_LOSSES
+from neuart_jax.losses import TV_LOSSES, range_penalty
 from neuart_jax.objective import Targets, Term
 from neuart_jax.photoreal import affine_energy, make_affine_guide
 from neuart_jax.sections import LossConfig, RealismConfig
@@ -16,15 +16,45 @@ from neuart_jax.style_term import Presence, style_term
 
 
 def total_variation_term(
-    *, weight: float, formula: str = "mean_squares", pixel_scale: float = 1.0
+    *,
+    weight: float,
+    formula: str = "mean_squares",
+    pixel_scale: float = 1.0,
+    stylization: float = 1.0,
 ) -> Term:
-    """Penalize steps between neighboring pixels; see `losses.TV_LOSSES`."""
+    """Penalize steps between neighboring pixels; see `losses.TV_LOSSES`.
+
+    A photograph isn't smooth: of the content picture's own steps a share of 1 - stylization is
+    free. At 0 it is the change from the photograph that is to be smooth, so that what is painted
+    only a little has no more specks than what is painted in full.
+
+    Args:
+      weight: coefficient.
+      formula: key of `losses.TV_LOSSES`.
+      pixel_scale: what white is.
+      stylization: see `LossConfig.stylization`.
+    """
     loss = TV_LOSSES[formula]
     return Term(
         name="tv",
         weight=weight,
+        # An array in any case, since pairs of different stylizations share a program.
+        make_target=lambda inputs: (1 - stylization) * inputs.content_image,
+        loss_fn=lambda image, features, target: loss((image - target) * pixel_scale),
+    )
+
+
+def range_term(*, weight: float) -> Term:
+    """Penalize numbers outside [0, 1]; see `losses.range_penalty`.
+
+    L-BFGS moves pixels without bounds. What it finds beyond them is cut off where a picture is
+    written, and small parts of a texture come out as black and white specks.
+    """
+    return Term(
+        name="range",
+        weight=weight,
         make_target=lambda inputs: (),
-        loss_fn=lambda image, features, target: loss(image * pixel_scale),
+        loss_fn=lambda image, features, target: range_penalty(image),
     )
 
 
@@ -51,8 +81,7 @@ def make_terms(
     """Return the terms of a run whose coefficient isn't zero.
 
     Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
-    among them. Where no region has more than one style, they are one term. Total variation counts
-    in proportion to the stylization.
+    among them. Where no region has more than one style, they are one term.
 
     Raises:
       InputError: the shares in `config.style_blend` don't fit the number of styles.
@@ -61,7 +90,7 @@ def make_terms(
     shares = _style_shares(config.style_blend, num_styles)
     style: dict[str, Any] = {
         "layer_weights": config.style_layers,
-        "formula": config.style_loss,
+        "formula": config.style_loss or "relative",
         "smoothing": smoothing,
         "shares": shares,
         "presence": presence,
@@ -92,11 +121,12 @@ def make_terms(
         ),
         *style_terms,
         total_variation_term(
-            # A photograph isn't smooth.
-            weight=config.tv_weight * config.stylization,
+            weight=config.tv_weight or 0.0,
             formula=config.tv_loss,
             pixel_scale=config.pixel_scale,
+            stylization=config.stylization,
         ),
+        range_term(weight=config.range_weight or 0.0),
         realism_term(weight=realism.realism_weight),
     )
     return tuple(term for term in terms if term.weight > 0)

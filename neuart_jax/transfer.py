@@ -1,5 +1,6 @@
 """Runs from files to files: what the command line does, for programs."""
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from neuart_jax.config import Config
 from neuart_jax.devices import agree, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
+from neuart_jax.images import load_image
 from neuart_jax.output import RunFolder, default_folders
-from neuart_jax.params.store import Network, narrow_network
+from neuart_jax.params.store import Network, is_settled, narrow_network, settle_network
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
@@ -64,7 +66,17 @@ def transfer(
     Raises:
       InputError: something given can't be used, or the folder can't be written.
     """
-    prepared = prepare(config)
+    # Before anything is downloaded, so that what can be refused is; and each file is read once.
+    load = functools.lru_cache(maxsize=None)(load_image)
+    prepared, reason = prepare(config, load=load), ""
+    if network is not None:
+        config = config.replace(model=network.config.model, weights=network.config.weights)
+    elif not is_settled(config.network):
+        settled = settle_network(config.network)
+        config = config.replace(model=settled.config.model, weights=settled.config.weights)
+        reason = settled.reason
+    if config.network != prepared.config.network:
+        prepared = prepare(config, load=load)
     folder = _choose_folder(prepared)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
     foresee_programs([prepared.pair])
@@ -72,6 +84,7 @@ def transfer(
         [prepared],
         [folder],
         network=network,
+        reason=reason,
         checkpoints=folder / CHECKPOINTS,
         replace=was_cut(folder, prepared.config.output),
         callback=None if callback is None else lambda _, progress: callback(progress),
@@ -87,6 +100,7 @@ def transfer_group(
     checkpoints: Path,
     replace: bool = False,
     network: Network | None = None,
+    reason: str = "",
     callback: BatchCallback | None = None,
     repeated: Record | None = None,
     num_devices: int = 1,
@@ -100,6 +114,7 @@ def transfer_group(
       checkpoints: folder for what is needed to go on with all of them.
       replace: whether results that are there may be replaced, whatever `overwrite` says.
       network: as in `transfer`, for all of them.
+      reason: why it isn't a better one, where it was settled; see `params.store.Settled`.
       callback: called with a pair's number and its `Progress` after every chunk; returning True
         stops that pair.
       repeated: as in `transfer`.
@@ -121,7 +136,7 @@ def transfer_group(
     first = group[0]
     if network is None:
         network = load_run_network(*(prepared.pair for prepared in group))
-        logger.info(network.message)
+        logger.info(" ".join(filter(None, [network.message, reason])))
     else:
         network = narrow_network(network, first.config.network, layers=run_layers(first.config))
     for prepared in group:

@@ -1,7 +1,7 @@
 """Paint the same pairs with several networks and settings, and judge them by held-out measures.
 
   python scripts/compare_models.py --content=PATH --style=PATH [--pair=cross] [--flags]
-  python scripts/compare_models.py --manifest=FILE --variant=vgg19:model=vgg19
+  python scripts/compare_models.py --manifest=FILE --variant=vgg16:model=vgg16
       --variant=plain:model=resnet50,smoothing=none [--flags]
 
 Flags are for all variants, a variant's own settings come over them. Finished cells below --output
@@ -13,7 +13,7 @@ from absl import flags
 from neuart_jax.command_line import define_pair_flags, run_command
 from neuart_jax.config import Config
 from neuart_jax.experiments import compare_models
-from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS
+from neuart_jax.experiments.compare_models import DEFAULT_JUDGES, DEFAULT_VARIANTS
 from neuart_jax.manifest import find_jobs
 from neuart_jax.record import Record
 
@@ -22,17 +22,20 @@ _VARIANT = flags.DEFINE_multi_string(
     "variant",
     list(DEFAULT_VARIANTS),
     "NAME:SETTING=VALUE,SETTING=VALUE, repeated; preset=NAME is a setting here; without any: "
-    "VGG19, and ResNet50 as it is by default, without smoothing, plain, and with SWAG's softmax",
+    "VGG16, and ResNet50 as it is by default, without smoothing and with it, plain, and with SWAG's "
+    "softmax",
 )
-_JUDGE_WEIGHTS = flags.DEFINE_string(
-    "judge_weights", "", "weights of the networks that judge; empty means --weights"
+_JUDGE = flags.DEFINE_multi_string(
+    "judge",
+    list(DEFAULT_JUDGES),
+    "a network that judges, written like a variant and repeated; without any: VGG16 and ResNet50",
 )
 
 
 def run(config: Config, record: Record | None) -> int:
     """Run the experiment and say where its contact sheet is."""
     jobs = find_jobs(config, **_PAIR_FLAGS()._asdict()).all_jobs()
-    report = compare_models(config, jobs, _VARIANT.value, judge_weights=_JUDGE_WEIGHTS.value)
+    report = compare_models(config, jobs, _VARIANT.value, judges=_JUDGE.value)
     print(report.sheet_path)
     return 0
 

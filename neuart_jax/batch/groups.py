@@ -7,6 +7,7 @@ a run that was cut has the same groups again.
 import functools
 import hashlib
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +20,15 @@ from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.memory import free_memory
 from neuart_jax.pair import round_sides
-from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_weights
+from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_network
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
 from neuart_jax.resolve import predict_run
 from neuart_jax.sections import NetworkConfig
 from neuart_jax.stylize import group_key
 from neuart_jax.transfer import find_finished
+
+logger = logging.getLogger(__name__)
 
 # More fill no accelerator better, and fewer groups can be shared out among machines.
 _LARGEST_GROUP = 16
@@ -70,8 +73,9 @@ class Group(NamedTuple):
 
 
 class _Settled(NamedTuple):
-    """Which weights a setting means: their name, and what identifies their file."""
+    """Which network settings mean, and what identifies the file of its weights."""
 
+    model: str
     weights: str
     identity: dict[str, str]
 
@@ -100,8 +104,11 @@ def check_jobs(
 
     @functools.cache
     def settle_once(network: NetworkConfig) -> _Settled:
-        network = settle_weights(network)
-        return _Settled(network.weights, identify_weights(network))
+        settled = settle_network(network)
+        if settled.reason:
+            logger.info(settled.reason)
+        network = settled.config
+        return _Settled(network.model, network.weights, identify_weights(network))
 
     def settle(network: NetworkConfig) -> _Settled:
         with lock:  # One download for all.
@@ -127,7 +134,7 @@ def _check(
     job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], _Settled]
 ) -> CheckedJob:
     settled = settle(job.config.network)
-    job = job._replace(config=job.config.replace(weights=settled.weights))
+    job = job._replace(config=job.config.replace(model=settled.model, weights=settled.weights))
     prepared = prepare(job.config)
     network = prepared.config.network
     # Filters made from one pair's pictures are no others', and shared rows leave no device free.

@@ -1,7 +1,7 @@
 """The same pairs through several networks and settings, judged by what no run pursued."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from neuart_jax.config import FIELDS, Config, parse_setting
@@ -14,10 +14,9 @@ from neuart_jax.experiments.measures import (
     feature_distances,
     luminance_similarity,
 )
-from neuart_jax.experiments.networks import NetworkPool
+from neuart_jax.experiments.networks import NetworkPool, settle_configs
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.manifest import Job
-from neuart_jax.models import MODELS
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.prepare import Prepared, prepare, resolve_run
 from neuart_jax.presets import apply_preset
@@ -26,10 +25,11 @@ from neuart_jax.tables import Row, average_row, format_value
 NAME = "compare_models"
 
 DEFAULT_VARIANTS = (
-    "vgg19:model=vgg19",
+    "vgg16:model=vgg16",
     "resnet50:model=resnet50",
-    # Without the softmax only.
+    # With and without a softmax only.
     "resnet50-unsmoothed:model=resnet50,smoothing=none",
+    "resnet50-smoothed:model=resnet50,smoothing=centered_softmax,temperature=16",
     # As trained, with the last outputs of its stages: where nothing is done for style transfer.
     "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,"
     "content_layers=conv4_block6_out,style_layers=conv2_block3_out,conv3_block4_out,"
@@ -41,6 +41,9 @@ DEFAULT_VARIANTS = (
     "conv4_block6_out,conv5_block3_out",
 )
 """Variants of the command line, where none is given."""
+
+DEFAULT_JUDGES = ("vgg16:model=vgg16", "resnet50:model=resnet50")
+"""Judges of the command line, where none is given."""
 
 PHOTOGRAPH = "(photograph)"
 """What stands for the content picture itself in the table: the least that any variant must beat."""
@@ -103,13 +106,13 @@ def compare_models(
     jobs: Sequence[Job],
     variants: Sequence[str] = DEFAULT_VARIANTS,
     *,
-    judge_weights: str = "",
+    judges: Sequence[str] = DEFAULT_JUDGES,
 ) -> Report:
     """Run every pair through every variant, and judge the results by held-out measures.
 
-    Every network judges every result, with its default layers, formulas and smoothing, whatever
-    the variants do: MODEL_content and MODEL_style are its relative content and style losses. Those
-    of a variant's own model are what its run pursued, or close to it, and count for nothing; the
+    Every judge is a network with its default layers, formulas and smoothing, whatever the variants
+    do: JUDGE_content and JUDGE_style are its relative content and style losses. Those of a judge of
+    the variant's own model are what its run pursued, or close to it, and count for nothing; the
     others are held out. So are `ssim`, of the luminance with the content picture's, and `color`,
     the distance of the colors from the style picture's; see `measures`. The same measures of the
     content picture itself show where all began.
@@ -118,23 +121,22 @@ def compare_models(
       config: what the variants have in common; its own pictures play no part.
       jobs: the pairs; see `manifest.make_jobs`. Only their pictures count.
       variants: see `parse_variant`.
-      judge_weights: the judges' weights; empty means those of `config`, or auto where that is a
-        file, which can be of one model only.
+      judges: networks that measure, written like variants; their settings come over the defaults
+        and over nothing that `config` or a variant says, but for weights that have a name.
 
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
-    parsed = [parse_variant(text, config) for text in variants]
-    _check_names(parsed)
-    own_weights = config.network.weights if config.network.weights in NAMED_WEIGHTS else "auto"
-    judges = _Judges(config, judge_weights or own_weights)
+    parsed = _settle(parse_variant(text, config) for text in variants)
+    _check_names(parsed, "variant")
+    panel = _Panel(config, judges)
     places = [(job, variant) for job in jobs for variant in parsed]
     cells = [
         Job(f"{job.name}/{v.name}", v.config.replace(content=job.content, style=job.style))
         for job, v in places
     ]
     networks = NetworkPool(
-        [*(cell.config for cell in cells), *(c for job in jobs for c in judges.of(job).values())]
+        [*(cell.config for cell in cells), *(c for job in jobs for c in panel.of(job).values())]
     )
     folder = experiment_folder(config, NAME)
     runs = run_cells(
@@ -146,12 +148,12 @@ def compare_models(
         pictures = prepare(config.replace(content=job.content, style=job.style))
         line = [Tile(pictures.content.image), Tile(pictures.styles[0].image)]
         image = pictures.content.image
-        judged = judges.measure(job, networks, image, pictures)
+        judged = panel.measure(job, networks, image, pictures)
         rows.append({"pair": job.name, "variant": PHOTOGRAPH, "model": "", **judged})
         for variant in parsed:
             cell = next(runs)
             image = cell.load_image()
-            judged = judges.measure(job, networks, image, pictures)
+            judged = panel.measure(job, networks, image, pictures)
             model = variant.config.network.model
             finished.append(cell)
             rows.append(
@@ -163,7 +165,7 @@ def compare_models(
                     **cell.figures(),
                 }
             )
-            line.append(Tile(image, _caption(rows[-1], model)))
+            line.append(Tile(image, _caption(rows[-1], panel.not_of(model))))
         tiles.append(line)
     rows += [
         average_row(
@@ -193,11 +195,11 @@ def compare_models(
         sheet=sheet,
         facts={
             "variants": {v.name: v.config.to_dict() for v in parsed},
-            "judges": judges.identities,
+            "judges": panel.identities,
         },
-        shown_rows=[_star(row) for row in rows],
+        shown_rows=[_star(row, panel) for row in rows],
         notes=(
-            "MODEL_content, MODEL_style: relative distances under MODEL's features; smaller is "
+            "JUDGE_content, JUDGE_style: relative distances under JUDGE's features; smaller is "
             "closer. \\* The variant's own model: what its run pursued, not to be counted. ssim: "
             "similarity to the content's luminance, 1 = equal. color: distance from the style's "
             "colors, in units of color difference (CIE 1976)."
@@ -205,31 +207,42 @@ def compare_models(
     )
 
 
-class _Judges:
-    """All models, each with its default settings, as measuring instruments."""
+def _settle(variants: Iterable[Variant]) -> list[Variant]:
+    variants = list(variants)
+    configs = settle_configs(variant.config for variant in variants)
+    return [v._replace(config=config) for v, config in zip(variants, configs, strict=True)]
 
-    def __init__(self, config: Config, weights: str) -> None:
+
+class _Panel:
+    """Networks, each with its default settings, as measuring instruments."""
+
+    def __init__(self, config: Config, judges: Sequence[str]) -> None:
         images, network = config.images, config.network
-        self._configs = {
-            model: Config().replace(
-                model=model,
-                weights=weights,
-                weights_dir=network.weights_dir,
-                offline=network.offline,
-                size=images.size,
-                enlarge=images.enlarge,
-                seed=config.run.seed,
-            )
-            for model in MODELS
-        }
+        # A file can be of one model only.
+        named = network.weights if network.weights in NAMED_WEIGHTS else "auto"
+        base = Config().replace(
+            weights=named,
+            weights_dir=network.weights_dir,
+            offline=network.offline,
+            size=images.size,
+            enlarge=images.enlarge,
+            seed=config.run.seed,
+        )
+        members = _settle(parse_variant(text, base) for text in judges)
+        _check_names(members, "judge")
+        self._configs = {member.name: member.config for member in members}
         self.identities: dict[str, dict[str, Mapping[str, str]]] = {}
 
     def of(self, job: Job) -> dict[str, Config]:
-        """Return model to the configuration of its judgment of a pair."""
+        """Return each judge's name with the configuration of its judgment of a pair."""
         return {
-            model: config.replace(content=job.content, style=job.style)
-            for model, config in self._configs.items()
+            name: config.replace(content=job.content, style=job.style)
+            for name, config in self._configs.items()
         }
+
+    def not_of(self, model: str) -> list[str]:
+        """Name the judges whose network is another model."""
+        return [name for name, config in self._configs.items() if config.network.model != model]
 
     def measure(
         self, job: Job, networks: NetworkPool, image: Float32, pictures: Prepared
@@ -237,50 +250,49 @@ class _Judges:
         """Return every measure of a picture, by column."""
         content, style = pictures.content.image, pictures.styles[0].image
         columns: dict[str, Any] = {}
-        for model, config in self.of(job).items():
+        for judge, config in self.of(job).items():
             network = networks.load(config)
             distances = feature_distances(
                 resolve_run(config), network, image, content_image=content, style_image=style
             )
-            columns |= {f"{model}_{name}": value for name, value in distances.items()}
-            self.identities.setdefault(job.name, {})[model] = network.identity
+            columns |= {f"{judge}_{name}": value for name, value in distances.items()}
+            self.identities.setdefault(job.name, {})[judge] = network.identity
         return columns | {
             "ssim": luminance_similarity(image, content),
             "color": color_distance(image, style),
         }
 
 
-def _check_names(variants: Sequence[Variant]) -> None:
+def _check_names(variants: Sequence[Variant], kind: str) -> None:
     names = [variant.name.lower() for variant in variants]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
-                f"the variant {name} comes {names.count(name)} times",
-                expected="a name of its own for every variant",
+                f"the {kind} {name} comes {names.count(name)} times",
+                expected=f"a name of its own for every {kind}",
                 remedy="rename one",
             )
     if not names:
         raise InputError(
-            "there is no variant", expected="at least one", remedy="give one with --variant"
+            f"there is no {kind}", expected="at least one", remedy=f"give one with --{kind}"
         )
 
 
-def _caption(row: Row, model: str) -> str:
-    judges = [
+def _caption(row: Row, judges: Sequence[str]) -> str:
+    judged = [
         f"{judge}: content {row[f'{judge}_content']:.3g}, style {row[f'{judge}_style']:.3g}"
-        for judge in MODELS
-        if judge != model
+        for judge in judges
     ]
     failed = ["not finite"] if row["status"] == "non_finite" else []
     others = f"ssim {row['ssim']:.2f}, color {row['color']:.1f}, {row['seconds']:.0f} s"
-    return "\n".join([*judges, others, *failed])
+    return "\n".join([*judged, others, *failed])
 
 
-def _star(row: Row) -> Row:
-    """Mark what the row's own network says."""
+def _star(row: Row, panel: _Panel) -> Row:
+    """Mark what a judge of the row's own model says."""
+    columns = {f"{judge}_{name}" for judge in panel.judges for name in ("content", "style")}
+    held_out = {f"{j}_{n}" for j in panel.not_of(row["model"]) for n in ("content", "style")}
     return {
-        name: f"{format_value(value)}\\*"
-        if row["model"] and name.startswith(f"{row['model']}_")
-        else value
+        name: f"{format_value(value)}\\*" if name in columns - held_out else value
         for name, value in row.items()
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from neuart_jax.config import Config
 from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
-from neuart_jax.experiments.networks import NetworkPool
+from neuart_jax.experiments.networks import NetworkPool, settle_configs
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
@@ -26,6 +26,8 @@ def evaluate(config: Config, jobs: Sequence[Job]) -> Report:
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
+    config, *own = settle_configs([config, *(job.config for job in jobs)])
+    jobs = [job._replace(config=one) for job, one in zip(jobs, own, strict=True)]
     folder = experiment_folder(config, NAME)
     networks = NetworkPool(job.config for job in jobs)
     finished = list(

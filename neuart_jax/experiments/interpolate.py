@@ -13,6 +13,7 @@ from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
+from neuart_jax.resolve import settle_config
 
 NAME = "interpolate"
 
@@ -44,6 +45,7 @@ def interpolate(
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
+    config = settle_config(config)
     num_styles = len(config.images.style)
     if num_styles > 2 or not shares or not stylizations:
         raise InputError(

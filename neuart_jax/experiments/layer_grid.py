@@ -12,7 +12,7 @@ from neuart_jax.experiments.number_lists import write_number
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
-from neuart_jax.resolve import resolve_config
+from neuart_jax.resolve import resolve_config, settle_config
 from neuart_jax.tables import format_value
 
 NAME = "layer_grid"
@@ -35,6 +35,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
+    config = settle_config(config)
     losses = resolve_config(config).losses
     content_weight, style_weight = losses.content_weight or 0.0, losses.style_weight
     if style_weight == 0 or (not ratios and content_weight == 0):

@@ -1,5 +1,6 @@
 """One network for all runs that can share it."""
 
+import functools
 import logging
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -7,11 +8,21 @@ from typing import Any
 import numpy as np
 
 from neuart_jax.config import Config
-from neuart_jax.params.store import Network, load_network
+from neuart_jax.params.store import Network, load_network, settle_network
 from neuart_jax.prepare import prepare, resolve_run
 from neuart_jax.resolve import run_layers
 
 logger = logging.getLogger(__name__)
+
+
+def settle_configs(configs: Iterable[Config]) -> list[Config]:
+    """Settle every configuration's network; each that is asked for is looked for once."""
+    settle = functools.cache(settle_network)
+    settled = []
+    for config in configs:
+        network = settle(config.network).config
+        settled.append(config.replace(model=network.model, weights=network.weights))
+    return settled
 
 
 class NetworkPool:

@@ -8,7 +8,7 @@ from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.manifest import Job
 from neuart_jax.prepare import prepare
-from neuart_jax.resolve import resolve_config
+from neuart_jax.resolve import resolve_config, settle_config
 from neuart_jax.settings import LayerWeights
 from neuart_jax.tables import format_value
 
@@ -28,6 +28,7 @@ def reconstruct(config: Config) -> Report:
     Raises:
       InputError: something given can't be used, or the folder holds other results.
     """
+    config = settle_config(config)
     style_layers = resolve_config(config).losses.style_layers
     content_layers = style_layers
     if config.losses.content_layers:
