@@ -217,6 +217,7 @@ def _normalize(loaded: Loaded, request: Request) -> Loaded:
     weights = normalize_weights(
         loaded.weights,
         config.normalize_weights,
+        model=config.model,
         pooling=config.pooling,
         padding=config.padding,
     )
