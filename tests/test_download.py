@@ -9,7 +9,19 @@ import time
 
 import numpy as np
 import pytest
-from server import cut, endless, moved, mute, run_server, slow, stall, status, unannounced, whole
+from server import (
+    cut,
+    endless,
+    moved,
+    mute,
+    resumable,
+    run_server,
+    slow,
+    stall,
+    status,
+    unannounced,
+    whole,
+)
 
 from neuart_jax.errors import InputError
 from neuart_jax.params import download as module
@@ -59,7 +71,7 @@ def dead_url():
         return f"http://127.0.0.1:{probe.getsockname()[1]}/weights.h5"
 
 
-def assert_fails(file, folder, reasons, *, patience=PATIENCE):
+def assert_fails(file, folder, reasons, *, patience=PATIENCE, left=()):
     with pytest.raises(DownloadError) as caught:
         download(file, folder / file.name, patience=patience)
     told = "; ".join(f"127.0.0.1: {reason}" for reason in reasons)
@@ -68,7 +80,10 @@ def assert_fails(file, folder, reasons, *, patience=PATIENCE):
         f"which one of these gives weights.h5; get it from {file.url} in another way and put it "
         "into weights/, or use --weights=fitted."
     )
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == list(left)
+
+
+PART = "weights.h5.part"
 
 
 @pytest.mark.parametrize("answer", [whole, unannounced])
@@ -126,7 +141,7 @@ def test_a_file_without_end_does_not_fill_the_disk(server, tmp_path, monkeypatch
 
 def test_a_server_gone_half_way_is_told(server, tmp_path):
     file = describe(server.publish("/weights.h5", cut(CONTENT)))
-    assert_fails(file, tmp_path, ["the connection was cut"])
+    assert_fails(file, tmp_path, ["the connection was cut"], left=[PART])
 
 
 def test_an_end_too_soon_counts_although_no_length_was_promised(server, tmp_path):
@@ -140,7 +155,7 @@ def test_a_stalled_connection_is_given_up(server, tmp_path):
     with pytest.raises(DownloadError, match=r"nothing came for 0\.3 s"):
         download(file, tmp_path / file.name, patience=PATIENCE)
     assert time.monotonic() - began < 3
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [PART]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +225,7 @@ def test_every_mirror_is_told(server, tmp_path):
         describe(*urls),
         tmp_path,
         ["no connection", "404 Not Found", "the connection was cut"],
+        left=[PART],
     )
 
 
@@ -244,7 +260,7 @@ def test_a_name_look_up_that_blocks_is_given_up(tmp_path, monkeypatch):
 
 def fail_at_write(monkeypatch, error):
     """Let the file that a download goes to fail after its first chunk."""
-    original = module.write_atomically
+    original = module._open_part
 
     class Full:
         def __init__(self, file):
@@ -256,20 +272,13 @@ def fail_at_write(monkeypatch, error):
                 raise error
             self._file.write(chunk)
 
-        def __getattr__(self, name):
-            return getattr(self._file, name)
-
-    class Wrapper:
-        def __init__(self, path):
-            self._context = original(path)
-
         def __enter__(self):
-            return Full(self._context.__enter__())
+            return self
 
         def __exit__(self, *details):
-            return self._context.__exit__(*details)
+            self._file.close()
 
-    monkeypatch.setattr(module, "write_atomically", Wrapper)
+    monkeypatch.setattr(module, "_open_part", lambda *details: Full(original(*details)))
 
 
 def test_a_full_disk_is_not_taken_for_the_network(server, tmp_path, monkeypatch):
@@ -290,12 +299,73 @@ def test_a_folder_that_is_not_there_is_not_taken_for_the_network(server, tmp_pat
     assert not isinstance(caught.value, DownloadError)
 
 
-def test_an_interruption_leaves_nothing(server, tmp_path, monkeypatch):
-    file = describe(server.publish("/weights.h5", whole(CONTENT)))
-    fail_at_write(monkeypatch, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+def asked_for(server):
+    """The ranges of the downloads, in order."""
+    return [
+        headers.get("Range")
+        for (command, _), headers in zip(server.requests, server.headers, strict=True)
+        if command == "GET"
+    ]
+
+
+def test_an_interrupted_download_goes_on_where_it_was(server, tmp_path, monkeypatch, caplog):
+    file = describe(server.publish("/weights.h5", resumable(CONTENT)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_at_write(patch, KeyboardInterrupt())
         download(file, tmp_path / file.name, patience=PATIENCE)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [PART]
+    assert (tmp_path / PART).read_bytes() == CONTENT[:262_144]
+    with caplog.at_level(logging.INFO, logger="neuart_jax"):
+        fingerprint = download(file, tmp_path / file.name, patience=PATIENCE)
+    assert asked_for(server) == [None, "bytes=262144-"]
+    assert fingerprint.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert (tmp_path / file.name).read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert caplog.messages[-1].endswith(" from 127.0.0.1, going on after 0 MB.")
+
+
+def test_the_next_mirror_goes_on_where_the_first_was_cut(server, tmp_path):
+    urls = (
+        server.publish("/cut", cut(CONTENT)),
+        server.publish("/weights.h5", resumable(CONTENT)),
+    )
+    download(describe(*urls), tmp_path / "w.h5", patience=PATIENCE)
+    assert (tmp_path / "w.h5").read_bytes() == CONTENT
+    first, second = asked_for(server)
+    assert first is None
+    assert second.startswith("bytes=")
+
+
+@pytest.mark.parametrize("answer", [resumable, whole, unannounced])
+@pytest.mark.parametrize(
+    "begun",
+    [CONTENT[:1000], CONTENT[:-1], CONTENT, CONTENT + b"!", b"?", CONTENT[:5000][::-1], b""],
+    ids=["begun", "nearly done", "done", "too long", "other byte", "something else", "empty"],
+)
+@pytest.mark.parametrize("num_bytes", [len(CONTENT), None], ids=["known size", "unknown size"])
+def test_whatever_was_there_the_right_file_comes(server, tmp_path, answer, begun, num_bytes):
+    """Also from a server that knows nothing of ranges."""
+    (tmp_path / PART).write_bytes(begun)
+    url = server.publish("/weights.h5", answer(CONTENT))
+    download(describe(url, num_bytes=num_bytes), tmp_path / "weights.h5", patience=PATIENCE)
+    assert (tmp_path / "weights.h5").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.h5"]
+
+
+def test_a_whole_part_is_not_asked_for_again(server, tmp_path):
+    (tmp_path / PART).write_bytes(CONTENT)
+    file = describe(server.publish("/weights.h5", resumable(CONTENT)))
+    download(file, tmp_path / "weights.h5", patience=PATIENCE)
+    assert server.requests == []
+
+
+def test_a_part_of_another_file_is_removed_with_what_was_put_behind_it(server, tmp_path):
+    (tmp_path / PART).write_bytes(b"something else")
+    other = CONTENT[::-1]
+    file = describe(server.publish("/weights.h5", resumable(other)))
+    came, wanted = (hashlib.sha256(content).hexdigest() for content in (other, CONTENT))
+    assert_fails(file, tmp_path, [f"what came has the sha256 sum {came} instead of {wanted}"])
+    assert asked_for(server) == ["bytes=14-", None]
 
 
 def test_an_earlier_file_stands_until_the_new_one_is_whole(server, tmp_path):
@@ -304,6 +374,7 @@ def test_an_earlier_file_stands_until_the_new_one_is_whole(server, tmp_path):
     with pytest.raises(DownloadError):
         download(file, tmp_path / "w.h5", patience=PATIENCE)
     assert (tmp_path / "w.h5").read_bytes() == b"earlier"
+    assert (tmp_path / "w.h5.part").is_file()
 
 
 def test_the_name_is_not_there_before_the_file_is_whole(server, tmp_path):

@@ -15,7 +15,7 @@ from neuart_jax import kept_programs
 from neuart_jax.compilation_cache import FolderStore
 from neuart_jax.compiling import compile_fn
 from neuart_jax.kept_programs import KeptFn, describe, foresee, keep_programs_in, remembered
-from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.models.vgg import VGG
 from neuart_jax.settings import nearest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,9 +124,9 @@ def test_the_oldest_go(tmp_path):
 
 
 def test_what_does_not_tell_is_not_kept():
-    module = VGG19(pooling="average")
-    assert describe(module, 1, ("a",)) == describe(VGG19(pooling="average"), 1, ("a",))
-    assert describe(module) != describe(VGG19(pooling="max"))
+    module = VGG(pooling="average")
+    assert describe(module, 1, ("a",)) == describe(VGG(pooling="average"), 1, ("a",))
+    assert describe(module) != describe(VGG(pooling="max"))
     assert describe(module, nearest) == ""  # A function.
     assert describe(lambda params, image: {}, 1) == ""
     assert describe("a text of others", 1) == ""

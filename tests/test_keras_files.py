@@ -35,7 +35,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+@pytest.mark.parametrize("model", ["vgg19", "vgg16", "resnet50"])
 def test_every_spelling_gives_the_same_bits(tmp_path, model, spelling):
     path = write_keras(tmp_path / "weights.h5", model, **SPELLINGS[spelling])
     weights = read_keras_file(path, model=model)
@@ -248,7 +248,7 @@ KERAS_3_SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", KERAS_3_SPELLINGS)
-@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+@pytest.mark.parametrize("model", ["vgg19", "vgg16", "resnet50"])
 def test_every_spelling_of_keras_3_gives_the_same_bits(tmp_path, model, spelling):
     name, options = KERAS_3_SPELLINGS[spelling]
     path = write_keras_3(tmp_path / name, model, **options)

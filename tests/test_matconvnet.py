@@ -1,4 +1,4 @@
-"""MatConvNet's VGG19: the same bits as Keras' file of the same network."""
+"""MatConvNet's VGG16 and VGG19: the same bits as Keras' file of the same network."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ from neuart_jax.params.matconvnet import read_matconvnet
 
 @pytest.fixture
 def write(tmp_path):
-    def write(**options):
-        return write_matconvnet(tmp_path / "w.mat", expected_variables("vgg19"), **options)
+    def write(*, model="vgg19", **options):
+        variables = expected_variables(model)
+        return write_matconvnet(tmp_path / "w.mat", variables, model=model, **options)
 
     return write
 
@@ -29,9 +30,11 @@ def write(tmp_path):
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("mean", ["current", "of 2014"])
 @pytest.mark.parametrize("fields", ["current", "of 2014"])
-def test_every_spelling_gives_the_same_bits(write, fields, mean, compress):
-    weights = read_matconvnet(write(fields=fields, mean=mean, compress=compress), model="vgg19")
-    assert_same_bits(weights.variables, expected_variables("vgg19"))
+@pytest.mark.parametrize("model", ["vgg19", "vgg16"])
+def test_every_spelling_gives_the_same_bits(write, model, fields, mean, compress):
+    path = write(model=model, fields=fields, mean=mean, compress=compress)
+    weights = read_matconvnet(path, model=model)
+    assert_same_bits(weights.variables, expected_variables(model))
     assert weights.normalization == CAFFE
     assert weights.stride_on == ""
 
@@ -86,13 +89,14 @@ def test_a_mean_picture_of_several_colors_is_refused(write):
     refused(path, "averageImage is not one color from 0 to 255")
 
 
-def test_only_vgg19_is_read(write):
+def test_only_vggs_are_read(write):
     path = write()
     with pytest.raises(InputError) as caught:
         read_matconvnet(path, model="resnet50")
     assert str(caught.value) == (
-        f"{path} is a MatConvNet file, read for vgg19 only; expected a Keras or torchvision file "
-        "of resnet50; add --model=vgg19 or give another --weights."
+        f"{path} is a MatConvNet file, read for vgg19 and vgg16 only; expected a Keras or "
+        "torchvision file of resnet50; add --model=vgg19 or --model=vgg16, or give another "
+        "--weights."
     )
 
 

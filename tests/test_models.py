@@ -24,7 +24,7 @@ from neuart_jax.models import (
     find_architecture,
     resnet50,
     resolve_layers,
-    vgg19,
+    vgg,
 )
 from neuart_jax.models.layers import collect_layers, pool
 from neuart_jax.params.canonical import flatten, nest
@@ -137,7 +137,11 @@ def randomize(model, *, seed):
 
 @pytest.fixture(scope="module", params=MODELS)
 def keras_case(request, keras, tmp_path_factory):
-    build = {"vgg19": keras.applications.VGG19, "resnet50": keras.applications.ResNet50}
+    build = {
+        "vgg19": keras.applications.VGG19,
+        "vgg16": keras.applications.VGG16,
+        "resnet50": keras.applications.ResNet50,
+    }
     path = tmp_path_factory.mktemp("weights") / f"{request.param}.h5"
     with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
         warnings.simplefilter("ignore")
@@ -191,12 +195,12 @@ def test_keras_own_newer_files_hold_the_same_bits(keras_case, kind, tmp_path):
     assert newer[1:3] == legacy[1:3]
 
 
-# VGG19 reads its colors in the other order than Keras, and sums them in that order: float32
+# VGG reads its colors in the other order than Keras, and sums them in that order: float32
 # rounding alone makes 1.2e-6 of that with AVX-512, 2.2e-6 without. In Keras' order, below, the
 # numbers are Keras' own.
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
-    bar = {"vgg19": 4e-6, "resnet50": 1e-5}[keras_case.model]
+    bar = {"vgg": 4e-6, "resnet": 1e-5}[MODELS[keras_case.model].family]
     names = resolve_layers(keras_case.model, keras_case.layer_names)
     weights = read_weights(keras_case.path, model=keras_case.model)
     module = MODELS[keras_case.model].make_module()
@@ -210,14 +214,15 @@ def test_a_keras_file_gives_keras_features_in_every_layer(keras_case, size):
     assert errors[worst] <= bar, f"{worst}: {errors[worst]:.2e}"
 
 
-@pytest.mark.parametrize("keras_case", ["vgg19"], indirect=True)
+@pytest.mark.parametrize("keras_case", ["vgg19", "vgg16"], indirect=True)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_with_keras_order_of_the_colors_the_features_are_keras_own(keras, keras_case, size):
-    names = resolve_layers("vgg19", keras_case.layer_names)
-    variables = read_weights(keras_case.path, model="vgg19").variables
+    model = keras_case.model
+    names = resolve_layers(model, keras_case.layer_names)
+    variables = read_weights(keras_case.path, model=model).variables
     variables["params/conv1_1/kernel"] = variables["params/conv1_1/kernel"][:, :, ::-1]
-    module = MODELS["vgg19"].make_module()
-    inputs = keras_inputs(keras, "vgg19", random_image(*size))[0]
+    module = MODELS[model].make_module()
+    inputs = keras_inputs(keras, model, random_image(*size))[0]
     features = jax.jit(functools.partial(module.apply, layers=names))(
         make_params(variables).variables, inputs
     )
@@ -229,14 +234,14 @@ def test_with_keras_order_of_the_colors_the_features_are_keras_own(keras, keras_
 def test_every_layer_that_keras_names_is_ours_too(keras_case):
     resolved = resolve_layers(keras_case.model, keras_case.layer_names)
     more = set(MODELS[keras_case.model].layer_names) - set(resolved)
-    # Keras' VGG19 has one layer for a convolution and its ReLU.
+    # Keras' VGG has one layer for a convolution and its ReLU.
     before_relu = {name.replace("relu", "conv") for name in resolved if name.startswith("relu")}
     assert more == before_relu
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_turning_the_first_kernel_around_is_exact(variables_of, model):
-    name = {"vgg19": "conv1_1", "resnet50": "conv1_conv"}[model]
+    name = {"vgg": "conv1_1", "resnet": "conv1_conv"}[MODELS[model].family]
     rng = np.random.default_rng(5)
     image = rng.random((21, 18, 3))
     module = MODELS[model].make_module()
@@ -260,7 +265,7 @@ def test_turning_the_first_kernel_around_is_exact(variables_of, model):
 
 def expected_shape(model, layer, height, width):
     stride = MODELS[model].layer_stride(layer)
-    if model == "vgg19":
+    if MODELS[model].family == "vgg":
         return (height // stride, width // stride)
     margin = {"conv1_pad": 6, "pool1_pad": 2}.get(layer, 0)
     return (-(-height // stride) + margin, -(-width // stride) + margin)
@@ -285,9 +290,11 @@ def test_all_layers_come_in_order_with_the_shape_their_stride_implies(model, bat
         assert feature.shape[:-1] == (*batch, *expected_shape(model, name, height, width)), name
 
 
-def test_vgg19_has_the_published_channels_and_number_of_parameters():
-    shapes = flatten(jax.eval_shape(vgg19.VGG19().init, jax.random.key(0), jnp.zeros((32, 32, 3))))
-    assert sum(np.prod(leaf.shape) for leaf in shapes.values()) == 20_024_384
+@pytest.mark.parametrize(("model", "count"), [("vgg19", 20_024_384), ("vgg16", 14_714_688)])
+def test_vgg_has_the_published_channels_and_number_of_parameters(model, count):
+    module = vgg.VGG(model)
+    shapes = flatten(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((32, 32, 3))))
+    assert sum(np.prod(leaf.shape) for leaf in shapes.values()) == count
     assert shapes["params/conv3_1/kernel"].shape == (3, 3, 128, 256)
 
 
@@ -300,6 +307,7 @@ def test_resnet50_has_the_published_number_of_parameters():
 
 SHALLOW = {
     "vgg19": ("conv1_1", "relu1_2", "pool1", "relu2_1"),
+    "vgg16": ("conv1_1", "relu1_2", "pool1", "block2_conv1"),
     "resnet50": ("conv1_bn", "stem", "conv2_block1_out"),
 }
 
@@ -320,7 +328,7 @@ def test_a_batch_equals_its_pictures_one_by_one(variables_of, model):
 
 def test_relu_layers_are_the_convolutions_cut_at_zero(variables_of):
     layers = ("conv1_1", "relu1_1", "conv1_2", "relu1_2")
-    features = vgg19.VGG19().apply(
+    features = vgg.VGG().apply(
         nest(variables_of("vgg19")), random_image(9, 11) - 0.5, layers=layers
     )
     for index in ("1_1", "1_2"):
@@ -347,8 +355,8 @@ def test_reflect_padding_equals_padding_by_hand(variables_of, height, width):
     variables = variables_of("vgg19")
     image = random_image(height, width) - 0.5
     layers = ("relu1_1", "relu1_2")
-    features = vgg19.VGG19(padding="reflect").apply(nest(variables), image, layers=layers)
-    zero_padded = vgg19.VGG19(padding="zero").apply(nest(variables), image, layers=layers)
+    features = vgg.VGG(padding="reflect").apply(nest(variables), image, layers=layers)
+    zero_padded = vgg.VGG(padding="zero").apply(nest(variables), image, layers=layers)
     reference = image[None]
     for layer in layers:
         reference = plain_convolution(
@@ -381,9 +389,7 @@ def test_elements_that_share_a_maximum_share_its_gradient():
 def test_average_pooling_replaces_every_pooling_of_vgg19(variables_of):
     image = random_image(10, 13) - 0.5
     layers = ("relu1_2", "pool1", "relu2_2", "pool2")
-    features = vgg19.VGG19(pooling="average").apply(
-        nest(variables_of("vgg19")), image, layers=layers
-    )
+    features = vgg.VGG(pooling="average").apply(nest(variables_of("vgg19")), image, layers=layers)
     for block in (1, 2):
         before = np.asarray(features[f"relu{block}_2"])
         height, width = (side // 2 * 2 for side in before.shape[:2])
@@ -577,6 +583,7 @@ def test_collecting_stops_at_the_last_wanted_layer():
     [
         ("vgg19", "block1_conv1", "relu1_1"),
         ("vgg19", "block4_conv2", "relu4_2"),
+        ("vgg16", "block4_conv3", "relu4_3"),
         ("vgg19", "block3_pool", "pool3"),
         ("vgg19", "conv4_2", "conv4_2"),
         ("resnet50", "stem", "conv1_relu"),
@@ -595,6 +602,7 @@ def test_resolving_keeps_the_order_given():
     ("model", "wrong", "close"),
     [
         ("vgg19", "relu4_5", "relu4_4"),
+        ("vgg16", "relu4_4", "relu4_3"),
         ("vgg19", "block4_conv9", "block4_conv"),
         ("vgg19", "pool6", "pool5"),
         ("resnet50", "conv4_block7_out", "conv4_block6_out"),
@@ -603,12 +611,12 @@ def test_resolving_keeps_the_order_given():
 )
 def test_a_layer_that_is_not_there_is_answered_with_the_nearest(model, wrong, close):
     with pytest.raises(InputError, match=f"{model} has no layer '{wrong}'; .*{close}"):
-        resolve_layers(model, ["relu1_1" if model == "vgg19" else "conv1_relu", wrong])
+        resolve_layers(model, ["relu1_1" if model != "resnet50" else "conv1_relu", wrong])
 
 
-@pytest.mark.parametrize("wrong", ["vgg16", "resnet", ""])
+@pytest.mark.parametrize("wrong", ["vgg17", "resnet", ""])
 def test_a_model_that_is_not_there_is_answered_with_the_known_ones(wrong):
-    with pytest.raises(InputError, match=f"model '{wrong}' is not known; .*vgg19, resnet50"):
+    with pytest.raises(InputError, match=f"model '{wrong}' is not known; .*vgg19, vgg16, resnet50"):
         find_architecture(wrong)
 
 
@@ -659,7 +667,7 @@ def test_the_smallest_picture_that_passes_also_runs(variables_of, model, options
 
 
 def test_one_pixel_less_than_the_smallest_leaves_nothing(variables_of):
-    features = vgg19.VGG19().apply(
+    features = vgg.VGG().apply(
         keep_shallow := nest(keep_until("vgg19", variables_of("vgg19"), "pool2")),
         random_image(3, 16),
         layers=("pool2",),

@@ -10,9 +10,12 @@ import scipy.signal
 
 from neuart_jax.errors import InputError
 from neuart_jax.models import MODELS
+from neuart_jax.params import normalized
 from neuart_jax.params.calibration import standardize
 from neuart_jax.params.catalog import CAFFE, FITTED
-from neuart_jax.params.normalized import mean_activations, normalize_vgg
+
+mean_activations = functools.partial(normalized.mean_activations, model="vgg19")
+normalize_vgg = functools.partial(normalized.normalize_vgg, model="vgg19")
 
 ALL_LAYERS = MODELS["vgg19"].layer_names
 CONVOLUTIONS = tuple(name for name in ALL_LAYERS if name.startswith("conv"))
@@ -258,8 +261,22 @@ def test_one_image_is_held_at_a_time():
     ids=["resnet50", "a gap", "no beginning", "no parameters", "nothing"],
 )
 def test_only_a_chain_of_vgg19s_convolutions_can_be_normalized(variables, found):
-    with pytest.raises(InputError, match=rf"only vgg19 can be normalized.*\({found}, ...\)"):
+    with pytest.raises(InputError, match=rf"vgg19 is to be normalized, .*\({found}, ...\)"):
         normalize_vgg(variables, make_images(), normalization=CAFFE, pooling="max", padding="zero")
+
+
+def test_vgg16_has_other_layers_and_is_normalized_as_well():
+    variables = make_variables(10)
+    del variables["params"]["conv3_4"]
+    options = {"normalization": FITTED, "pooling": "average", "padding": "reflect"}
+    images = make_images()
+    result = normalize_vgg(variables, images, model="vgg16", **options)
+    means = mean_activations(result, images, model="vgg16", **options)
+    assert list(means)[6:] == ["conv3_3", "conv4_1", "conv4_2"]
+    alive = [mean[mean > 0] for mean in means.values()]
+    np.testing.assert_allclose(np.concatenate(alive), 1, rtol=1e-3)
+    with pytest.raises(InputError, match="vgg19 is to be normalized"):
+        normalize_vgg(variables, images, **options)
 
 
 def test_no_image_at_all_is_refused():

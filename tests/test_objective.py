@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from neuart_jax.features import make_feature_fn
 from neuart_jax.models import NetworkParams
-from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.models.vgg import VGG
 from neuart_jax.objective import Term, make_objective, make_targets
 from neuart_jax.sections import LossConfig
 from neuart_jax.terms import make_terms
@@ -25,7 +25,7 @@ CONFIG = LossConfig(
 
 
 def tiny_network(dtype=jnp.float32):
-    module = VGG19(pooling="average", padding="reflect")
+    module = VGG(pooling="average", padding="reflect")
     variables = jax.jit(module.init, static_argnames="layers")(
         jax.random.key(0), jnp.zeros((8, 8, 3)), layers=("relu2_1",)
     )

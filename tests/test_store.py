@@ -20,7 +20,7 @@ from standins import (
 
 from neuart_jax.errors import InputError
 from neuart_jax.images import save_image
-from neuart_jax.models import resnet50, vgg19
+from neuart_jax.models import resnet50, vgg
 from neuart_jax.params import catalog, fit_cache, published
 from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
@@ -301,7 +301,7 @@ def test_a_file_says_where_the_stride_is(load, tmp_path, stride_on):
 def test_the_module_has_the_options_of_the_configuration(load, tmp_path, pooling, padding):
     path = write_converted(tmp_path / "mine.safetensors", "vgg19")
     network = load(path, pooling=pooling, padding=padding)
-    assert network.module == vgg19.VGG19(pooling=pooling, padding=padding)
+    assert network.module == vgg.VGG(pooling=pooling, padding=padding)
 
 
 @pytest.mark.parametrize(
@@ -454,9 +454,9 @@ def test_only_vgg19_is_normalized_and_this_is_said_before_any_work(load, no_more
     with pytest.raises(InputError) as caught:
         load(weights, model="resnet50", normalize_weights="bundled")
     assert str(caught.value) == (
-        "only vgg19 can be normalized, not resnet50; expected a plain chain of convolutions, for "
-        "which mean activations of 1 are defined; use --model=vgg19, or leave the normalization "
-        "out."
+        "only vgg19 and vgg16 can be normalized, not resnet50; expected a plain chain of "
+        "convolutions, for which mean activations of 1 are defined; use --model=vgg19, or leave "
+        "the normalization out."
     )
 
 

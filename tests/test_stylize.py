@@ -18,7 +18,7 @@ from neuart_jax import (
     stylize_batch,
 )
 from neuart_jax.images import fill_resize, save_image
-from neuart_jax.models.vgg19 import VGG19
+from neuart_jax.models.vgg import VGG
 from neuart_jax.pair import make_pair
 from neuart_jax.resolve import resolve_config
 from neuart_jax.starts import make_start
@@ -54,7 +54,7 @@ def test_the_public_names_exist():
 
 def test_calls_of_one_shape_compile_once(content_image, style_image, network):
     traces = []
-    module = VGG19(pooling="average", padding="reflect")
+    module = VGG(pooling="average", padding="reflect")
 
     def feature_fn(params, image):
         traces.append(image.shape)

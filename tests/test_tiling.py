@@ -16,7 +16,7 @@ from neuart_jax.errors import InputError
 from neuart_jax.features import make_feature_fn, transform_kernels
 from neuart_jax.loop import make_run_fn
 from neuart_jax.losses import CONTENT_FORMULAS
-from neuart_jax.models import NetworkParams, resnet50, vgg19
+from neuart_jax.models import NetworkParams, resnet50, vgg
 from neuart_jax.models.receptive_field import PIXELS
 from neuart_jax.objective import Term, layers_of, make_objective, make_targets
 from neuart_jax.optimizers import make_optimizer
@@ -33,8 +33,11 @@ from neuart_jax.windows import find_margins, plan_tiles
 @pytest.fixture
 def thin_networks(monkeypatch):
     """Give the networks a sixteenth of their channels, and ResNet50 one block per stage."""
-    blocks = tuple((channels // 16, count) for channels, count in vgg19.BLOCKS)
-    monkeypatch.setattr(vgg19, "BLOCKS", blocks)
+    blocks = {
+        model: tuple((channels // 16, count) for channels, count in rows)
+        for model, rows in vgg.BLOCKS.items()
+    }
+    monkeypatch.setattr(vgg, "BLOCKS", blocks)
     monkeypatch.setattr(resnet50, "STAGES", tuple((width // 16, 1) for width, _ in resnet50.STAGES))
     resnet50.layer_reaches.cache_clear()
     yield
@@ -241,7 +244,7 @@ def test_regions_of_several_styles_are_the_same_in_windows(mix, formula, kind, f
 
 CASES = {
     "vgg19": (
-        vgg19.VGG19,
+        vgg.VGG,
         {"content_layers": "relu3_1", "style_layers": "relu1_1,pool1,conv2_2,relu3_1"},
     ),
     "resnet50": (
@@ -304,8 +307,9 @@ def test_networks_see_the_same_in_windows(model, pooling, padding, kind, dtype, 
 
 
 def test_transformed_kernels_serve_windows(monkeypatch):
-    monkeypatch.setattr(vgg19, "BLOCKS", ((32, 2), (32, 2), *vgg19.BLOCKS[2:]))
-    module = vgg19.VGG19(padding="reflect", pooling="average")
+    blocks = ((32, 2), (32, 2), *vgg.BLOCKS["vgg19"][2:])
+    monkeypatch.setitem(vgg.BLOCKS, "vgg19", blocks)
+    module = vgg.VGG(padding="reflect", pooling="average")
     terms = make_terms(LossConfig(content_layers="relu2_2", style_layers="relu1_2,relu2_2"))
     names = layers_of(terms, "layers")
     params = transform_kernels(module, random_network(module, names), names, size=(40, 40))
@@ -418,7 +422,7 @@ def test_small_differences_survive_single_precision():
 
 
 def test_memory_is_that_of_a_window():
-    module = vgg19.VGG19(padding="reflect")
+    module = vgg.VGG(padding="reflect")
     terms = make_terms(LossConfig(content_layers="relu2_1", style_layers="relu1_1,relu2_1"))
     names = layers_of(terms, "layers")
     reaches = {name: module.layer_reaches()[name] for name in names}

@@ -20,19 +20,18 @@ from weights_files import (
 
 from neuart_jax.errors import InputError
 from neuart_jax.features import make_feature_fn
-from neuart_jax.models import MODELS, NetworkParams, resnet50, vgg19
+from neuart_jax.models import MODELS, NetworkParams, resnet50, vgg
 from neuart_jax.params.canonical import check_variables, nest, variable_shapes
 from neuart_jax.params.catalog import CAFFE
 from neuart_jax.params.conventions import TORCH
 from neuart_jax.params.torch_files import read_pth, read_torch_safetensors
 
-MODEL_NAMES = ["vgg19", "resnet50"]
-BIASES = {"vgg19": True, "resnet50": False}
+MODEL_NAMES = ["vgg19", "vgg16", "resnet50"]
 
 
 def random_state(model, **options):
     """Torch's names and arrays, and the canonical variables that they are."""
-    expected = expected_variables(model, biases=BIASES[model])
+    expected = expected_variables(model, biases=model != "resnet50")
     return torch_state(expected, model, **options), expected
 
 
@@ -55,6 +54,9 @@ def test_the_names_are_the_published_ones():
     features = random_state("vgg19", top=False)[0]
     indices = sorted({int(name.split(".")[1]) for name in features})
     assert indices == [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
+    features = random_state("vgg16", top=False)[0]
+    indices = sorted({int(name.split(".")[1]) for name in features})
+    assert indices == [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
 
 
 def test_caffes_weights_in_torchs_layout_are_read_as_told(tmp_path):
@@ -278,10 +280,10 @@ def test_a_bare_pickle_is_not_unpickled(tmp_path):
     assert not mark.exists()
 
 
-def make_torch_vgg19(nn):
-    """Configuration E of Simonyan & Zisserman 2014 as torchvision builds it."""
+def make_torch_vgg(nn, deep):
+    """Configuration D or E of Simonyan & Zisserman 2014 as torchvision builds it."""
     modules, in_channels = [], 3
-    for channels, num_convolutions in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+    for channels, num_convolutions in ((64, 2), (128, 2), (256, deep), (512, deep), (512, deep)):
         for _ in range(num_convolutions):
             modules += [nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU()]
             in_channels = channels
@@ -330,10 +332,10 @@ def make_torch_resnet50(nn):
 
 
 def torch_features(torch, model, name, inputs):
-    """Name to activation [channels, height, width] of VGG19's layers or of ResNet50's blocks."""
+    """Name to activation [channels, height, width] of VGG's layers or of ResNet50's blocks."""
     x, features = inputs, {}
-    if name == "vgg19":
-        for layer, module in zip(vgg19.layer_names(), model.features, strict=True):
+    if name in vgg.BLOCKS:
+        for layer, module in zip(vgg.layer_names(name), model.features, strict=True):
             x = features[layer] = module(x)
         return features
     x = features["conv1_conv"] = model.conv1(x)
@@ -350,8 +352,11 @@ def torch_features(torch, model, name, inputs):
 @pytest.fixture(scope="module", params=MODEL_NAMES)
 def torch_model(request, torch):
     """A full-size network with numbers under which activations stay near 1."""
-    make = {"vgg19": make_torch_vgg19, "resnet50": make_torch_resnet50}[request.param]
-    model = make(torch.nn)
+    model = {
+        "vgg19": lambda: make_torch_vgg(torch.nn, 4),
+        "vgg16": lambda: make_torch_vgg(torch.nn, 3),
+        "resnet50": lambda: make_torch_resnet50(torch.nn),
+    }[request.param]()
     torch.manual_seed(3)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from neuart_jax.errors import InputError
-from neuart_jax.models import resnet50, vgg19
+from neuart_jax.models import resnet50, vgg
 from neuart_jax.models.receptive_field import PIXELS, Reach
 from neuart_jax.windows import WHOLE, find_margins, open_window, plan_tiles
 
@@ -70,14 +70,20 @@ def test_reaches_are_those_of_hand_calculation():
     assert PIXELS.slide(3, margin=1).slide(2, stride=2) == Reach(2, 1, 2)
     assert PIXELS.pad(3) == Reach(1, 3, -3)
     # relu5_1 sees 156 pixels: two blocks of 2 and two of 4 convolutions, four poolings, and one.
-    reach = vgg19.layer_reaches()["relu5_1"]
+    reach = vgg.layer_reaches("vgg19")["relu5_1"]
     assert reach.before + 1 + reach.after == 5 + 1 + 8 + 2 + 32 + 4 + 64 + 8 + 32
     assert find_margins({"relu5_1": reach}) == (reach.before, 16)
 
 
+def layer_names(module):
+    is_vgg = isinstance(module, vgg.VGG)
+    return vgg.layer_names(module.model) if is_vgg else resnet50.layer_names()
+
+
 MODULES = {
-    "vgg19": (vgg19.VGG19(), "relu5_4", 420),
-    "vgg19 average": (vgg19.VGG19(pooling="average"), "relu5_1", 330),
+    "vgg19": (vgg.VGG(), "relu5_4", 420),
+    "vgg16": (vgg.VGG("vgg16"), "relu5_3", 420),
+    "vgg19 average": (vgg.VGG(pooling="average"), "relu5_1", 330),
     "resnet50": (resnet50.ResNet50(), "conv4_block2_out", 410),
     "resnet50 3x3": (resnet50.ResNet50(stride_on="3x3"), "conv4_block2_out", 410),
     "resnet50 average": (resnet50.ResNet50(pooling="average"), "conv4_block2_out", 410),
@@ -87,9 +93,10 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_a_pixel_changes_what_its_reach_says_and_nothing_else(name, monkeypatch):
     """With positive kernels nothing cancels: what a pixel gets to is what isn't 0."""
-    for network, table in ((vgg19, "BLOCKS"), (resnet50, "STAGES")):
-        rows = tuple((1, count) for _, count in getattr(network, table))
-        monkeypatch.setattr(network, table, rows)
+    for model, rows in vgg.BLOCKS.items():
+        monkeypatch.setitem(vgg.BLOCKS, model, tuple((1, count) for _, count in rows))
+    stages = tuple((1, count) for _, count in resnet50.STAGES)
+    monkeypatch.setattr(resnet50, "STAGES", stages)
     module, deepest, side = MODULES[name]
     reaches = module.layer_reaches()
 
@@ -100,8 +107,7 @@ def test_a_pixel_changes_what_its_reach_says_and_nothing_else(name, monkeypatch)
 
     everything = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((64, 64, 3))))
     variables = jax.tree_util.tree_map_with_path(fill, everything)
-    network = vgg19 if "vgg" in name else resnet50
-    order = network.layer_names()
+    order = layer_names(module)
     assert set(reaches) == set(order)
     layers = order[: order.index(deepest) + 1]
     apply = jax.jit(lambda image: module.apply(variables, image, layers=layers))
@@ -124,14 +130,14 @@ def test_a_pixel_changes_what_its_reach_says_and_nothing_else(name, monkeypatch)
 @pytest.mark.parametrize(
     ("module", "window", "shape"),
     [
-        (vgg19.VGG19(), 96, (181, 160)),
+        (vgg.VGG(), 96, (181, 160)),
         (resnet50.ResNet50(), 130, (160, 199)),
         (resnet50.ResNet50(pooling="average"), 130, (181, 175)),
     ],
 )
 def test_cores_share_out_every_layer(module, window, shape):
-    names = vgg19.layer_names() if isinstance(module, vgg19.VGG19) else resnet50.layer_names()
-    deepest = "pool3" if isinstance(module, vgg19.VGG19) else "conv3_block2_out"
+    names = layer_names(module)
+    deepest = "pool3" if isinstance(module, vgg.VGG) else "conv3_block2_out"
     layers = names[: names.index(deepest) + 1]
     reaches = {name: module.layer_reaches()[name] for name in layers}
     halo, stride = find_margins(reaches)

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 import scipy.io
 
-from neuart_jax.models import resnet50, vgg19
+from neuart_jax.models import resnet50, vgg
 
 EPSILON_EXCESS = 1e-8
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -36,8 +36,8 @@ def random_layers(model, *, shrink=32, biases=True, seed=4):
         return [scale, bias, mean, np.float32(10) ** rng.uniform(-6, 0, channels).astype("f")]
 
     in_channels = 3
-    if model == "vgg19":
-        for block, (channels, num_convolutions) in enumerate(vgg19.BLOCKS, 1):
+    if model in vgg.BLOCKS:
+        for block, (channels, num_convolutions) in enumerate(vgg.BLOCKS[model], 1):
             for index in range(1, num_convolutions + 1):
                 name = f"block{block}_conv{index}"
                 layers[name] = convolution(3, in_channels, channels // shrink)
@@ -92,7 +92,7 @@ def assert_same_bits(variables, expected):
 
 
 def array_names(model, layer, num_arrays, spelling):
-    if spelling == "published" and model == "vgg19":
+    if spelling == "published" and model in vgg.BLOCKS:
         return [f"{layer}_{kind}_1:0" for kind in ("W", "b")][:num_arrays]
     kinds = BATCH_NORM if num_arrays == 4 else ("kernel", "bias")[:num_arrays]
     return [f"{layer}/{kind}{':0' if spelling == 'published' else ''}" for kind in kinds]
@@ -182,8 +182,8 @@ def torch_state(variables, model, *, top=True, counters=False):
     state = {}
     for path, array in variables.items():
         _, layer, kind = path.split("/")
-        if model == "vgg19":
-            name = f"features.{vgg19.layer_names().index(layer)}"
+        if model in vgg.BLOCKS:
+            name = f"features.{vgg.layer_names(model).index(layer)}"
         else:
             stage, block, index = layer[4:5], layer[11:12], layer[13:14]
             prefix = f"layer{int(stage) - 1}.{int(block) - 1}." if block else ""
@@ -201,7 +201,7 @@ def torch_state(variables, model, *, top=True, counters=False):
         if counters and kind == "var":
             state[f"{name}.num_batches_tracked"] = np.array(7)
     if top:
-        heads = ("classifier.0", "head.fc", "pre_logits.fc1") if model == "vgg19" else ("fc",)
+        heads = ("classifier.0", "head.fc", "pre_logits.fc1") if model in vgg.BLOCKS else ("fc",)
         for head in heads:
             state |= {f"{head}.weight": np.ones((3, 2), "f"), f"{head}.bias": np.ones(3, "f")}
     return state
@@ -212,10 +212,12 @@ def write_torch_safetensors(path, state):
     return path
 
 
-def write_matconvnet(path, variables, *, fields="current", mean="current", compress=False):
-    """Write MatConvNet's VGG19: a cell of structs, as its 2014 or its current version does."""
+def write_matconvnet(
+    path, variables, *, model="vgg19", fields="current", mean="current", compress=False
+):
+    """Write MatConvNet's VGG: a cell of structs, as its 2014 or its current version does."""
     structs = []
-    for layer in vgg19.layer_names():
+    for layer in vgg.layer_names(model):
         if layer.startswith("conv"):
             kernel, bias = (variables[f"params/{layer}/{kind}"] for kind in ("kernel", "bias"))
             bias = bias[None]  # MATLAB has no vectors.

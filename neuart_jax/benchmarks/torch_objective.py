@@ -30,8 +30,8 @@ peak_resident_bytes = runpy.run_path(str(pathlib.Path(__file__).with_name("memor
 
 Tensors = dict[str, Tensor]
 
-# As in `models.vgg19` and `models.resnet50`.
-_VGG19_BLOCKS = (2, 2, 4, 4, 4)
+# As in `models.vgg` and `models.resnet50`.
+_VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _RESNET50_BLOCKS = (3, 4, 6, 3)
 _BATCH_NORM_EPSILON = 1e-5
 _TINY = 1e-12
@@ -43,7 +43,7 @@ class Network(NamedTuple):
     """A network's numbers and how it is computed.
 
     Attributes:
-      model: "vgg19" or "resnet50".
+      model: "vgg19", "vgg16" or "resnet50".
       variables: name to tensor, kernels as [out, in, height, width].
       mean: [3, 1, 1], of the input.
       std: [3, 1, 1], of the input.
@@ -64,7 +64,7 @@ class Network(NamedTuple):
 
     def features(self, images: Tensor) -> Tensors:
         """Map [batch, 3, height, width] in [0, 1] to features[batch, channels, h, w] by layer."""
-        walk = {"vgg19": self._walk_vgg19, "resnet50": self._walk_resnet50}[self.model]
+        walk = self._walk_vgg if self.model in _VGG_BLOCKS else self._walk_resnet50
         found: Tensors = {}
         for name, features in walk((images - self.mean) / self.std):
             if name in self.layers:
@@ -81,9 +81,9 @@ class Network(NamedTuple):
             inputs, margin = F.pad(inputs, (margin,) * 4, mode="reflect"), 0
         return F.conv2d(inputs, kernel, bias, stride=stride, padding=margin)
 
-    def _walk_vgg19(self, features: Tensor) -> Iterable[tuple[str, Tensor]]:
+    def _walk_vgg(self, features: Tensor) -> Iterable[tuple[str, Tensor]]:
         pool = F.avg_pool2d if self.pooling == "average" else F.max_pool2d
-        for block, count in enumerate(_VGG19_BLOCKS, 1):
+        for block, count in enumerate(_VGG_BLOCKS[self.model], 1):
             for index in range(1, count + 1):
                 features = self._convolve(features, f"conv{block}_{index}")
                 yield f"conv{block}_{index}", features

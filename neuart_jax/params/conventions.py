@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neuart_jax.errors import InputError
+from neuart_jax.models import MODELS
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 from neuart_jax.params.canonical import FlatVariables, Weights, to_float32
 from neuart_jax.params.catalog import CAFFE, Normalization
@@ -113,6 +114,6 @@ def canonicalize(
     return Weights(
         variables,
         convention.preprocessing.normalization,
-        convention.stride_on if model == "resnet50" else "",
+        convention.stride_on if "stride_on" in MODELS[model].options else "",
         {"layout": convention.layout},
     )

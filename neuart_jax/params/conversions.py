@@ -6,6 +6,7 @@ Later runs need neither the original nor the libraries that its layout takes.
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from neuart_jax.params.convert import read_weights
 from neuart_jax.params.fingerprint import Fingerprint
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_OF_A_PART = 7 * 24 * 3600
 
 CONVERSION_VERSION = 1
 """Part of a conversion's name: raised whenever the converters give other numbers."""
@@ -108,6 +111,10 @@ def alone_in_cache() -> Iterator[None]:
             lock.acquire()
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+        # Beginnings of files that nobody has gone on with.
+        for leftover in folder.glob("*.part"):
+            if time.time() - leftover.stat().st_mtime > _SECONDS_OF_A_PART:
+                leftover.unlink(missing_ok=True)
     try:
         yield
     finally:

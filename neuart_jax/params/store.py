@@ -1,7 +1,5 @@
 """Get the weights that a run asks for, check them, and make them a network."""
 
-import dataclasses
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ from neuart_jax.params.canonical import (
     nest,
     variable_shapes,
 )
-from neuart_jax.params.catalog import DEFAULT_FLAVOR, FITTED, FLAVORS
+from neuart_jax.params.catalog import FITTED, FLAVORS
 from neuart_jax.params.conventions import NORMALIZATIONS, PREPROCESSING
 from neuart_jax.params.convert import read_weights
 from neuart_jax.params.download import Patience
@@ -32,13 +30,15 @@ from neuart_jax.params.photographs import find_photographs
 from neuart_jax.params.published import (
     Found,
     fetch_published,
-    fetch_quickly,
     files_of,
     find_published,
     is_offline,
     weights_folders,
 )
 from neuart_jax.params.request import Float32, Loaded, Request
+from neuart_jax.params.settle import NAMED_WEIGHTS as NAMED_WEIGHTS
+from neuart_jax.params.settle import Settled as Settled
+from neuart_jax.params.settle import decide, settle_network, weights_path
 from neuart_jax.sections import NetworkConfig
 
 
@@ -50,13 +50,15 @@ class Network(NamedTuple):
       params: its arrays.
       identity: what made it, for the record of a result: "name", "file", "sha256": of the file,
         or of the arrays where there is none.
-      message: one line that says which weights these are.
+      message: one line that says which weights these are, and why not better ones.
+      config: what was asked for, settled: with a model, and with weights that are not "auto".
     """
 
     module: Any
     params: NetworkParams
     identity: dict[str, str]
     message: str
+    config: NetworkConfig
 
 
 def load_network(
@@ -69,8 +71,9 @@ def load_network(
     """Load, download or fit the weights that `config` asks for.
 
     Args:
-      config: model, weights, and the model's options.
-      layers: the layers that will be read; `fitted` weights end at the deepest.
+      config: model, weights, and the model's options; see `settle_network` for what is left open.
+      layers: the layers that will be read, which have to be the settled model's; `fitted`
+        weights end at the deepest.
       images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style; read
         by `fitted` and `random` only.
       seed: of the fit, or of random filters.
@@ -78,13 +81,20 @@ def load_network(
     Raises:
       InputError: no such weights, or they are damaged or don't fit the model.
     """
-    find_architecture(config.model)
-    request = Request(config, tuple(layers), tuple(images), seed)
     if config.normalize_weights:
         # Better now than after a download or a fit.
-        check_model(config.model)
+        if config.model:
+            find_architecture(config.model)
+            check_model(config.model)
         next(find_photographs(config.normalize_weights))
-    loaded = _SOURCES.get(config.weights, _load_file)(request)
+    (config, reason), found = decide(config)
+    if config.normalize_weights:
+        check_model(config.model)
+    request = Request(config, tuple(layers), tuple(images), seed)
+    if found is not None:
+        loaded = _describe(found, config)
+    else:
+        loaded = _SOURCES.get(config.weights, _load_file)(request)
     request.check(loaded.weights, source=loaded.source)
     if config.normalize_weights:
         loaded = _normalize(loaded, request)
@@ -95,21 +105,14 @@ def load_network(
         request.make_module(stride_on=loaded.weights.stride_on),
         NetworkParams(*arrays),
         dict(loaded.identity),
-        loaded.message,
+        f"{loaded.message[:-1]}; {reason}." if reason else loaded.message,
+        config,
     )
 
 
 def settle_weights(config: NetworkConfig) -> NetworkConfig:
-    """Replace "auto" by what it means on this machine now; ImageNet weights are downloaded for it.
-
-    Many runs then have the same weights, whatever happens between them.
-    """
-    if config.weights != "auto":
-        return config
-    found = find_published(config, DEFAULT_FLAVOR)
-    if found is None and not is_offline(config):
-        found, _ = fetch_quickly(config, DEFAULT_FLAVOR)
-    return dataclasses.replace(config, weights=DEFAULT_FLAVOR if found is not None else "fitted")
+    """Return `settle_network`'s configuration."""
+    return settle_network(config).config
 
 
 def identify_weights(config: NetworkConfig) -> dict[str, str]:
@@ -126,14 +129,20 @@ def identify_weights(config: NetworkConfig) -> dict[str, str]:
       InputError: there is no such file, or it is damaged.
     """
     if config.weights in FLAVORS:
+        config = settle_network(config).config
         found = find_published(config, config.weights)
         return _identify_published(found) if found else {}
-    return {} if depends_on_pictures(config) else _identify_file(_weights_path(config))
+    return {} if depends_on_pictures(config) else _identify_file(weights_path(config))
 
 
 def depends_on_pictures(config: NetworkConfig) -> bool:
     """Tell whether weights are made from the pictures that they are for; not for "auto"."""
-    return config.weights in ("fitted", "random")
+    return kind_of_weights(config) != "trained"
+
+
+def kind_of_weights(config: NetworkConfig) -> str:
+    """Return "trained", "fitted" or "random"; not for "auto"."""
+    return config.weights if config.weights in ("fitted", "random") else "trained"
 
 
 def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[str]) -> Network:
@@ -144,11 +153,11 @@ def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[
     where fitted ones were normalized).
 
     Args:
-      network: loaded for `config`, for these layers or more.
-      config: as given to `load_network`.
+      network: loaded for these layers or more.
+      config: as given to `load_network`, or settled.
       layers: the layers that will be read.
     """
-    needed = variable_shapes(config.model, layers)
+    needed = variable_shapes(network.config.model, layers)
     variables = {n: a for n, a in flatten(network.params.variables).items() if n in needed}
     identity = dict(network.identity)
     if not identity["file"]:
@@ -158,36 +167,17 @@ def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[
     return network._replace(params=params, identity=identity)
 
 
-def _load_auto(request: Request) -> Loaded:
-    config = request.config
-    found = find_published(config, DEFAULT_FLAVOR)
-    if found is not None:
-        return _describe(found, config)
-    file = files_of(config, DEFAULT_FLAVOR)[0]
-    place = f"put {file.name} into weights/ (from {file.url})"
-    if is_offline(config):
-        return load_fitted(
-            request, hint=f"; for ImageNet weights {place}, or run once without --offline"
-        )
-    found, reason = fetch_quickly(config, DEFAULT_FLAVOR)
-    if found is not None:
-        return _describe(found, config)
-    return load_fitted(
-        request,
-        hint=f", since {reason}; for ImageNet weights {place}, or try --weights={DEFAULT_FLAVOR}",
-    )
-
-
 def _load_published(request: Request) -> Loaded:
     config = request.config
     flavor = config.weights
     found = find_published(config, flavor)
     if found is None and is_offline(config):
         file = files_of(config, flavor)[0]
+        names = f"{file.name} or {file.package.archive}" if file.package else file.name
         raise InputError(
             f"--weights={flavor} found no ImageNet weights of {config.model} on this machine and "
             "may not download any (--offline or HF_HUB_OFFLINE)",
-            expected=f"the file {file.name} in {' or '.join(map(str, weights_folders(config)))}",
+            expected=f"the file {names} in {' or '.join(map(str, weights_folders(config)))}",
             remedy=f"get it from {file.url} and put it there, or use --weights=fitted",
         )
     return _describe(found or fetch_published(config, flavor, patience=Patience()), config)
@@ -217,6 +207,7 @@ def _normalize(loaded: Loaded, request: Request) -> Loaded:
     weights = normalize_weights(
         loaded.weights,
         config.normalize_weights,
+        model=config.model,
         pooling=config.pooling,
         padding=config.padding,
     )
@@ -239,11 +230,11 @@ def _as_seen(weights: Weights, config: NetworkConfig) -> Weights:
 
 def _describe(found: Found, config: NetworkConfig) -> Loaded:
     file = found.file
-    name = file.flavor.replace("imagenet", "ImageNet")
+    name = f"ImageNet {file.model.replace('vgg', 'VGG').replace('resnet', 'ResNet')}"
     return Loaded(
         _as_seen(found.weights, config),
         identity=_identify_published(found),
-        message=f"Weights: {name} {file.model} from {found.path} ({file.licence}).",
+        message=f"Weights: {name} ({file.flavor}) from {found.path} ({file.licence}).",
         source=str(found.path),
     )
 
@@ -259,7 +250,7 @@ def _identify_published(found: Found) -> dict[str, str]:
 
 def _load_file(request: Request) -> Loaded:
     config = request.config
-    path = _weights_path(config)
+    path = weights_path(config)
     identity = _identify_file(path)
     # In what order the colors come is the layout's own matter for any other name.
     preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
@@ -273,28 +264,12 @@ def _load_file(request: Request) -> Loaded:
     )
 
 
-def _weights_path(config: NetworkConfig) -> Path:
-    path = Path(os.path.expanduser(config.weights))
-    # Unlike Path.is_file, this is also false for a name too long or a folder that is closed.
-    if not os.path.isfile(path):
-        raise InputError(
-            f"--weights={config.weights} is not a file",
-            expected=f"{', '.join(NAMED_WEIGHTS)}, or the path of a weights file",
-            remedy="check the spelling",
-        )
-    return path
-
-
 def _identify_file(path: Path) -> dict[str, str]:
     return {"name": "file", "file": path.name, "sha256": take_fingerprint(path).sha256}
 
 
 _SOURCES: dict[str, Callable[[Request], Loaded]] = {
-    "auto": _load_auto,
     "fitted": load_fitted,
     "random": _load_random,
     **dict.fromkeys(FLAVORS, _load_published),
 }
-
-NAMED_WEIGHTS = tuple(_SOURCES)
-"""What `weights` may be, besides the name of a file."""

@@ -32,7 +32,7 @@ _CONVENTION = Convention(
     stride_on="3x3",
     has_biases=True,
 )
-# torchvision's classifiers, and timm's of VGG19; the counters are of use in training only.
+# torchvision's classifiers, and timm's of VGG; the counters are of use in training only.
 _IGNORED = re.compile(r"(classifier|fc|head|pre_logits)\..*|.*\.num_batches_tracked")
 _PREFIX = "module."  # What torch.nn.DataParallel puts before every name.
 _WRAPPERS = ("state_dict", "model")  # What training scripts keep their weights under.
@@ -118,7 +118,7 @@ def _find_convention(model: str, preprocessing: str, layout: str) -> Convention:
     return _CONVENTION._replace(
         layout=layout,
         preprocessing=find_preprocessing(preprocessing, _CONVENTION.preprocessing),
-        has_biases=model != "resnet50",
+        has_biases=MODELS[model].family != "resnet",
     )
 
 
@@ -166,12 +166,12 @@ def _name_arrays(arrays: Mapping[str, np.ndarray], model: str) -> dict[str, np.n
 def _places(model: str) -> dict[str, str]:
     """Map torchvision's names to canonical paths.
 
-    VGG19's `features` are numbered as our layers are: convolution, ReLU, ..., pool. ResNet50's
+    VGG's `features` are numbered as our layers are: convolution, ReLU, ..., pool. ResNet50's
     blocks are named one to one, `layer1.0` for conv2_block1 and its `downsample` for the shortcut.
     """
     layers = MODELS[model].layer_names
     places = {}
-    if model == "vgg19":
+    if MODELS[model].family == "vgg":
         for index, layer in enumerate(layers):
             places[f"features.{index}.weight"] = f"params/{layer}/kernel"
             places[f"features.{index}.bias"] = f"params/{layer}/bias"

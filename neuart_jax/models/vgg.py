@@ -1,4 +1,4 @@
-"""VGG19, configuration E of Simonyan & Zisserman 2014 (arXiv 1409.1556), without its classifier."""
+"""VGG16 and VGG19 of Simonyan & Zisserman 2014 (arXiv 1409.1556), without their classifiers."""
 
 import functools
 from collections.abc import Iterable
@@ -16,24 +16,27 @@ from neuart_jax.models.layers import (
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
 
-BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
-"""(channels, convolutions) of each block: Table 1, column E."""
+BLOCKS = {
+    "vgg16": ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
+    "vgg19": ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)),
+}
+"""(channels, convolutions) of each block, by model: Table 1, columns D and E."""
 
 
-def layer_names() -> tuple[str, ...]:
+def layer_names(model: str) -> tuple[str, ...]:
     """Return every layer in the order of computation: conv1_1, relu1_1, conv1_2, ... pool5."""
     names = []
-    for block, (_, num_convolutions) in enumerate(BLOCKS, 1):
+    for block, (_, num_convolutions) in enumerate(BLOCKS[model], 1):
         for index in range(1, num_convolutions + 1):
             names += [f"conv{block}_{index}", f"relu{block}_{index}"]
         names.append(f"pool{block}")
     return tuple(names)
 
 
-def keras_aliases() -> dict[str, str]:
+def keras_aliases(model: str) -> dict[str, str]:
     """Map Keras' names to ours. Keras' convolutions include the ReLU: block4_conv2 is relu4_2."""
     aliases = {}
-    for name in layer_names():
+    for name in layer_names(model):
         kind, place = name[:4], name[4:]
         if kind == "relu":
             block, index = place.split("_")
@@ -44,10 +47,10 @@ def keras_aliases() -> dict[str, str]:
 
 
 @functools.cache
-def layer_reaches() -> dict[str, Reach]:
+def layer_reaches(model: str) -> dict[str, Reach]:
     """Return every layer's `Reach`."""
     reach, reaches = PIXELS, {}
-    for block, (_, num_convolutions) in enumerate(BLOCKS, 1):
+    for block, (_, num_convolutions) in enumerate(BLOCKS[model], 1):
         for index in range(1, num_convolutions + 1):
             reach = reach.slide(3, margin=1)
             reaches[f"conv{block}_{index}"] = reaches[f"relu{block}_{index}"] = reach
@@ -55,30 +58,32 @@ def layer_reaches() -> dict[str, Reach]:
     return reaches
 
 
-def layer_stride(layer: str) -> int:
+def layer_stride(model: str, layer: str) -> int:
     """Return how many image pixels lie between two neighboring positions of a layer."""
-    return layer_reaches()[layer].stride
+    return layer_reaches(model)[layer].stride
 
 
-class VGG19(nn.Module):
+class VGG(nn.Module):
     """Image to named features.
 
     ``conv4_2`` is the convolution's output before the ReLU, ``relu4_2`` after it (what the papers
     on style transfer call conv4_2, and Keras block4_conv2), ``pool4`` the pooled block.
 
     Attributes:
+      model: row of `BLOCKS`.
       pooling: "max" as trained, or "average" (Gatys et al. 2015, section 2).
       padding: "zero" as trained, or "reflect", which leaves no dark borders in the picture.
       fit: see `Convolution`.
     """
 
+    model: str = "vgg19"
     pooling: str = "max"
     padding: str = "zero"
     fit: FitConvolution | None = None
 
     def layer_reaches(self) -> dict[str, Reach]:
         """Return every layer's `Reach`."""
-        return layer_reaches()
+        return layer_reaches(self.model)
 
     @nn.compact
     def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
@@ -93,7 +98,7 @@ class VGG19(nn.Module):
         """
 
         def walk(features: Array) -> NamedLayers:
-            for block, (channels, num_convolutions) in enumerate(BLOCKS, 1):
+            for block, (channels, num_convolutions) in enumerate(BLOCKS[self.model], 1):
                 for index in range(1, num_convolutions + 1):
                     name = f"{block}_{index}"
                     features = Convolution(
