@@ -28,9 +28,19 @@ class Preset(NamedTuple):
     num_styles: int = 1
 
 
-_ONE_SIZE = {"scales": 1, "padding": "zero", "tv_weight": 0.0, "precondition": False}
-"""What all but the newest have in common: one size, zeros beyond the border, no smoothness term, an
-L-BFGS that treats all frequencies alike."""
+_ONE_SIZE = {
+    "scales": 1,
+    "padding": "zero",
+    "tv_weight": 0.0,
+    "range_weight": 0.0,
+    "precondition": False,
+    "smoothing": "none",
+}
+"""What all but the newest have in common: one size, zeros beyond the border, no smoothness term, no
+bounds for pixels, an L-BFGS that treats all frequencies alike."""
+
+_CAFFE = {"feature_units": "caffe"}
+"""For coefficients that are meant for features as large as those of Oxford's weights."""
 
 _FIVE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -50,6 +60,7 @@ _TUTORIAL_ADAM = {
 
 _CAPSTONE = {
     **_ONE_SIZE,
+    **_CAFFE,
     **_TUTORIAL_ADAM,
     "pooling": "max",
     "content_layers": {"relu5_2": 1.0},
@@ -65,6 +76,7 @@ _CAPSTONE = {
 
 _GATYS_2015 = {
     **_ONE_SIZE,
+    **_CAFFE,
     "pooling": "average",
     "content_layers": {"relu4_2": 1.0},
     "style_layers": _each(0.2),
@@ -79,6 +91,7 @@ _GATYS_2015 = {
 
 _NEURAL_STYLE = {
     **_ONE_SIZE,
+    **_CAFFE,
     "pooling": "max",
     "content_layers": {"relu4_2": 1.0},
     "style_layers": _each(1.0),
@@ -106,6 +119,7 @@ PRESETS = {
         source="Gahlan & Sharma, NeuArt, VGG19",
         settings={
             **_ONE_SIZE,
+            **_CAFFE,
             "pooling": "max",
             "content_layers": {"relu5_2": 1.0},
             "style_layers": _each(0.2),
@@ -131,7 +145,6 @@ PRESETS = {
             **_ONE_SIZE,
             "model": "resnet50",
             "pooling": "max",
-            "smoothing": "none",
             "content_layers": {"conv4_block6_out": 1.0},
             "style_layers": {
                 "conv2_block3_out": 0.25,
@@ -207,6 +220,7 @@ PRESETS = {
         source="Group 16, style transfer using VGG, slides",
         settings={
             **_ONE_SIZE,
+            **_CAFFE,
             "pooling": "max",
             "content_layers": {"relu5_2": 1.0},
             "style_layers": _each(1.0),
@@ -245,6 +259,7 @@ PRESETS = {
         source="Gatys et al. 2017, arXiv 1611.07865; leongatys/PytorchNeuralStyleTransfer",
         settings={
             **_ONE_SIZE,
+            **_CAFFE,
             "size": 1024,
             "scales": 2,
             "coarse_steps": 500,
@@ -301,6 +316,8 @@ PRESETS = {
         settings={
             "weights": "imagenet-timm",
             "padding": "reflect",
+            "range_weight": 0.0,
+            "smoothing": "none",
             "pooling": "max",
             "content_layers": {"relu4_2": 1.0},
             "style_layers": {

@@ -5,29 +5,23 @@ from typing import Any
 
 from neuart_jax.settings import LayerWeights, Numbers, Section, Steps, Texts, Words, option
 
-_VGG: dict[str, Any] = {
+_GATYS: dict[str, Any] = {
     # Gatys et al. 2016, "Image style transfer using convolutional neural networks", section 4.
     "content_layers": "relu4_2",
     "style_layers": "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
-    "smoothing": "none",
-    "temperature": 1.0,
+    "style_loss": "relative",
+    "content_weight": 8.0,
 }
-_RESNET50: dict[str, Any] = {
+_STAGES: dict[str, Any] = {
     # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
     "content_layers": "conv2_block3_out,conv3_block4_out",
     # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, whose positions are
     # 32 pixels apart.
     "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
 }
-_TRAINED: dict[str, Any] = {
-    "pooling": "average",
-    "content_weight": 1.0,
-    "tv_weight": 30.0,
-    "range_weight": 0.0,
-    "scales": 2,
-    "coarse_steps": 60,
-    "steps": 40,
-}
+_UNSMOOTHED = {"smoothing": "none", "temperature": 1.0}
+# Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
+_SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
 _UNTRAINED: dict[str, Any] = {
     "pooling": "average",
     "tv_weight": 100.0,
@@ -36,26 +30,58 @@ _UNTRAINED: dict[str, Any] = {
     "coarse_steps": 15,
     "steps": 40,
 }
-# Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
-_SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
-_VGG_BY_KIND = {
-    "trained": {**_VGG, **_TRAINED},
-    **dict.fromkeys(("fitted", "random"), {**_VGG, **_UNTRAINED, "content_weight": 8.0}),
+_TRAINED: dict[str, Any] = {
+    "range_weight": 300.0,
+    "scales": 2,
+    "coarse_steps": 40,
+    "steps": 40,
+}
+_VGG_BY_KIND: dict[str, dict[str, Any]] = {
+    "trained": {
+        # Crowson, style-transfer-pytorch: its loss, and its layers' shares of the loss. Shallow
+        # layers decide how clean a picture is: with equal shares, skin and skies fill with dots.
+        "content_layers": "relu4_2",
+        "style_layers": "relu1_1:0.2,relu2_1:0.43,relu3_1:0.31,relu4_1:0.045,relu5_1:0.015",
+        "style_loss": "relative_wasserstein",
+        "content_weight": 1.3,
+        "tv_weight": 18.0,
+        "pooling": "max",
+        **_UNSMOOTHED,
+        **_TRAINED,
+    },
+    **dict.fromkeys(("fitted", "random"), {**_GATYS, **_UNSMOOTHED, **_UNTRAINED}),
 }
 
 OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "vgg16": _VGG_BY_KIND,
     "vgg19": _VGG_BY_KIND,
     "resnet50": {
-        "trained": {**_RESNET50, **_TRAINED, "smoothing": "none", "temperature": 1.0},
+        "trained": {
+            **_STAGES,
+            "style_loss": "relative",
+            "content_weight": 0.5,
+            "tv_weight": 10.0,
+            "pooling": "average",
+            **_UNSMOOTHED,
+            **_TRAINED,
+            "coarse_steps": 60,
+        },
         **dict.fromkeys(
-            ("fitted", "random"), {**_RESNET50, **_UNTRAINED, **_SOFT, "content_weight": 5.0}
+            ("fitted", "random"),
+            {
+                **_STAGES,
+                "style_loss": "relative",
+                "content_weight": 5.0,
+                **_SOFT,
+                **_UNTRAINED,
+            },
         ),
     },
 }
 """What settings mean that are empty: model to kind of weights to setting to value.
 
-The kinds are "trained", "fitted" (to the pictures) and "random"; see `params.store.kind_of_weights`.
+The kinds are "trained", "fitted" (to the pictures) and "random"; see
+`params.store.kind_of_weights`.
 """
 
 _OWN = "empty means what suits the weights, see the end of --help"
@@ -186,6 +212,13 @@ class NetworkConfig(Section):
         "rescale VGG19's filters to a mean activation of 1 over photographs: bundled (those of "
         "scikit-image), or a folder; empty leaves them",
     )
+    feature_units: str = option(
+        "",
+        "caffe makes the features of torchvision's VGGs as large as those of Oxford's, about 150 "
+        "times, which recipes with absolute coefficients are meant for; empty leaves features as "
+        "they are, as it does with other weights",
+        choices=("caffe",),
+    )
     pooling: str = option(
         "",
         f"average or max: how the resolution is halved (max: ResNet50's own strides); {_OWN}",
@@ -288,9 +321,7 @@ class LossConfig(Section):
         "that of a picture without any, so that coefficients mean the same at every size and with "
         "every network",
     )
-    tv_weight: float | None = option(
-        None, f"coefficient of total variation; {_OWN}", at_least=0
-    )
+    tv_weight: float | None = option(None, f"coefficient of total variation; {_OWN}", at_least=0)
     tv_loss: str = option(
         "mean_squares",
         "total variation's formula over steps between neighboring pixels: mean_squares, "

@@ -13,7 +13,7 @@ from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
 from neuart_jax.images import load_image
 from neuart_jax.output import RunFolder, default_folders
-from neuart_jax.params.store import Network, is_settled, narrow_network, settle_network
+from neuart_jax.params.store import Network, narrow_network, settle_network
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
@@ -71,7 +71,7 @@ def transfer(
     prepared, reason = prepare(config, load=load), ""
     if network is not None:
         config = config.replace(model=network.config.model, weights=network.config.weights)
-    elif not is_settled(config.network):
+    else:
         settled = settle_network(config.network)
         config = config.replace(model=settled.config.model, weights=settled.config.weights)
         reason = settled.reason

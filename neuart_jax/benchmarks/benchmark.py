@@ -31,6 +31,7 @@ from neuart_jax.benchmarks.rows import (
 from neuart_jax.config import Config
 from neuart_jax.presets import apply_preset
 from neuart_jax.sections import OptimizerConfig, RunConfig
+from neuart_jax.settings import known
 from neuart_jax.tables import Row
 
 logger = logging.getLogger(__name__)
@@ -272,7 +273,7 @@ class _Session:
         if "error" in end:
             self._losses.append({"preset": preset, "of": "their end", "error": end["error"]})
             return
-        run = RunConfig(steps=-(-theirs.run.steps // 4), seed=theirs.run.seed, scales=1)
+        run = RunConfig(steps=-(-known(theirs.run.steps) // 4), seed=theirs.run.seed, scales=1)
         optimizer = OptimizerConfig(history=_HISTORY)
         ours = self._ask("loss", dataclasses.replace(theirs, optimizer=optimizer, run=run))
         self._rounds.append({"part": "time_to_loss", "preset": preset, "runs": [end, ours]})

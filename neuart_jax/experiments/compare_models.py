@@ -240,6 +240,11 @@ class _Panel:
             for name, config in self._configs.items()
         }
 
+    @property
+    def names(self) -> list[str]:
+        """The judges' names."""
+        return list(self._configs)
+
     def not_of(self, model: str) -> list[str]:
         """Name the judges whose network is another model."""
         return [name for name, config in self._configs.items() if config.network.model != model]
@@ -290,7 +295,7 @@ def _caption(row: Row, judges: Sequence[str]) -> str:
 
 def _star(row: Row, panel: _Panel) -> Row:
     """Mark what a judge of the row's own model says."""
-    columns = {f"{judge}_{name}" for judge in panel.judges for name in ("content", "style")}
+    columns = {f"{judge}_{name}" for judge in panel.names for name in ("content", "style")}
     held_out = {f"{j}_{n}" for j in panel.not_of(row["model"]) for n in ("content", "style")}
     return {
         name: f"{format_value(value)}\\*" if name in columns - held_out else value

@@ -11,6 +11,7 @@ import numpy as np
 
 from neuart_jax.errors import InputError
 from neuart_jax.models import MODELS
+from neuart_jax.models import find_architecture
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 from neuart_jax.params.canonical import FlatVariables, Weights, to_float32
 from neuart_jax.params.catalog import CAFFE, Normalization
@@ -62,6 +63,31 @@ class Convention(NamedTuple):
     epsilon: float
     stride_on: str
     has_biases: bool
+
+
+CAFFE_OVER_TORCH = 150.0
+"""About how many times as large features of Oxford's VGGs are as those of torchvision's."""
+
+
+def put_into_caffe_units(weights: Weights, *, model: str) -> Weights:
+    """Make features as large as Oxford's, where the weights are torchvision's VGGs'.
+
+    A network of convolutions, ReLUs and pooling is homogeneous in its first kernel and all biases:
+    every feature becomes the same multiple of itself.
+
+    Args:
+      weights: of a VGG as torchvision trained it; others are returned as they are.
+      model: row of `models.MODELS`.
+    """
+    if find_architecture(model).family != "vgg" or weights.normalization != TORCH:
+        return weights
+    scaled = {
+        path: array * np.float32(CAFFE_OVER_TORCH)
+        if path in _FIRST_KERNELS or path.endswith("/bias")
+        else array
+        for path, array in weights.variables.items()
+    }
+    return weights._replace(variables=scaled)
 
 
 def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:

@@ -17,7 +17,11 @@ from neuart_jax.params.canonical import (
     variable_shapes,
 )
 from neuart_jax.params.catalog import FITTED, FLAVORS
-from neuart_jax.params.conventions import NORMALIZATIONS, PREPROCESSING
+from neuart_jax.params.conventions import (
+    NORMALIZATIONS,
+    PREPROCESSING,
+    put_into_caffe_units,
+)
 from neuart_jax.params.convert import read_weights
 from neuart_jax.params.download import Patience
 from neuart_jax.params.fingerprint import take_fingerprint
@@ -98,6 +102,9 @@ def load_network(
     request.check(loaded.weights, source=loaded.source)
     if config.normalize_weights:
         loaded = _normalize(loaded, request)
+    if config.feature_units:
+        weights = put_into_caffe_units(loaded.weights, model=config.model)
+        loaded = loaded._replace(weights=weights)
     mean, std = (np.asarray(numbers, np.float32) for numbers in loaded.weights.normalization)
     # Not `jnp.asarray`, which compiles a program for each of the arrays' many shapes.
     arrays = jax.device_put((nest(loaded.weights.variables), mean, std))
