@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neuart_jax.errors import InputError
-from neuart_jax.models import MODELS
-from neuart_jax.models import find_architecture
+from neuart_jax.models import MODELS, find_architecture
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 from neuart_jax.params.canonical import FlatVariables, Weights, to_float32
 from neuart_jax.params.catalog import CAFFE, Normalization
