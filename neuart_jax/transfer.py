@@ -136,7 +136,7 @@ def transfer_group(
     first = group[0]
     if network is None:
         network = load_run_network(*(prepared.pair for prepared in group))
-        logger.info(" ".join(filter(None, [network.message, reason])))
+        logger.info(f"{network.message[:-1]}; {reason}." if reason else network.message)
     else:
         network = narrow_network(network, first.config.network, layers=run_layers(first.config))
     for prepared in group:

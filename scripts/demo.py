@@ -1,4 +1,8 @@
-"""Paint a photograph that scikit-image brings along in the manner of our own brush strokes."""
+"""Paint a photograph that scikit-image brings along in the manner of our own brush strokes.
+
+With ImageNet weights where a network or a package index gives them, else with fitted ones; a line
+says which.
+"""
 
 import sys
 from pathlib import Path
@@ -23,8 +27,6 @@ def run() -> None:
         f"--content={photograph}",
         f"--style={ROOT / 'docs' / 'images' / 'brush_strokes.png'}",
         f"--output={FOLDER}",
-        # The same picture everywhere, and no download.
-        "--weights=fitted",
         "--overwrite",
         *sys.argv[1:],
     ]

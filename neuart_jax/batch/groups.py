@@ -106,7 +106,7 @@ def check_jobs(
     def settle_once(network: NetworkConfig) -> _Settled:
         settled = settle_network(network)
         if settled.reason:
-            logger.info(settled.reason)
+            logger.info("Weights: %s; %s.", settled.config.weights, settled.reason)
         network = settled.config
         return _Settled(network.model, network.weights, identify_weights(network))
 

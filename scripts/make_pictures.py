@@ -1,0 +1,243 @@
+"""Paint the pictures that the README and the pages in docs/ show.
+
+  python scripts/make_pictures.py [--only=strip,color] [--resnet50=FILE] [--output=FOLDER]
+
+Photographs are scikit-image's and matplotlib's, paintings are in docs/images/styles; all are in the
+public domain or CC0. Pictures that are there below --output are not painted again. What VGG16's
+weights are is `imagenet-lpips`; ResNet50's are named by --resnet50.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import skimage.data
+from absl import flags
+from PIL import Image
+
+from neuart_jax.command_line import run_command
+from neuart_jax.config import Config
+from neuart_jax.experiments.cells import run_cells
+from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
+from neuart_jax.experiments.networks import NetworkPool
+from neuart_jax.images import load_image, save_image
+from neuart_jax.manifest import Job
+from neuart_jax.record import Record
+
+_ONLY = flags.DEFINE_list("only", [], "Sheets to make; empty makes all.")
+_RESNET50 = flags.DEFINE_string("resnet50", "auto", "ResNet50's weights.")
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+STYLES = IMAGES / "styles"
+WORK = ROOT / "output" / "pictures"
+
+_VGG16 = {"model": "vgg16", "weights": "imagenet-lpips"}
+_CAFE, _TANGUY, _NIGHT, _AUVERS, _BRIDGE = (
+    STYLES / f"van_gogh_{name}.jpg"
+    for name in (
+        "cafe_terrace",
+        "pere_tanguy",
+        "night_cafe",
+        "church_at_auvers",
+        "langlois_bridge",
+    )
+)
+_STROKES = IMAGES / "brush_strokes.png"
+
+
+class Sheet(NamedTuple):
+    """Pictures side by side.
+
+    Attributes:
+      rows: of each picture, its label and what paints it; a path is shown as it is.
+      width: of a picture in the sheet, in pixels.
+      row_labels: one per row, or none.
+    """
+
+    rows: Sequence[Sequence[tuple[str, Path | Mapping[str, Any]]]]
+    width: int = 300
+    row_labels: Sequence[str] = ()
+
+
+def _row(content: Path, styles: Sequence[Path], variants: Mapping[str, Mapping[str, Any]]) -> Any:
+    pictures = {"content": content, "style": styles}
+    return [
+        ("photograph", content),
+        *(("painting", style) for style in styles),
+        *((label, {**_VGG16, **pictures, **settings}) for label, settings in variants.items()),
+    ]
+
+
+def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, Sheet]:
+    """Lay out every sheet.
+
+    Args:
+      photographs: by name.
+      resnet50: that network's weights.
+    """
+    both = {"VGG16": {}, "ResNet50": {"model": "resnet50", "weights": resnet50}}
+    astronaut, cat, coffee, rocket, grace = (
+        photographs[name] for name in ("astronaut", "chelsea", "coffee", "rocket", "grace_hopper")
+    )
+    small = {"size": 384}
+    return {
+        "strip": Sheet(
+            [
+                _row(rocket, [_CAFE], both),
+                _row(astronaut, [_TANGUY], both),
+                _row(coffee, [_NIGHT], both),
+                _row(cat, [_AUVERS], both),
+            ],
+            width=320,
+        ),
+        "weights": Sheet(
+            [_row(cat, [_STROKES], {"trained (VGG16)": {}, "fitted": {"weights": "fitted"}})]
+        ),
+        "color": Sheet(
+            [
+                _row(
+                    coffee,
+                    [_CAFE],
+                    {f"--color={c}": {"color": c, **small} for c in ("style", "luminance", "keep")},
+                ),
+                _row(
+                    grace,
+                    [_TANGUY],
+                    {f"--color={c}": {"color": c, **small} for c in ("style", "match", "keep")},
+                ),
+            ],
+            width=240,
+        ),
+        "strength": Sheet(
+            [
+                _row(
+                    photograph,
+                    [style],
+                    {
+                        f"--stylization={s}": {"stylization": s, **small}
+                        for s in (0.25, 0.5, 0.75, 1)
+                    },
+                )
+                for photograph, style in ((rocket, _AUVERS), (astronaut, _BRIDGE))
+            ],
+            width=220,
+        ),
+        "content_weight": Sheet(
+            [
+                _row(
+                    astronaut,
+                    [_AUVERS],
+                    {
+                        f"--content_weight={w:g}": {"content_weight": w, **small}
+                        for w in (8, 3, 1.3, 0.5)
+                    },
+                )
+            ],
+            width=220,
+        ),
+        "scale": Sheet(
+            [
+                _row(
+                    rocket,
+                    [_NIGHT],
+                    {
+                        f"--style_scale={s}": {"style_scale": s, "enlarge": True, **small}
+                        for s in (0.5, 1, 2)
+                    },
+                )
+            ],
+            width=240,
+        ),
+        "place": Sheet(
+            [
+                _row(
+                    rocket,
+                    [_AUVERS],
+                    {
+                        "the whole": small,
+                        "--auto_masks=2": {"auto_masks": 2, **small},
+                        "--auto_masks=3": {"auto_masks": 3, **small},
+                    },
+                )
+            ],
+            width=240,
+        ),
+        "blend": Sheet(
+            [
+                _row(
+                    cat,
+                    [_CAFE, _BRIDGE],
+                    {
+                        f"--style_blend={a},{b}": {"style_blend": (a, b), **small}
+                        for a, b in ((3, 1), (1, 1), (1, 3))
+                    },
+                )
+            ],
+            width=220,
+        ),
+    }
+
+
+def _write_photographs() -> dict[str, Path]:
+    """Put the photographs of the packages into files."""
+    pictures = {
+        # NASA, public domain; Stefan van der Walt, CC0; Rachel Michetti, CC0; SpaceX, CC0.
+        **{n: getattr(skimage.data, n)() for n in ("astronaut", "chelsea", "coffee", "rocket")},
+        # The United States Navy, public domain.
+        "grace_hopper": np.asarray(
+            Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+        ),
+    }
+    folder = WORK / "photographs"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.png" for name in pictures}
+    for name, path in paths.items():
+        save_image(path, pictures[name].astype(np.float32) / 255)
+    return paths
+
+
+def _config(picture: Mapping[str, Any], common: Config) -> Config:
+    paths = {
+        "content": str(picture["content"]),
+        "style": [str(path) for path in picture["style"]],
+    }
+    return common.replace(**{**picture, **paths})
+
+
+def run(config: Config, record: Record | None) -> int:
+    """Paint what isn't there and write the sheets."""
+    sheets = make_sheets(_write_photographs(), _RESNET50.value)
+    chosen = {name: sheets[name] for name in _ONLY.value or sheets}
+    load = functools.partial(load_image, size=512)
+    for name, sheet in chosen.items():
+        cells = {
+            (i, j): Job(f"{name}_{i}_{j}", _config(what, config))
+            for i, row in enumerate(sheet.rows)
+            for j, (_, what) in enumerate(row)
+            if isinstance(what, Mapping)
+        }
+        networks = NetworkPool(cell.config for cell in cells.values())
+        done = run_cells(list(cells.values()), WORK / "cells", networks=networks, overwrite=True)
+        images = {place: cell.load_image() for place, cell in zip(cells, done, strict=True)}
+        tiles = [
+            [
+                Tile(load(what).image if isinstance(what, Path) else images[i, j], label)
+                for j, (label, what) in enumerate(row)
+            ]
+            for i, row in enumerate(sheet.rows)
+        ]
+        picture = make_contact_sheet(tiles, row_labels=[""] * len(tiles), tile_size=sheet.width)
+        path = IMAGES / f"{name}.jpg"
+        Image.fromarray((picture * 255).round().astype(np.uint8)).save(
+            path, quality=85, optimize=True
+        )
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(run, usage=__doc__)
