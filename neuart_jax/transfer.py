@@ -20,6 +20,7 @@ from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
 from neuart_jax.resolve import predict_run, run_layers
 from neuart_jax.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.sections import OutputConfig
+from neuart_jax.settings import known
 from neuart_jax.step import Status
 from neuart_jax.stylize import foresee_programs, load_run_network, stylize_pairs
 from neuart_jax.terms import make_terms
@@ -189,6 +190,9 @@ def transfer_group(
         keep=keep,
         num_devices=num_devices,
     )
+    for prepared, result in zip(group, results, strict=True):
+        if lost := describe_lost_content(prepared.config, result):
+            logger.warning(lost)
 
     def write() -> None:
         if not writes_files():
@@ -202,6 +206,33 @@ def transfer_group(
     return [
         Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
     ]
+
+
+_LOST = 0.75
+"""Relative content loss of a picture that began elsewhere and has nothing of the photograph."""
+
+
+def describe_lost_content(config: Config, result: Result) -> str:
+    """Say that a run from noise or from the style did not arrive at the photograph, if so.
+
+    Args:
+      config: resolved.
+      result: of its run.
+
+    Returns:
+      A sentence, or nothing: where the photograph was the start, it is there however strongly it
+      is painted; and losses other than relative ones have no scale of their own.
+    """
+    content = result.losses.get("content", 0.0)
+    began_there = config.run.init in ("content", "blend")
+    if began_there or config.losses.content_loss != "relative" or not content > _LOST:
+        return ""
+    weight = known(config.losses.content_weight)
+    return (
+        f"Little of the photograph is in the picture (content loss {content:.2f}): from "
+        f"--init={config.run.init} it takes a larger --content_weight, {3 * weight:g} say, or more "
+        "--steps."
+    )
 
 
 def find_finished(

@@ -1,0 +1,30 @@
+"""A run that began elsewhere says whether it reached the photograph."""
+
+import types
+
+import pytest
+
+from neuart_jax import Config
+from neuart_jax.resolve import resolve_config
+from neuart_jax.transfer import describe_lost_content
+
+
+@pytest.mark.parametrize(
+    ("init", "content", "loss", "lost"),
+    [
+        ("noise", 0.9, "relative", True),
+        ("style", 0.9, "relative", True),
+        ("noise", 0.4, "relative", False),
+        ("content", 0.9, "relative", False),
+        ("blend", 0.9, "relative", False),
+        ("noise", 900.0, "sum", False),
+    ],
+)
+def test_the_sentence_comes_where_the_content_is_missing(init, content, loss, lost):
+    config = resolve_config(
+        Config().replace(init=init, content_loss=loss, content_weight=2, model="vgg16")
+    )
+    result = types.SimpleNamespace(losses={"content": content})
+    sentence = describe_lost_content(config, result)
+    assert bool(sentence) == lost
+    assert not lost or f"--init={init} it takes a larger --content_weight, 6 say" in sentence
