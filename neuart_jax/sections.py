@@ -38,10 +38,10 @@ _TRAINED: dict[str, Any] = {
 }
 _VGG_BY_KIND: dict[str, dict[str, Any]] = {
     "trained": {
-        # Crowson, style-transfer-pytorch: the loss, and nearly the shares that its layers have of it
-        # where each is measured by the style's energy. With equal shares skin and skies fill with
-        # dots; more of relu1_1 makes colors richer and skies rougher, more of relu4_1 and relu5_1
-        # larger whorls and poorer faces.
+        # Crowson, style-transfer-pytorch: the loss, and nearly the shares that its layers have of
+        # it where each is measured by the style's energy. With equal shares skin and skies fill
+        # with dots; more of relu1_1 makes colors richer and skies rougher, more of relu4_1 and
+        # relu5_1 larger whorls and poorer faces.
         "content_layers": "relu4_2",
         "style_layers": "relu1_1:0.12,relu2_1:0.4,relu3_1:0.36,relu4_1:0.08,relu5_1:0.04",
         "style_loss": "relative_wasserstein",

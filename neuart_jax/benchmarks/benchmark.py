@@ -30,6 +30,7 @@ from neuart_jax.benchmarks.rows import (
 )
 from neuart_jax.config import Config
 from neuart_jax.presets import apply_preset
+from neuart_jax.resolve import resolve_config, settle_config
 from neuart_jax.sections import OptimizerConfig, RunConfig
 from neuart_jax.settings import known
 from neuart_jax.tables import Row
@@ -154,6 +155,8 @@ class _Session:
 
     def _with_network(self, config: Config) -> Config:
         """Have the network's weights in a file, made at the configuration's own size."""
+        # A file is of trained weights to whoever reads it, whose settings may be others.
+        config = resolve_config(settle_config(config))
         key = config.images, config.network, config.losses
         if key not in self._networks:
             path = str(self._scratch / f"network{len(self._networks)}.safetensors")
