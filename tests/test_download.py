@@ -76,7 +76,7 @@ def assert_fails(file, folder, reasons, *, patience=PATIENCE, left=()):
         download(file, folder / file.name, patience=patience)
     told = "; ".join(f"127.0.0.1: {reason}" for reason in reasons)
     assert str(caught.value) == (
-        f"the ImageNet weights of vgg19 could not be downloaded ({told}); expected a network on "
+        f"the imagenet weights of vgg19 could not be downloaded ({told}); expected a network on "
         f"which one of these gives weights.h5; get it from {file.url} in another way and put it "
         "into weights/, or use --weights=fitted."
     )

@@ -30,6 +30,7 @@ from neuart_jax.benchmarks.rows import (
 )
 from neuart_jax.config import Config
 from neuart_jax.presets import apply_preset
+from neuart_jax.resolve import resolve_config, settle_config
 from neuart_jax.sections import OptimizerConfig, RunConfig
 from neuart_jax.settings import known
 from neuart_jax.tables import Row
@@ -153,7 +154,13 @@ class _Session:
             )
 
     def _with_network(self, config: Config) -> Config:
-        """Have the network's weights in a file, made at the configuration's own size."""
+        """Have the network's weights in a file, made at the configuration's own size.
+
+        Weights in a file are taken for trained ones: what empty settings mean is settled before.
+        """
+        precision = config.compute.precision
+        # Which is for the process to say that computes; this one has no GPU.
+        config = resolve_config(settle_config(config)).replace(precision=precision)
         key = config.images, config.network, config.losses
         if key not in self._networks:
             path = str(self._scratch / f"network{len(self._networks)}.safetensors")
