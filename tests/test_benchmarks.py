@@ -39,7 +39,7 @@ from neuart_jax.benchmarks.rows import (
 )
 from neuart_jax.images import save_image
 from neuart_jax.resolve import resolve_config
-from neuart_jax.sections import MODEL_SETTINGS
+from neuart_jax.sections import OWN_SETTINGS
 from neuart_jax.stylize import stylize
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -488,7 +488,7 @@ def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
     )
     npz = str(tmp_path / "reference.npz")
     told = do("reference", config, npz=npz, batch=3, for_torch=True)
-    assert told["smoothing"] == MODEL_SETTINGS[model]["smoothing"]
+    assert told["smoothing"] == OWN_SETTINGS[model]["random"]["smoothing"]
     job = {
         **{"npz": npz, "model": model, "pooling": pooling, "padding": padding, **told},
         **{"device": "cpu", "precision": "float32", "compile": False, "evaluations": 0},

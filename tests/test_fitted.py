@@ -1,4 +1,4 @@
-"""Filters learned from the pictures: what they promise, for both networks."""
+"""Filters learned from the pictures: what they promise, for every network."""
 
 import functools
 
@@ -13,9 +13,10 @@ from neuart_jax.params.canonical import flatten
 from neuart_jax.params.catalog import FITTED
 from neuart_jax.params.fitted import FitRecipe, fit_variables, make_fit_batch
 
-UNIT = {"vgg19": PIXEL_UNIT, "resnet50": 1.0}
-OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}
-DEEPEST = {"vgg19": "relu2_2", "resnet50": "conv2_block1_out"}
+UNIT = {"vgg19": PIXEL_UNIT, "vgg16": PIXEL_UNIT, "resnet50": 1.0}
+_VGG = {"pooling": "average", "padding": "reflect"}
+OPTIONS = {"vgg19": _VGG, "vgg16": _VGG, "resnet50": {}}
+DEEPEST = {"vgg19": "relu2_2", "vgg16": "relu2_2", "resnet50": "conv2_block1_out"}
 SMALL = FitRecipe(num_patches=3000, max_channel_components=16, num_rounds=4)
 
 
@@ -63,7 +64,7 @@ def test_filters_end_at_the_deepest_layer(variables_of, model):
     with_parameters = {
         name
         for name in within
-        if (name.startswith("conv") if model == "vgg19" else name.endswith(("_conv", "_bn")))
+        if (name.startswith("conv") if model != "resnet50" else name.endswith(("_conv", "_bn")))
     }
     assert {path.split("/")[1] for path in flatten(variables_of(model))} == with_parameters
 
@@ -72,7 +73,7 @@ def test_filters_end_at_the_deepest_layer(variables_of, model):
 def test_every_convolution_responds_with_mean_0_and_the_same_deviation(batch, variables_of, model):
     variables = variables_of(model)
     convolutions = tuple(name for name, leaves in variables["params"].items() if "kernel" in leaves)
-    assert len(convolutions) == {"vgg19": 4, "resnet50": 5}[model]
+    assert len(convolutions) == {"vgg19": 4, "vgg16": 4, "resnet50": 5}[model]
     module = MODELS[model].make_module(**OPTIONS[model])
     apply = jax.jit(functools.partial(module.apply, layers=convolutions))
     for name, responses in apply(variables, standardize(batch, FITTED)).items():

@@ -130,7 +130,9 @@ def test_gradient_is_finite_on_constant_pictures(value):
 
 
 def test_terms_without_a_coefficient_are_not_computed():
-    config = LossConfig(content_layers="relu1_2", style_layers="relu1_1", content_weight=0)
+    config = LossConfig(
+        content_layers="relu1_2", style_layers="relu1_1", content_weight=0, tv_weight=1
+    )
     terms = make_terms(config)
     assert [term.name for term in terms] == ["style", "tv"]
     assert {name for term in terms for name in term.layers} == {"relu1_1"}

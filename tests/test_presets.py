@@ -240,7 +240,7 @@ BYTES = 1 / 255
 """A source's pixel, where white is 255, in ours."""
 
 NUMBERS = {
-    "neuart-vgg19": {"pooling": "max", "init": "noise", "optimizer": "adam", "model": "vgg19"},
+    "neuart-vgg19": {"pooling": "max", "init": "noise", "optimizer": "adam", "model": ""},
     "neuart-resnet50": {
         "model": "resnet50",
         "init": "noise",
@@ -343,6 +343,41 @@ def test_a_height_of_400_pixels_is_533_wide():
 def test_recipes_of_one_size_have_one():
     scales = {name: apply_preset(name).run.scales for name in PRESETS}
     assert {name: n for name, n in scales.items() if n > 1} == {"gatys2017": 2, "crowsonkb": 3}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_suits_a_kind_of_weights_changes_no_recipe(name):
+    """A recipe says all that empty settings would leave to the weights, but for what plays no part.
+
+    With one size there are no steps below it, and without smoothing no temperature.
+    """
+    found = []
+    for weights in ("imagenet", "imagenet-lpips", "fitted", "random"):
+        config = resolve_config(apply_preset(name, weights=weights))
+        if config.run.scales == 1:
+            config = config.replace(coarse_steps=1)
+        if config.losses.smoothing == "none":
+            config = config.replace(temperature=1)
+        found.append(config.replace(weights="auto"))
+    assert all(config == found[0] for config in found)
+
+
+def test_recipes_with_absolute_coefficients_are_in_caffes_units_or_name_their_weights():
+    units = {name: apply_preset(name).network for name in PRESETS}
+    assert {name for name, network in units.items() if network.feature_units != "caffe"} == {
+        # Batch normalization sets the scale of its features.
+        "neuart-resnet50",
+        # These want the very weights that their authors had.
+        "transfer-learning",
+        "crowsonkb",
+        "gordicaleksa",
+    }
+
+
+def test_recipes_are_vgg19s_unless_they_say_otherwise():
+    models = {name: resolve_config(apply_preset(name)).network.model for name in PRESETS}
+    assert models.pop("neuart-resnet50") == "resnet50"
+    assert set(models.values()) == {"vgg19"}
 
 
 def test_the_lbfgs_of_others_treats_all_frequencies_alike():

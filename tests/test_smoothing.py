@@ -168,10 +168,13 @@ def test_the_temperature_is_data_of_one_program(content_image, style_image):
 
 
 def test_each_model_has_its_own_smoothing():
-    plain = resolve_config(Config()).losses
+    plain = resolve_config(Config().replace(model="vgg19", weights="fitted")).losses
     assert (plain.smoothing, plain.temperature, plain.content_weight) == ("none", 1.0, 8.0)
-    resnet = Config().replace(model="resnet50")
+    resnet = Config().replace(model="resnet50", weights="fitted")
     own = resolve_config(resnet).losses
     assert (own.smoothing, own.temperature, own.content_weight) == ("centered_softmax", 16.0, 5.0)
+    # As it was trained it needs none, whatever its temperature.
+    trained = resolve_config(resnet.replace(weights="imagenet")).losses
+    assert (trained.smoothing, trained.content_weight) == ("none", 0.5)
     given = resolve_config(resnet.replace(smoothing="none", content_weight=0, temperature=2)).losses
     assert (given.smoothing, given.temperature, given.content_weight) == ("none", 2.0, 0.0)

@@ -377,7 +377,9 @@ def test_regions_and_pairs_can_be_mapped_over(name):
     for i, j in np.ndindex(2, 2):
         expected, slope = evaluate(name, x[i], y[i], w[j], v[j])
         assert_allclose(found[i, j], expected, rtol=1e-4)
-        assert_allclose(gradients[i, j], slope, rtol=1e-3, atol=1e-4 * np.max(np.abs(slope)))
+        # The inverse root of a covariance, which this slope holds, makes more of rounding.
+        share = 1e-3 if name in GAUSSIAN else 1e-4
+        assert_allclose(gradients[i, j], slope, rtol=1e-3, atol=share * np.max(np.abs(slope)))
 
 
 def test_channel_moments_are_numpys():

@@ -154,9 +154,13 @@ class _Session:
             )
 
     def _with_network(self, config: Config) -> Config:
-        """Have the network's weights in a file, made at the configuration's own size."""
-        # A file is of trained weights to whoever reads it, whose settings may be others.
-        config = resolve_config(settle_config(config))
+        """Have the network's weights in a file, made at the configuration's own size.
+
+        Weights in a file are taken for trained ones: what empty settings mean is settled before.
+        """
+        precision = config.compute.precision
+        # Which is for the process to say that computes; this one has no GPU.
+        config = resolve_config(settle_config(config)).replace(precision=precision)
         key = config.images, config.network, config.losses
         if key not in self._networks:
             path = str(self._scratch / f"network{len(self._networks)}.safetensors")

@@ -181,11 +181,13 @@ def _check_torch_can(config: Config) -> None:
         "style_loss": "relative",
         "tv_loss": "mean_squares",
         "pixel_scale": 1.0,
+        "range_weight": 0.0,
+        "stylization": 1.0,
     }
     for name, value in has.items():
         if getattr(losses, name) != value:
             raise InputError(
                 f"--{name}={getattr(losses, name)} is not written in torch",
                 expected=f"{value} for the part torch",
-                remedy="leave it out, or leave torch out of --parts",
+                remedy=f"give --{name}={value}, or leave torch out of --parts",
             )
