@@ -87,10 +87,10 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
     return {
         "strip": Sheet(
             [
-                _row(rocket, [_CAFE], both),
+                _row(rocket, [_AUVERS], both),
                 _row(astronaut, [_TANGUY], both),
                 _row(coffee, [_NIGHT], both),
-                _row(cat, [_AUVERS], both),
+                _row(cat, [_CAFE], both),
             ],
             width=320,
         ),
