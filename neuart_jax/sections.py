@@ -213,7 +213,7 @@ class NetworkConfig(Section):
     )
     normalize_weights: str = option(
         "",
-        "rescale VGG19's filters to a mean activation of 1 over photographs: bundled (those of "
+        "rescale a VGG's filters to a mean activation of 1 over photographs: bundled (those of "
         "scikit-image), or a folder; empty leaves them",
     )
     feature_units: str = option(

@@ -117,11 +117,6 @@ def load_network(
     )
 
 
-def settle_weights(config: NetworkConfig) -> NetworkConfig:
-    """Return `settle_network`'s configuration."""
-    return settle_network(config).config
-
-
 def identify_weights(config: NetworkConfig) -> dict[str, str]:
     """Return the identity that a network's weights will have, as far as files tell it.
 
