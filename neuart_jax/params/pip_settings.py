@@ -126,7 +126,7 @@ def _read_file(path: Path) -> Mapping[str, Mapping[str, str]]:
         parser.read(path, encoding="utf-8")
     except (OSError, ValueError, configparser.Error):
         return {}
-    return parser
+    return {section: dict(parser.items(section)) for section in parser.sections()}
 
 
 def _configuration_files() -> list[Path]:

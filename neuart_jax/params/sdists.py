@@ -11,6 +11,10 @@ from neuart_jax.params.fingerprint import Fingerprint, Fingerprinter, difference
 _CHUNK_BYTES = 1 << 20
 
 
+class MemberError(InputError):
+    """An archive hasn't got what it should have; nothing is wrong with this disk."""
+
+
 def take_member(archive: Path, file: PublishedFile, path: Path) -> Fingerprint:
     """Write one member of an archive as a file of its own, once its size and hash are right.
 
@@ -23,8 +27,8 @@ def take_member(archive: Path, file: PublishedFile, path: Path) -> Fingerprint:
       What was found of the member.
 
     Raises:
-      InputError: the archive is damaged, or the member isn't there or is another, or `path` can't
-        be written.
+      MemberError: the archive is damaged, or the member isn't there or is another.
+      InputError: `path` can't be written.
     """
     package = file.package
     assert package is not None
@@ -64,9 +68,9 @@ def _copy(
     return fingerprint
 
 
-def _wrong(came: str, file: PublishedFile) -> InputError:
+def _wrong(came: str, file: PublishedFile) -> MemberError:
     assert file.package is not None
-    return InputError(
+    return MemberError(
         came,
         expected=f"{file.package.path} of {file.package.project} {file.package.version}, of "
         f"{file.num_bytes} bytes",
