@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 from neuart_jax import compiling
-from neuart_jax.compiling import compile_fn, give_back_after_compiling
+from neuart_jax.compiling import (
+    compile_fn,
+    give_back_after_compiling,
+    keep_memory_between_steps,
+)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="CPUs only")
@@ -70,3 +74,35 @@ def test_where_nothing_can_be_given_back_nothing_is_done(monkeypatch):
     monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: types.SimpleNamespace())
     monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", pytest.fail)
     give_back_after_compiling()
+
+
+def test_freed_memory_is_kept_for_the_next_call(monkeypatch):
+    """As malloc.h numbers them: M_MMAP_MAX is -4, M_TRIM_THRESHOLD -1; both take an int."""
+    opened, options = [], []
+    library = types.SimpleNamespace(mallopt=lambda *option: options.append(option))
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: opened.append(name) or library)
+    keep_memory_between_steps()
+    assert opened == [None]  # The process itself.
+    assert options == [(-4, 0), (-1, 2**31 - 1)]
+
+
+def test_without_mallopt_memory_is_nobodys_matter(monkeypatch):
+    monkeypatch.setattr(compiling.ctypes, "CDLL", lambda name: types.SimpleNamespace())
+    keep_memory_between_steps()
+    for error in (OSError, TypeError):  # Without dlopen, and on Windows.
+
+        def fail(name, error=error):
+            raise error
+
+        monkeypatch.setattr(compiling.ctypes, "CDLL", fail)
+        keep_memory_between_steps()
+
+
+def test_a_command_keeps_memory_and_gives_back_what_the_compiler_leaves(monkeypatch, run_main):
+    from neuart_jax import command_line
+
+    called = []
+    for name in ("keep_memory_between_steps", "give_back_after_compiling"):
+        monkeypatch.setattr(command_line, name, lambda name=name: called.append(name))
+    assert run_main(content="nowhere.png", style="nowhere.png", compilation_cache="false") == 2
+    assert sorted(called) == ["give_back_after_compiling", "keep_memory_between_steps"]

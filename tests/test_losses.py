@@ -81,6 +81,33 @@ def test_total_variation_of_a_single_row_has_steps_to_the_right_only():
     assert float(losses.total_variation(image)) == 0.5
 
 
+def test_numbers_out_of_range_count_with_the_square_of_their_distance():
+    # Below, at the ends, inside and above.
+    image = np.array([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5, 3.0, 1e-3]).reshape(2, 2, 2)
+    distances = np.maximum(-image, 0) + np.maximum(image - 1, 0)
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(losses.range_penalty)(jnp.asarray(image))
+    assert_allclose(value, (4 + 0.25 + 0.25 + 4) / 8, rtol=1e-12)
+    assert_allclose(value, np.mean(distances**2), rtol=1e-12)
+    # Back into the range, and nothing for what is in it.
+    assert_allclose(gradient, 2 * (image - np.clip(image, 0, 1)) / 8, rtol=1e-12)
+    assert np.count_nonzero(gradient) == 4
+
+
+def test_what_a_file_can_hold_is_not_out_of_range():
+    image = jnp.asarray(np.random.default_rng(0).random((5, 4, 3)), jnp.float32)
+    for one in (image, jnp.zeros_like(image), jnp.ones_like(image)):
+        value, gradient = jax.value_and_grad(losses.range_penalty)(one)
+        assert value == 0
+        assert not np.any(gradient)
+
+
+def test_the_slope_out_of_range_agrees_with_finite_differences():
+    image = np.random.default_rng(3).normal(0.5, 1, size=(4, 5, 3))
+    with jax.enable_x64(True):
+        check_grads(losses.range_penalty, (jnp.asarray(image),), order=1, modes=["rev"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(losses.CONTENT_FORMULAS))
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e4])
 @pytest.mark.parametrize("target_value", [0.0, 1.0])

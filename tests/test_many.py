@@ -33,6 +33,11 @@ def config(tmp_path_factory):
         weights=str(path),
         content_layers="conv1_1",
         style_layers="relu1_1",
+        # A file's weights count as trained ones; these are not.
+        style_loss="relative",
+        content_weight=8,
+        tv_weight=100,
+        range_weight=0,
         steps=6,
         report_every=2,
         scales=1,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from numpy.testing import assert_allclose
 
 from neuart_jax.objective import make_objective, make_targets
@@ -173,6 +174,64 @@ def test_balance_does_not_divide_by_nothing():
     found, targets = losses_of(config, draw(1), content, [content])
     assert all(np.isfinite(list(found.values())))
     assert find_layer_weights(targets)["style"] == pytest.approx(LAYERS)
+
+
+PIXELS = np.random.default_rng(7)
+CONTENT_IMAGE, IMAGE = (PIXELS.random((6, 5, 3)).astype(np.float32) for _ in range(2))
+
+
+def pixel_losses(config, image, content_image=CONTENT_IMAGE):
+    """Evaluate terms that read no features."""
+    config = dataclasses.replace(config, content_weight=0, style_weight=0)
+    terms = make_terms(config)
+    targets = make_targets(
+        terms,
+        content_image=jnp.asarray(content_image),
+        style_images=(),
+        content_features={},
+        style_features=(),
+    )
+    total, found = make_objective(lambda params, _: {}, terms)(jnp.asarray(image), None, targets)
+    return float(total), {name: float(value) for name, value in found.items()}, targets
+
+
+@pytest.mark.parametrize("formula", sorted(reference.TV_LOSSES))
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+@pytest.mark.parametrize("stylization", [0.0, 0.25, 1.0])
+def test_a_share_of_the_photographs_own_steps_is_free(formula, scale, stylization):
+    config = LossConfig(
+        tv_weight=3, tv_loss=formula, pixel_scale=scale, stylization=stylization, range_weight=0
+    )
+    total, found, targets = pixel_losses(config, IMAGE)
+    rest = IMAGE.astype(np.float64) - (1 - stylization) * CONTENT_IMAGE
+    expected = reference.TV_LOSSES[formula](scale * rest)
+    assert found["tv"] == pytest.approx(expected, rel=1e-5)
+    # The coefficient stays whole, however little is painted.
+    assert targets.weights["tv"] == 3
+    assert total == pytest.approx(3 * expected, rel=1e-5)
+
+
+def test_a_photograph_that_is_not_painted_is_smooth_enough():
+    config = LossConfig(tv_weight=1, stylization=0.0)
+    assert pixel_losses(config, CONTENT_IMAGE)[0] == 0
+    # Another brightness has no steps of its own.
+    assert pixel_losses(config, CONTENT_IMAGE + 0.25)[0] == pytest.approx(0, abs=1e-12)
+    full = dataclasses.replace(config, stylization=1.0)
+    plain = reference.TV_LOSSES["mean_squares"](CONTENT_IMAGE.astype(np.float64))
+    assert pixel_losses(full, CONTENT_IMAGE)[0] == pytest.approx(plain, rel=1e-5)
+    # ... nor does the photograph matter to what is painted in full.
+    assert pixel_losses(full, IMAGE)[0] == pixel_losses(full, IMAGE, 1 - CONTENT_IMAGE)[0]
+
+
+def test_a_range_is_a_term_with_a_coefficient():
+    image = 3 * IMAGE - 1
+    total, found, _ = pixel_losses(LossConfig(tv_weight=0, range_weight=50), image)
+    distances = image - np.clip(image, 0, 1)
+    assert found["range"] == pytest.approx(np.mean(distances**2), rel=1e-5)
+    assert total == pytest.approx(50 * found["range"], rel=1e-6)
+    for weight in (0, None):
+        config = LossConfig(tv_weight=1, range_weight=weight)
+        assert "range" not in {term.name for term in make_terms(config)}
 
 
 def test_realism_is_a_term_with_a_coefficient():
