@@ -9,13 +9,13 @@ from neuart_jax.devices import check_rows
 from neuart_jax.errors import InputError
 from neuart_jax.features import resolve_precision
 from neuart_jax.memory import Prediction, check_memory, predict_memory
-from neuart_jax.models import check_image_size, find_architecture, resolve_layers
+from neuart_jax.models import DEFAULT_MODEL, check_image_size, find_architecture, resolve_layers
 from neuart_jax.objective import all_layers
 from neuart_jax.pair import Pair
 from neuart_jax.params.store import kind_of_weights, settle_network
 from neuart_jax.pictures import style_names
 from neuart_jax.regions.memberships import check_regions
-from neuart_jax.sections import OWN_SETTINGS
+from neuart_jax.sections import OWN_SETTINGS, NetworkConfig
 from neuart_jax.settings import LayerWeights, parse_layer_weights
 from neuart_jax.terms import make_terms
 
@@ -34,7 +34,8 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
 
     Args:
       config: as given. A model and weights that are still open (see `settle_config`) are taken for
-        VGG19's trained ones, so that the rest can be checked before anything is downloaded.
+        VGG19's trained ones, so that the rest can be checked before anything is downloaded; a model
+        alone, for the one that the weights are of.
       check_names: False leaves the layers alone, for a network that isn't in the table.
 
     Raises:
@@ -77,7 +78,7 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     if not check_names:
         return _fill_in(config, OWN_SETTINGS["vgg19"]["fitted"])
     if not config.network.model:
-        config = config.replace(model="vgg19")
+        config = config.replace(model=_expected_model(config.network))
     find_architecture(config.network.model)
     kind = kind_of_weights(config.network)
     config = _fill_in(config, OWN_SETTINGS[config.network.model][kind])
@@ -89,6 +90,11 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
         # Checked again: two names may have been aliases of one layer.
         resolved[setting] = parse_layer_weights(pairs)
     return config.replace(**resolved)
+
+
+def _expected_model(config: NetworkConfig) -> str:
+    # Only for "auto" does settling look for weights, and perhaps download some.
+    return DEFAULT_MODEL if config.weights == "auto" else settle_network(config).config.model
 
 
 def _fill_in(config: Config, own: Mapping[str, Any]) -> Config:

@@ -132,6 +132,8 @@ def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config
         return resolve_config(config, check_names=False)
     if network is not None:
         config = config.replace(model=network.config.model, weights=network.config.weights)
+    # Before anything is downloaded, so that what can be refused is.
+    resolve_config(config)
     return resolve_config(settle_config(config))
 
 

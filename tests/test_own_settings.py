@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from standins import FIRST_LAYER, write_converted
 
 from neuart_jax.config import FIELDS, Config, describe_settings, get_setting
 from neuart_jax.errors import InputError
@@ -154,6 +155,29 @@ def test_what_is_still_open_is_taken_for_vgg19s_trained_weights():
         assert resolved.replace(weights="imagenet") == expected
     # The weights themselves stay open.
     assert resolve_config(Config()).network.weights == "auto"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_alone_that_is_open_is_the_one_that_the_weights_are_of(model, tmp_path):
+    path = write_converted(tmp_path / "mine.safetensors", model)
+    layer = FIRST_LAYER[model]
+    given = Config().replace(weights=str(path), content_layers=layer, style_layers=layer)
+    resolved = resolve_config(given)
+    assert resolved == resolve_config(given.replace(model=model))
+    assert resolve_config(settle_config(given)) == resolved
+
+
+@pytest.mark.parametrize(
+    ("weights", "model"),
+    [
+        ("imagenet", "vgg19"),
+        ("imagenet-lpips", "vgg16"),
+        ("imagenet-torchvision-v2", "resnet50"),
+        ("fitted", "vgg19"),
+    ],
+)
+def test_names_of_weights_name_a_model(weights, model):
+    assert resolve_config(Config().replace(weights=weights)).network.model == model
 
 
 @pytest.mark.parametrize("model", ["", "vgg16", "resnet50"])

@@ -25,7 +25,12 @@ from neuart_jax.starts import make_start
 from neuart_jax.stylize import group_key, load_run_network, stylize_pairs
 
 SHALLOW = Config().replace(
-    content_layers="relu2_1", style_layers="relu1_1,relu2_1", steps=6, report_every=3
+    model="vgg19",
+    weights="fitted",
+    content_layers="relu2_1",
+    style_layers="relu1_1,relu2_1",
+    steps=6,
+    report_every=3,
 )
 
 
@@ -135,7 +140,8 @@ def test_the_same_seed_gives_the_same_picture(content_image, style_image, networ
 
 
 def test_defaults_by_model_and_aliases_are_resolved():
-    vgg = resolve_config(Config().replace(content_layers="block4_conv2"))
+    fitted = Config().replace(model="vgg19", weights="fitted")
+    vgg = resolve_config(fitted.replace(content_layers="block4_conv2"))
     assert vgg.losses.content_layers == (("relu4_2", 1.0),)
     assert dict(vgg.losses.style_layers) == {f"relu{b}_1": 0.2 for b in range(1, 6)}
     resnet = resolve_config(Config().replace(model="resnet50", content_layers="stem:2"))
@@ -190,12 +196,36 @@ def test_pairs_of_a_batch_have_coefficients_and_seeds_of_their_own(three_pairs, 
         assert_allclose(one.image, alone.image, atol=2e-3)
 
 
+def test_pairs_of_a_batch_are_painted_each_as_far_as_it_is_told(three_pairs, network):
+    """How far is data: one program for the batch, and for each pair its own degree."""
+    config = SHALLOW.replace(steps=4, range_weight=50)
+    configs = [config.replace(stylization=degree) for degree in (0.3, 0.7, 1.0)]
+    pairs = [
+        make_pair(resolve_config(config), content, style)
+        for config, content, style in zip(configs, *three_pairs, strict=True)
+    ]
+    assert len({group_key(pair) for pair in pairs}) == 1
+    together = stylize_pairs(pairs, network=network)
+    for one, config, content, style in zip(together, configs, *three_pairs, strict=True):
+        alone = stylize(content, style, config, network=network)
+        assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
+        assert_allclose(one.image, alone.image, atol=2e-3)
+
+
+def test_what_can_be_refused_is_before_weights_are_looked_for(monkeypatch):
+    monkeypatch.setattr("neuart_jax.resolve.settle_network", pytest.fail)
+    with pytest.raises(InputError, match="vgg19 has no layer 'relu6_1'"):
+        stylize(image_of(), image_of(), Config().replace(style_layers="relu6_1"))
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
         ({"steps": 5}, "settings"),
         ({"tv_weight": 0}, "settings"),
-        ({"weights": "fitted"}, "settings"),
+        ({"weights": "random"}, "settings"),
+        ({"range_weight": 300}, "settings"),
+        ({"stylization": 0}, "settings"),
         ({"save_every": 2}, "frames"),
     ],
 )
