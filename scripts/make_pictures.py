@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import matplotlib.font_manager
 import numpy as np
 import skimage.data
 from absl import flags
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
 from neuart_jax.experiments.cells import run_cells
-from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.images import load_image, save_image
 from neuart_jax.manifest import Job
@@ -49,18 +49,19 @@ _CAFE, _TANGUY, _NIGHT, _AUVERS, _BRIDGE = (
 _STROKES = IMAGES / "brush_strokes.png"
 
 
+_GAP, _FONT_PIXELS = 6, 14
+
+
 class Sheet(NamedTuple):
     """Pictures side by side.
 
     Attributes:
       rows: of each picture, its label and what paints it; a path is shown as it is.
-      width: of a picture in the sheet, in pixels.
-      row_labels: one per row, or none.
+      width: of a picture in the sheet, in pixels, on average.
     """
 
     rows: Sequence[Sequence[tuple[str, Path | Mapping[str, Any]]]]
     width: int = 300
-    row_labels: Sequence[str] = ()
 
 
 def _row(content: Path, styles: Sequence[Path], variants: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -208,6 +209,30 @@ def _config(picture: Mapping[str, Any], common: Config) -> Config:
     return common.replace(**{**picture, **paths})
 
 
+def _lay_out(rows: Sequence[Sequence[tuple[str, Any]]], *, width: int) -> Image.Image:
+    """Put pictures side by side, each row as wide as the sheet and of one height."""
+    font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), _FONT_PIXELS)
+    total = width * max(map(len, rows)) + _GAP * (max(map(len, rows)) - 1)
+    lines = []
+    for row in rows:
+        aspects = [image.shape[1] / image.shape[0] for _, image in row]
+        height = round((total - _GAP * (len(row) - 1)) / sum(aspects))
+        line = Image.new("RGB", (total, height + 2 * _FONT_PIXELS), "white")
+        left = 0.0
+        for (label, image), aspect in zip(row, aspects, strict=True):
+            picture = Image.fromarray((image * 255).round().astype(np.uint8))
+            size = round(height * aspect), height
+            line.paste(picture.resize(size, Image.Resampling.LANCZOS), (round(left), 0))
+            place = round(left), height + _FONT_PIXELS // 4
+            ImageDraw.Draw(line).text(place, label, "#555555", font)
+            left += size[0] + _GAP
+        lines.append(line)
+    sheet = Image.new("RGB", (total, sum(line.height for line in lines)), "white")
+    for number, line in enumerate(lines):
+        sheet.paste(line, (0, sum(above.height for above in lines[:number])))
+    return sheet
+
+
 def run(config: Config, record: Record | None) -> int:
     """Paint what isn't there and write the sheets."""
     sheets = make_sheets(_write_photographs(), _RESNET50.value)
@@ -225,16 +250,13 @@ def run(config: Config, record: Record | None) -> int:
         images = {place: cell.load_image() for place, cell in zip(cells, done, strict=True)}
         tiles = [
             [
-                Tile(load(what).image if isinstance(what, Path) else images[i, j], label)
+                (label, load(what).image if isinstance(what, Path) else images[i, j])
                 for j, (label, what) in enumerate(row)
             ]
             for i, row in enumerate(sheet.rows)
         ]
-        picture = make_contact_sheet(tiles, row_labels=[""] * len(tiles), tile_size=sheet.width)
         path = IMAGES / f"{name}.jpg"
-        Image.fromarray((picture * 255).round().astype(np.uint8)).save(
-            path, quality=85, optimize=True
-        )
+        _lay_out(tiles, width=sheet.width).save(path, quality=85, optimize=True)
         print(path)
     return 0
 

@@ -409,7 +409,8 @@ def test_auto_with_a_network_that_swallows_everything_fits_soon(load, server, mo
             patch.setattr(socket, "getaddrinfo", getaddrinfo)
             began = time.monotonic()
             message = load("auto").message
-            assert time.monotonic() - began < 5
+            # Not the minute that the look-up takes; a busy machine fits slowly.
+            assert time.monotonic() - began < 30
             assert "nowhere.example: no answer within 0.5 s" in message
     finally:
         done.set()
