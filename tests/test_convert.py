@@ -26,7 +26,7 @@ from neuart_jax.params import convert
 from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
 from neuart_jax.params.catalog import CAFFE, PUBLISHED
 from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.convert import convert_file, read_weights
+from neuart_jax.params.convert import convert_file, find_model, read_weights
 from neuart_jax.params.fingerprint import take_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +80,23 @@ def test_every_layout_gives_the_same_bits_for_the_same_numbers(tmp_path, layout,
     assert weights.normalization == (TORCH if layout in TORCHS else CAFFE)
     stride_on = "3x3" if layout in TORCHS else "1x1"
     assert weights.stride_on == (stride_on if model == "resnet50" else "")
+
+
+@pytest.fixture
+def thin(monkeypatch):
+    """Let whole networks be as thin as the files here."""
+    monkeypatch.setattr(convert, "variable_shapes", expected_variables)
+
+
+@pytest.mark.parametrize(("layout", "model"), CASES)
+def test_a_file_tells_whose_weights_it_has(tmp_path, thin, layout, model):
+    assert find_model(write_layout(layout, tmp_path, model)) == model
+
+
+@pytest.mark.parametrize("content", [b"", b"weights", b"\x80\x03N."])
+def test_a_file_that_cannot_be_read_is_taken_for_the_usual_models(tmp_path, content):
+    (tmp_path / "w").write_bytes(content)
+    assert find_model(tmp_path / "w") == "vgg19"
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.pth", "a.mat", "a.safetensors", "a"])
