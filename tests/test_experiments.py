@@ -20,14 +20,19 @@ from neuart_jax.experiments import (
     networks,
     reconstruct,
 )
-from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, PHOTOGRAPH, parse_variant
+from neuart_jax.experiments.compare_models import (
+    DEFAULT_JUDGES,
+    DEFAULT_VARIANTS,
+    PHOTOGRAPH,
+    parse_variant,
+)
 from neuart_jax.experiments.layer_sets import grow_layers
 from neuart_jax.experiments.number_lists import read_numbers
 from neuart_jax.images import save_image
 from neuart_jax.manifest import Job
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import read_record
-from neuart_jax.sections import MODEL_SETTINGS
+from neuart_jax.sections import OWN_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models", "interpolate")
@@ -350,9 +355,9 @@ def test_a_picture_that_cannot_be_read_is_told_before_the_first_run(config, pict
 @pytest.fixture
 def shallow_models(monkeypatch):
     """Judges that need no deep network."""
-    for model, layer in (("vgg19", "relu1_1"), ("resnet50", "conv1_relu")):
-        monkeypatch.setitem(MODEL_SETTINGS[model], "content_layers", layer)
-        monkeypatch.setitem(MODEL_SETTINGS[model], "style_layers", layer)
+    for model, layer in (("vgg16", "relu1_1"), ("vgg19", "relu1_1"), ("resnet50", "conv1_relu")):
+        monkeypatch.setitem(OWN_SETTINGS[model]["random"], "content_layers", layer)
+        monkeypatch.setitem(OWN_SETTINGS[model]["random"], "style_layers", layer)
 
 
 def test_models_are_compared_by_what_they_did_not_pursue(
@@ -361,7 +366,9 @@ def test_models_are_compared_by_what_they_did_not_pursue(
     config = config.replace(content_layers=(), style_layers=())
     # Coefficients are data: the third needs no program of its own.
     variants = ["V:model=vgg19", "R:model=resnet50", "strong:model=vgg19,style_weight=300"]
-    report = compare_models(config, jobs_of(config, pictures, "photo.png", "photo2.png"), variants)
+    judges = ["vgg:model=vgg19", "resnet:model=resnet50"]
+    jobs = jobs_of(config, pictures, "photo.png", "photo2.png")
+    report = compare_models(config, jobs, variants, judges=judges)
     assert runs == ["V", "R", "strong"] * 2
     # Judges and runs share the networks: one of each model for each pair.
     assert loads == [("relu1_1",), ("conv1_relu",)] * 2
@@ -370,10 +377,10 @@ def test_models_are_compared_by_what_they_did_not_pursue(
     assert [row["pair"] for row in rows[::4]] == ["photo", "photo2", "average"]
     photograph, vgg19, _, strong = rows[:4]
     assert photograph["ssim"] == pytest.approx(1)
-    assert photograph["vgg19_content"] == pytest.approx(0, abs=1e-9)
-    assert photograph["vgg19_style"] > vgg19["vgg19_style"]
-    assert vgg19["vgg19_style"] == pytest.approx(vgg19["style_loss"], rel=0.05)  # 8 bits
-    assert strong["resnet50_content"] > vgg19["resnet50_content"]
+    assert photograph["vgg_content"] == pytest.approx(0, abs=1e-9)
+    assert photograph["vgg_style"] > vgg19["vgg_style"]
+    assert vgg19["vgg_style"] == pytest.approx(vgg19["style_loss"], rel=0.05)  # 8 bits
+    assert strong["resnet_content"] > vgg19["resnet_content"]
     assert 0 < vgg19["ssim"] < 1
     assert rows[9]["color"] == pytest.approx((rows[1]["color"] + rows[5]["color"]) / 2)
     # Only what a variant's own network says is marked.
@@ -381,10 +388,27 @@ def test_models_are_compared_by_what_they_did_not_pursue(
     assert [line.count("\\* |") for line in text[2:6]] == [0, 2, 2, 2]
     document = json.loads((report.folder / "experiment.json").read_text())
     assert set(document["variants"]) == {"V", "R", "strong"}
-    assert set(document["judges"]["photo"]) == {"vgg19", "resnet50"}
+    assert set(document["judges"]["photo"]) == {"vgg", "resnet"}
+    # A judge is one of a variant's own model by its network, not by its name.
+    assert [row["model"] for row in rows[:4]] == ["", "vgg19", "resnet50", "vgg19"]
+    header = [cell.strip() for cell in text[0].strip("|").split("|")]
+    starred = {
+        line.split("|")[2].strip(): {
+            name
+            for name, cell in zip(header, line.strip("|").split("|"), strict=True)
+            if "\\*" in cell
+        }
+        for line in text[2:6]
+    }
+    assert starred == {
+        PHOTOGRAPH: set(),
+        "V": {"vgg_content", "vgg_style"},
+        "R": {"resnet_content", "resnet_style"},
+        "strong": {"vgg_content", "vgg_style"},
+    }
 
     runs.clear()
-    again = compare_models(config, jobs_of(config, pictures, "photo.png", "photo2.png"), variants)
+    again = compare_models(config, jobs, variants, judges=judges)
     assert not runs
     assert again.rows == rows
 
@@ -398,8 +422,74 @@ def test_variants_are_settings_over_those_given(config):
     recipe = parse_variant("b:preset=gatys2017,steps=7", config.replace(size=64)).config
     assert (recipe.losses.content_loss, recipe.run.steps, recipe.images.size) == ("mean", 7, 64)
     names = [parse_variant(text, Config()).name for text in DEFAULT_VARIANTS]
-    kinds = ["", "-unsmoothed", "-plain", "-swag"]
-    assert names == ["vgg19", *(f"resnet50{kind}" for kind in kinds)]
+    kinds = ["", "-unsmoothed", "-smoothed", "-plain", "-swag"]
+    assert names == ["vgg16", *(f"resnet50{kind}" for kind in kinds)]
+
+
+def test_judges_have_settings_of_their_own_and_nothing_of_the_variants(
+    config, pictures, shallow_models, loads
+):
+    """Whatever is compared, an instrument measures the same."""
+    config = config.replace(content_layers=(), style_layers=(), steps=1, report_every=1)
+    jobs = jobs_of(config, pictures, "photo.png")
+    judges = ["deep:model=vgg16,style_layers=relu1_2", "flat:model=vgg16"]
+    plain = compare_models(config, jobs, ["a:model=vgg19"], judges=judges)
+    columns = [f"{judge}_{kind}" for judge in ("deep", "flat") for kind in ("content", "style")]
+    assert list(plain.rows[0])[3:] == [*columns, "ssim", "color"]
+    assert plain.rows[0]["deep_style"] != plain.rows[0]["flat_style"]
+    assert plain.rows[0]["deep_content"] == plain.rows[0]["flat_content"] == 0
+    # One network for both.
+    assert sorted(loads) == [("relu1_1",), ("relu1_1", "relu1_2")]
+    changed = config.replace(
+        style_loss="sum", padding="zero", smoothing="softmax", output=f"{config.output.output}2"
+    )
+    jobs = jobs_of(changed, pictures, "photo.png")
+    other = compare_models(changed, jobs, ["b:model=resnet50"], judges=judges)
+    for name in columns:
+        assert other.rows[0][name] == pytest.approx(plain.rows[0][name], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("judges", "sentence"),
+    [
+        (
+            ["a:model=vgg19", "A:model=resnet50"],
+            "the judge a comes 2 times; expected a name of its own for every judge; rename one.",
+        ),
+        ([], "there is no judge; expected at least one; give one with --judge."),
+        (["a:model=vgg91"], "model 'vgg91' is not known"),
+        (["a:stepps=1"], "'stepps' is not a setting"),
+    ],
+)
+def test_judges_that_cannot_be_are_told_before_the_first_run(
+    config, pictures, runs, judges, sentence
+):
+    with pytest.raises(InputError) as caught:
+        compare_models(config, jobs_of(config, pictures, "photo.png"), ["v:steps=1"], judges=judges)
+    assert str(caught.value).startswith(sentence)
+    assert not runs
+
+
+@pytest.mark.parametrize("text", ["vgg16", "a b:model=vgg16", "a:model"])
+def test_a_judge_that_cannot_be_read_is_called_a_judge(config, pictures, runs, text):
+    jobs = jobs_of(config, pictures, "photo.png")
+    with pytest.raises(InputError) as caught:
+        compare_models(config, jobs, ["v:steps=1"], judges=[text])
+    assert str(caught.value).startswith(f"--judge={text!r} can't be read; expected NAME:SETTING=")
+    assert "write --judge=" in str(caught.value)
+    assert not runs
+
+
+def test_judges_where_none_are_given_are_of_every_variants_other_model():
+    judges = {
+        name: parse_variant(text, Config()).config
+        for name, text in ((text.partition(":")[0], text) for text in DEFAULT_JUDGES)
+    }
+    models = {name: config.network.model for name, config in judges.items()}
+    assert models == {"vgg16": "vgg16", "resnet50": "resnet50"}
+    for text in DEFAULT_VARIANTS:
+        model = parse_variant(text, Config()).config.network.model
+        assert any(other != model for other in models.values())
 
 
 @pytest.mark.parametrize(
@@ -480,7 +570,7 @@ def test_a_script_runs_and_goes_on(tmp_path, pictures):
 def test_help_of_a_script_names_its_own_flags(tmp_path):
     done = run_script("compare_models", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    for flag in ("variant", "manifest", "pair", "judge_weights", "style_weight", "preset"):
+    for flag in ("variant", "manifest", "pair", "judge", "style_weight", "preset"):
         assert f"\n  --{flag}\n" in done.stdout
 
 

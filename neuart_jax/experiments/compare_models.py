@@ -65,13 +65,14 @@ class Variant(NamedTuple):
     config: Config
 
 
-def parse_variant(text: str, config: Config) -> Variant:
+def parse_variant(text: str, config: Config, *, flag: str = "variant") -> Variant:
     """Read a variant as it is written on a command line.
 
     Args:
       text: NAME:SETTING=VALUE,SETTING=VALUE. Values may hold commas, as layers do. The setting
         preset=NAME puts a recipe beneath the others.
       config: what the variant changes.
+      flag: where it was given.
 
     Raises:
       InputError: it isn't written like that, or a setting is not valid or not a variant's matter.
@@ -81,9 +82,9 @@ def parse_variant(text: str, config: Config) -> Variant:
     good = colon and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
     if not good or not all("=" in entry for entry in entries):
         raise InputError(
-            f"--variant={text!r} can't be read",
+            f"--{flag}={text!r} can't be read",
             expected="NAME:SETTING=VALUE,SETTING=VALUE with a name of letters, digits, - and _",
-            remedy="write --variant=plain:model=resnet50,smoothing=none, say",
+            remedy=f"write --{flag}=plain:model=resnet50,smoothing=none, say",
         )
     settings = {key.strip(): value.strip() for key, _, value in (e.partition("=") for e in entries)}
     sizes = {name: getattr(config.images, name) for name in ("size", "enlarge")}
@@ -93,9 +94,9 @@ def parse_variant(text: str, config: Config) -> Variant:
     for key in settings:
         if key in _COMMON or (key in FIELDS and FIELDS[key].section == "output"):
             raise InputError(
-                f"--variant={text!r} sets {key}",
+                f"--{flag}={text!r} sets {key}",
                 expected="settings of the network, the losses, the optimizer or the run",
-                remedy=f"give --{key} once, for all variants",
+                remedy=f"give --{key} once, for all of them",
             )
     values = {k: parse_setting(k, v) if k in FIELDS else v for k, v in settings.items()}
     return Variant(name, config.replace(**values))
@@ -228,7 +229,7 @@ class _Panel:
             enlarge=images.enlarge,
             seed=config.run.seed,
         )
-        members = _settle(parse_variant(text, base) for text in judges)
+        members = _settle(parse_variant(text, base, flag="judge") for text in judges)
         _check_names(members, "judge")
         self._configs = {member.name: member.config for member in members}
         self.identities: dict[str, dict[str, Mapping[str, str]]] = {}
