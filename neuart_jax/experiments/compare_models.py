@@ -31,12 +31,13 @@ DEFAULT_VARIANTS = (
     "resnet50-unsmoothed:model=resnet50,smoothing=none",
     "resnet50-smoothed:model=resnet50,smoothing=centered_softmax,temperature=16",
     # As trained, with the last outputs of its stages: where nothing is done for style transfer.
-    "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,"
+    "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,style_loss=relative,"
     "content_layers=conv4_block6_out,style_layers=conv2_block3_out,conv3_block4_out,"
     "conv4_block6_out,conv5_block3_out",
     # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the softmax as they write it, on the network
     # as it was trained, all stages for style and the fourth for content.
     "resnet50-swag:model=resnet50,smoothing=softmax,temperature=1,pooling=max,padding=zero,"
+    "style_loss=relative,"
     "content_layers=conv4_block6_out,style_layers=conv1_relu,conv2_block3_out,conv3_block4_out,"
     "conv4_block6_out,conv5_block3_out",
 )
