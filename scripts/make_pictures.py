@@ -25,6 +25,7 @@ from neuart_jax.experiments.cells import run_cells
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.images import load_image, save_image
 from neuart_jax.manifest import Job
+from neuart_jax.presets import PRESETS, apply_preset
 from neuart_jax.record import Record
 
 _ONLY = flags.DEFINE_list("only", [], "Sheets to make; empty makes all.")
@@ -85,6 +86,14 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
         photographs[name] for name in ("astronaut", "chelsea", "coffee", "rocket", "grace_hopper")
     )
     small = {"size": 384}
+    recipes = {
+        name: {"preset": name, **({"style": [_AUVERS, _CAFE]} if preset.num_styles == 2 else {})}
+        | (both["ResNet50"] if preset.settings.get("model") == "resnet50" else {})
+        for name, preset in PRESETS.items()
+        # It wants masks and two photographs.
+        if name != "photoreal"
+    }
+    by_recipe = _row(rocket, [_AUVERS], recipes)
     return {
         "strip": Sheet(
             [
@@ -98,6 +107,7 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
         "weights": Sheet(
             [_row(cat, [_STROKES], {"trained (VGG16)": {}, "fitted": {"weights": "fitted"}})]
         ),
+        "systems": Sheet([by_recipe[i : i + 4] for i in range(0, len(by_recipe), 4)], width=300),
         "color": Sheet(
             [
                 _row(
@@ -206,7 +216,9 @@ def _config(picture: Mapping[str, Any], common: Config) -> Config:
         "content": str(picture["content"]),
         "style": [str(path) for path in picture["style"]],
     }
-    return common.replace(**{**picture, **paths})
+    settings = {**picture, **paths}
+    preset = settings.pop("preset", "")
+    return apply_preset(preset, common, **settings) if preset else common.replace(**settings)
 
 
 def _lay_out(rows: Sequence[Sequence[tuple[str, Any]]], *, width: int) -> Image.Image:

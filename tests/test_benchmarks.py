@@ -16,6 +16,9 @@ import pytest
 from neuart_jax import Config, InputError
 from neuart_jax.benchmarks import jobs, memory, processes
 from neuart_jax.benchmarks.benchmark import benchmark
+from neuart_jax.benchmarks.device_check import GRADIENT_LIMIT as DEVICE_GRADIENT_LIMIT
+from neuart_jax.benchmarks.device_check import Scope, check_device
+from neuart_jax.benchmarks.device_jobs import DEVICE_JOBS
 from neuart_jax.benchmarks.flops import count_flops, evaluation_flops
 from neuart_jax.benchmarks.jobs import JOBS
 from neuart_jax.benchmarks.plan import (
@@ -533,3 +536,144 @@ def test_the_script_has_a_flag_for_every_part_of_a_plan(tmp_path):
         assert f"\n  --{flag}\n" in done.stdout
     assert ", ".join(PARTS) in " ".join(done.stdout.split())
     assert len(SCRIPT.read_text().splitlines()) < 70
+
+
+TINY = Scope(
+    models=("vgg16",),
+    agreement_size=SIZE,
+    sizes=(SIZE,),
+    batches=(1, 2),
+    evaluations=2,
+    product_side=8,
+    run_sizes=(),
+    torch_size=SIZE,
+    tests=(),
+)
+
+
+def test_products_are_timed_in_every_precision(config):
+    rates = do_on_device("products", config, side=8)
+    assert list(rates) == ["float32", "tensorfloat32", "bfloat16"]
+    assert all(rate > 0 for rate in rates.values())
+
+
+def test_each_precision_is_as_near_to_float64_as_its_name_says(config, tmp_path):
+    npz = str(tmp_path / "reference.npz")
+    plain = config.replace(model="vgg16", **reference_settings())
+    do("reference", plain, npz=npz, batch=2, for_torch=False)
+    figures = do_on_device("agreement", plain, npz=npz, batch=2, precisions=["float32", "bfloat16"])
+    exact, half = figures["rows"]
+    assert exact["loss_error"] < 1e-5 and exact["gradient_error"] < 1e-3
+    # bfloat16 has 8 bits: worse than float32 by orders, and still the same objective.
+    assert (
+        exact["gradient_error"] * 100 < half["gradient_error"] < DEVICE_GRADIENT_LIMIT["bfloat16"]
+    )
+    assert exact["batch_loss_error"] < 1e-5 and half["batch_loss_error"] < 1e-2
+
+
+def test_cells_that_fail_or_come_late_are_told_in_their_rows(config):
+    cells = [{"size": SIZE, "batch": 1, "precision": name} for name in ("float32", "float9")]
+    figures = do_on_device("grid", config, cells=cells, evaluations=2, deadline=time.time() + 1e3)
+    timed, failed = figures["rows"]
+    assert timed["seconds"] > 0 and timed["predicted_bytes"] > 0 and timed["tflops"] > 0
+    assert failed["precision"] == "float9" and "InputError" in failed["error"]
+    figures = do_on_device("grid", config, cells=cells, evaluations=2, deadline=time.time() - 1)
+    assert [row["error"] for row in figures["rows"]] == ["left out, there was no time"] * 2
+
+
+def test_a_program_is_lowered_for_a_device_that_is_not_there(config):
+    settings = {"model": "vgg16", "convolution": "direct"}
+    full, half = (
+        do_on_device(
+            "program", config.replace(precision=name, **settings), batch=1, platform="cuda"
+        )
+        for name in ("float32", "bfloat16")
+    )
+    assert full["convolutions"] == full["convolutions_float32"] > 0
+    assert half["convolutions"] == full["convolutions"] and half["convolutions_float32"] == 0
+    assert full["host_calls"] == half["host_calls"] == 0
+
+
+def answers(**changes):
+    """Return a `run` that answers as a device would that is right, but for the changes."""
+    agreement = {"loss_error": 0.0, "gradient_error": 0.0, "batch_loss_error": 0.0}
+    timed = {"seconds": 0.5, "tflops": 1.0, "bytes": 100, "predicted_bytes": 110}
+    figures = {
+        "describe": {"device": "x", "versions": {}, "has_gpu": False},
+        "products": dict.fromkeys(DEVICE_GRADIENT_LIMIT, 2.0),
+        "network": {},
+        "reference": {},
+        "agreement": {"rows": [{"precision": n, **agreement} for n in DEVICE_GRADIENT_LIMIT]},
+        "same_pixels": {"resumed_difference": 0.0, "batch_difference": 0.0},
+        "steps": {"seconds": 0.5, "evaluations_per_step": 1.1},
+        "measure": {"seconds": 1.0, "gradient_error": 1e-3},
+        "program": dict.fromkeys(
+            ("convolutions", "products", "transposes", "convolutions_float32", "host_calls"), 0
+        ),
+    }
+
+    def run(job):
+        kind = job.task["kind"]
+        if kind == "grid":
+            return {"rows": [cell | timed for cell in job.task["cells"]]}
+        return (figures | changes)[kind]
+
+    return run
+
+
+def verdicts_of(outcome):
+    return {(row["part"], row["what"]): row["verdict"] for row in outcome.rows}
+
+
+def test_a_device_that_is_right_has_nothing_wrong_in_its_table(config, tmp_path):
+    outcome = check_device(config, TINY, tmp_path, seconds=1e3, run=answers())
+    verdicts = verdicts_of(outcome)
+    assert outcome.wrong == 0 and "left out" not in verdicts.values()
+    assert verdicts["agreement, vgg16", "float32: loss against float64"] == "ok"
+    values = {(row["part"], row["what"]): row["value"] for row in outcome.rows}
+    cell = f"{SIZE}², 2 pairs, bfloat16"
+    assert values["evaluations, vgg16", f"{cell}: of the product rate"] == 0.5
+    assert values["evaluations, vgg16", f"{cell}: prediction of it off by"] == pytest.approx(0.1)
+    assert values["torch", "bfloat16, compiled: its time over ours"] == 2
+    document = json.loads((tmp_path / "device.json").read_text())
+    assert document["wrong"] == 0 and document["rows"] == list(outcome.rows)
+    assert (tmp_path / "device.md").read_text() == outcome.text
+
+
+def test_what_is_off_is_wrong_and_does_not_stop_the_rest(config, tmp_path):
+    # A number that is none is no small number.
+    rows = [{"precision": "float32", "gradient_error": 0.02, "batch_loss_error": 0.0}]
+    changes = {
+        "agreement": {"rows": [row | {"loss_error": float("nan")} for row in rows]},
+        "same_pixels": {"error": "Out of memory"},
+        "program": answers()(Job({"kind": "program"})) | {"convolutions_float32": 3},
+    }
+    outcome = check_device(config, TINY, tmp_path, seconds=1e3, run=answers(**changes))
+    verdicts = verdicts_of(outcome)
+    assert verdicts["agreement, vgg16", "float32: loss against float64"] == "WRONG"
+    assert verdicts["agreement, vgg16", "float32: gradient against float64"] == "WRONG"
+    assert verdicts["the same pixels", "not measured"] == "WRONG"
+    assert verdicts["the program", "bfloat16: convolutions in float32"] == "WRONG"
+    assert verdicts["the program", "tensorfloat32: convolutions in float32"] == ""
+    assert outcome.wrong == 4
+
+
+def test_what_has_no_time_or_no_torch_is_left_out_and_nothing_is_wrong(config, tmp_path):
+    def run(job):
+        return {"error": "ImportError: torch"} if job.interpreter else answers()(job)
+
+    outcome = check_device(config, TINY, tmp_path, seconds=1e3, run=run)
+    assert verdicts_of(outcome)["torch", "not measured"] == "left out" and outcome.wrong == 0
+    late = check_device(config, TINY, tmp_path, seconds=0, run=run)
+    assert {row["verdict"] for row in late.rows} == {"left out"} and late.wrong == 0
+
+
+def test_a_run_that_was_cut_has_the_same_pixels(config):
+    small = {"model": "vgg16", "steps": 4, "report_every": 2, "scales": 1}
+    figures = do_on_device("same_pixels", config.replace(**small))
+    assert figures["resumed_difference"] == 0 and figures["batch_difference"] <= 1 / 255
+
+
+def do_on_device(kind, config, **more):
+    task = {"kind": kind, "config": config.to_dict(), **more}
+    return json.loads(json.dumps(DEVICE_JOBS[kind](json.loads(json.dumps(task)))))

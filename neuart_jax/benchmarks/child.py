@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from neuart_jax.benchmarks.device_jobs import DEVICE_JOBS
 from neuart_jax.benchmarks.jobs import JOBS
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.compiling import give_back_after_compiling
@@ -24,7 +25,7 @@ def main(import_seconds: float) -> None:
     give_back_after_compiling()
     job = json.load(sys.stdin) | {"import_seconds": import_seconds}
     try:
-        figures = JOBS[job["kind"]](job)
+        figures = (JOBS | DEVICE_JOBS)[job["kind"]](job)
     except InputError as error:
         bad = {"came": error.came, "expected": error.expected, "remedy": error.remedy}
         figures = {"bad_input": bad}

@@ -10,16 +10,15 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from neuart_jax.benchmarks.flops import evaluation_flops
 from neuart_jax.benchmarks.memory import peak_resident_bytes, resident_bytes
-from neuart_jax.benchmarks.problem import load_pictures, make_problem, write_network
+from neuart_jax.benchmarks.problem import Problem, load_pictures, make_problem, write_network
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
 from neuart_jax.objective import Targets
@@ -40,7 +39,7 @@ _THREAD_SETTINGS = ("OMP_NUM_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "CUDA_VISIB
 
 def describe_machine(job: Job) -> Figures:
     """Name the machine, its threads and the versions."""
-    record = Record.of_this_run(_config_of(job), weights={}, inputs={}, predicted_bytes=0)
+    record = Record.of_this_run(config_of(job), weights={}, inputs={}, predicted_bytes=0)
     return {
         "machine": platform.platform(),
         "processor": _processor(),
@@ -55,7 +54,7 @@ def describe_machine(job: Job) -> Figures:
 
 def prepare_network(job: Job) -> Figures:
     """Write the weights of a configuration to the file "weights"."""
-    write_network(_config_of(job), Path(job["weights"]))
+    write_network(config_of(job), Path(job["weights"]))
     return {}
 
 
@@ -69,7 +68,7 @@ def write_reference(job: Job) -> Figures:
     the first and the last; and their "loss" and "gradient". With "for_torch" also "mean", "std",
     "variables/..." and "targets/...".
     """
-    problem = make_problem(_config_of(job), batch=job["batch"], dtype=jnp.float64)
+    problem = make_problem(config_of(job), batch=job["batch"], dtype=jnp.float64)
     params, pairs = problem.params, sorted({0, job["batch"] - 1})
     with jax.enable_x64(True):
 
@@ -123,9 +122,53 @@ def measure_evaluation(job: Job) -> Figures:
     "npz", unless that is empty.
     """
     product_rate = measure_product_rate()
-    problem = make_problem(_config_of(job), batch=job["batch"])
-    count = job["evaluations"]
-    stride_on = getattr(problem.module, "stride_on", "")
+    problem = make_problem(config_of(job), batch=job["batch"])
+    chunk = compile_evaluations(problem, job["evaluations"])
+    first_seconds, loss, gradient = chunk.run(1)
+    seconds, _, _ = chunk.run(chunk.most)
+    return {
+        "seconds": seconds / chunk.most,
+        "first_seconds": first_seconds,
+        "compile_seconds": chunk.compile_seconds,
+        "product_gflops": product_rate,
+        "flops": problem.flops,
+        **find_errors(job["npz"], loss=loss, gradient=gradient),
+        **memory_of(chunk.compiled),
+    }
+
+
+class Evaluations(NamedTuple):
+    """Evaluations in one compiled chunk, as a run makes them.
+
+    Attributes:
+      problem: what is evaluated.
+      most: how many a call can make.
+      compiled: (images, params, targets, how many) -> the last images, losses and gradients.
+      compile_seconds: what tracing, lowering and compiling took.
+    """
+
+    problem: Problem
+    most: int
+    compiled: Any
+    compile_seconds: float
+
+    def run(self, count: int) -> tuple[float, Array, Array]:
+        """Make so many, and return the seconds of all, and the last losses and gradients."""
+        problem = self.problem
+        arguments = problem.images, problem.params, problem.targets, jnp.int32(count)
+        jax.block_until_ready(arguments)
+        began = time.perf_counter()
+        _, loss, gradient = jax.block_until_ready(self.compiled(*arguments))
+        return time.perf_counter() - began, loss, gradient
+
+
+def compile_evaluations(problem: Problem, count: int) -> Evaluations:
+    """Compile a chunk of evaluations, each of an image that depends on the last gradient.
+
+    Args:
+      problem: what to evaluate.
+      count: the most that a call of it can make.
+    """
 
     def chunk(images: Array, params: Any, targets: Any, until: Array) -> Any:
         def evaluate(carry: Any) -> Any:
@@ -143,22 +186,7 @@ def measure_evaluation(job: Job) -> Figures:
     arguments = problem.images, problem.params, problem.targets
     began = time.perf_counter()
     compiled = compile_fn(chunk).lower(*arguments, jnp.int32(0)).compile()
-    compile_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    _, loss, gradient = jax.block_until_ready(compiled(*arguments, jnp.int32(1)))
-    first_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments, jnp.int32(count)))
-    seconds = (time.perf_counter() - began) / count
-    return {
-        "seconds": seconds,
-        "first_seconds": first_seconds,
-        "compile_seconds": compile_seconds,
-        "product_gflops": product_rate,
-        "flops": job["batch"] * evaluation_flops(problem.config, stride_on=stride_on),
-        **find_errors(job["npz"], loss=loss, gradient=gradient),
-        **_memory(compiled),
-    }
+    return Evaluations(problem, count, compiled, time.perf_counter() - began)
 
 
 def find_errors(npz: str, **found: Array) -> dict[str, float]:
@@ -198,7 +226,7 @@ def measure_steps(job: Job) -> Figures:
     The first chunk is left out, since it is compiled and may hold a longer line search. Memory is
     what the process takes beyond what it has at the start, and what a run was predicted to take.
     """
-    config = _config_of(job)
+    config = config_of(job)
     product_rate = measure_product_rate()
     before = resident_bytes() or 0
     reports: list[tuple[float, Progress]] = []
@@ -233,7 +261,7 @@ def measure_start(job: Job) -> Figures:
             compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(remember)
-    config = _config_of(job)
+    config = config_of(job)
     content, style = load_pictures(config)
     began = time.time()
     first_steps: list[float] = []
@@ -260,7 +288,7 @@ def follow_loss(job: Job) -> Figures:
     the loss of the picture as a file has it, clipped to [0, 1]: optimizers that don't clip come to
     losses that no file can show. "clipped_loss" is that of the result.
     """
-    config = _config_of(job)
+    config = config_of(job)
     content, style = load_pictures(config)
     seen: list[tuple[float, Progress, np.ndarray]] = []
     began = time.perf_counter()
@@ -301,11 +329,12 @@ JOBS: dict[str, Callable[[Job], Figures]] = {
 """What may be asked of a measured process, by the job's kind."""
 
 
-def _config_of(job: Job) -> Config:
+def config_of(job: Job) -> Config:
+    """Return the configuration that a job comes with."""
     return Config.from_dict(job["config"])
 
 
-def _memory(compiled: Any) -> Figures:
+def memory_of(compiled: Any) -> Figures:
     """Return what a compiled function needs beside and for its arguments, and the peaks so far."""
     # Not every platform tells.
     analysis = compiled.memory_analysis()

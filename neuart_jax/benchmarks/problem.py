@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from neuart_jax.benchmarks.flops import evaluation_flops
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
 from neuart_jax.decoding import Float32
@@ -50,6 +51,12 @@ class Problem(NamedTuple):
     params: Any
     targets: Targets
     images: Array
+
+    @property
+    def flops(self) -> int:
+        """Operations of an evaluation of all pairs, see `flops.evaluation_flops`."""
+        stride_on = getattr(self.module, "stride_on", "")
+        return len(self.images) * evaluation_flops(self.config, stride_on=stride_on)
 
 
 def load_pictures(config: Config) -> tuple[Float32, Float32]:

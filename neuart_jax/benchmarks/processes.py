@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import neuart_jax
@@ -36,12 +37,14 @@ class Job(NamedTuple):
       interpreter: empty for this one with jax, or another one, for `TORCH_SCRIPT`.
       cache: folder for compiled programs; empty keeps none.
       time_limit: seconds after which the process is ended; None waits.
+      environment: variables that it gets besides this process's own.
     """
 
     task: Mapping[str, Any]
     interpreter: str = ""
     cache: str = ""
     time_limit: float | None = None
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 RunJob = Callable[[Job], Figures]
@@ -62,6 +65,7 @@ def run_job(job: Job) -> Figures:
     environment = {
         name: text for name, text in os.environ.items() if "COMPILATION_CACHE" not in name
     }
+    environment |= job.environment
     if job.cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = job.cache
     if not job.interpreter:

@@ -1,0 +1,56 @@
+"""Look at a GPU in six minutes: is it right, how fast, how large, beside torch.
+
+  python scripts/check_gpu.py [--output=FOLDER] [--minutes=6] [--small] [--flags]
+
+Prints one table and writes it as device.md and device.json. It needs no network: without --weights
+filters are random, which take as long as others. --small does everything with tiny pictures, on any
+device, to see that it works.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import skimage
+from absl import flags
+
+from neuart_jax.benchmarks.device_check import SMALL, Scope, check_device
+from neuart_jax.command_line import run_command
+from neuart_jax.config import Config
+from neuart_jax.files import make_folder
+from neuart_jax.record import Record
+
+CONTENT = Path(skimage.__file__).parent / "data" / "chelsea.png"
+STYLE = Path(__file__).resolve().parents[1] / "docs" / "images" / "brush_strokes.png"
+
+_SMALL = flags.DEFINE_bool("small", False, "tiny pictures")
+_MINUTES = flags.DEFINE_float("minutes", 6.0, "no part is begun after so many", lower_bound=0.1)
+_TORCH = flags.DEFINE_string("torch_python", sys.executable, "an interpreter with torch and numpy")
+
+
+def run(config: Config, record: Record | None) -> int:
+    """Check and print the table; 1 if something is wrong or could not be done."""
+    # This process only plans: a GPU that it held would have no memory left for those that measure.
+    jax.config.update("jax_platforms", "cpu")
+    images, network = config.images, config.network
+    config = config.replace(
+        content=images.content or str(CONTENT),
+        style=images.style or str(STYLE),
+        weights="random" if network.weights == "auto" else network.weights,
+    )
+    folder = Path(config.output.output or "output/check_gpu").expanduser()
+    make_folder(folder)
+    outcome = check_device(
+        config,
+        SMALL if _SMALL.value else Scope(),
+        folder,
+        seconds=60 * _MINUTES.value,
+        torch_python=_TORCH.value,
+    )
+    print(outcome.text)
+    print(f"{outcome.wrong} wrong; {folder / 'device.json'}")
+    return int(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    run_command(run, usage=__doc__)
