@@ -27,8 +27,8 @@ NAME = "compare_models"
 DEFAULT_VARIANTS = (
     "vgg16:model=vgg16",
     "resnet50:model=resnet50",
-    # With and without a softmax only.
-    "resnet50-unsmoothed:model=resnet50,smoothing=none",
+    # One thing changed: halved as it was trained, or with a softmax.
+    "resnet50-max:model=resnet50,pooling=max",
     "resnet50-smoothed:model=resnet50,smoothing=centered_softmax,temperature=16",
     # As trained, with the last outputs of its stages: where nothing is done for style transfer.
     "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,style_loss=relative,"
