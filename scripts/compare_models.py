@@ -22,7 +22,7 @@ _VARIANT = flags.DEFINE_multi_string(
     "variant",
     list(DEFAULT_VARIANTS),
     "NAME:SETTING=VALUE,SETTING=VALUE, repeated; preset=NAME is a setting here; without any: "
-    "VGG16, and ResNet50 as it is by default, halved by maxima, with smoothing, plain, and with "
+    "VGG16, and ResNet50 as it is by default, halved by averages, with smoothing, plain, and with "
     "SWAG's softmax",
 )
 _JUDGE = flags.DEFINE_multi_string(

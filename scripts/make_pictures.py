@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
 from neuart_jax.experiments.cells import run_cells
+from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, parse_variant
 from neuart_jax.experiments.networks import NetworkPool
 from neuart_jax.images import load_image, save_image
 from neuart_jax.manifest import Job
@@ -93,6 +94,11 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
         # It wants masks and two photographs.
         if name != "photoreal"
     }
+    variants = {
+        (name := text.partition(":")[0]): {"variant": text, **small}
+        | (both["ResNet50"] if name.startswith("resnet50") else {})
+        for text in DEFAULT_VARIANTS
+    }
     by_recipe = _row(rocket, [_AUVERS], recipes)
     return {
         "strip": Sheet(
@@ -108,6 +114,9 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
             [_row(cat, [_STROKES], {"trained (VGG16)": {}, "fitted": {"weights": "fitted"}})]
         ),
         "systems": Sheet([by_recipe[i : i + 4] for i in range(0, len(by_recipe), 4)], width=300),
+        "networks": Sheet(
+            [_row(rocket, [_AUVERS], variants), _row(astronaut, [_TANGUY], variants)], width=190
+        ),
         "color": Sheet(
             [
                 _row(
@@ -217,7 +226,9 @@ def _config(picture: Mapping[str, Any], common: Config) -> Config:
         "style": [str(path) for path in picture["style"]],
     }
     settings = {**picture, **paths}
-    preset = settings.pop("preset", "")
+    preset, variant = settings.pop("preset", ""), settings.pop("variant", "")
+    if variant:
+        return parse_variant(variant, common.replace(**settings)).config
     return apply_preset(preset, common, **settings) if preset else common.replace(**settings)
 
 

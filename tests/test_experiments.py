@@ -422,7 +422,7 @@ def test_variants_are_settings_over_those_given(config):
     recipe = parse_variant("b:preset=gatys2017,steps=7", config.replace(size=64)).config
     assert (recipe.losses.content_loss, recipe.run.steps, recipe.images.size) == ("mean", 7, 64)
     names = [parse_variant(text, Config()).name for text in DEFAULT_VARIANTS]
-    kinds = ["", "-max", "-smoothed", "-plain", "-swag"]
+    kinds = ["", "-averages", "-smoothed", "-plain", "-swag"]
     assert names == ["vgg16", *(f"resnet50{kind}" for kind in kinds)]
 
 

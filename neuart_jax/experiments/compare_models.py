@@ -27,8 +27,8 @@ NAME = "compare_models"
 DEFAULT_VARIANTS = (
     "vgg16:model=vgg16",
     "resnet50:model=resnet50",
-    # One thing changed: halved as it was trained, or with a softmax.
-    "resnet50-max:model=resnet50,pooling=max",
+    # One thing changed: halved by averages, or with a softmax.
+    "resnet50-averages:model=resnet50,pooling=average",
     "resnet50-smoothed:model=resnet50,smoothing=centered_softmax,temperature=16",
     # As trained, with the last outputs of its stages: where nothing is done for style transfer.
     "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,style_loss=relative,"
