@@ -10,6 +10,7 @@ import jax
 from absl import app, flags
 
 from neuart_jax import console
+from neuart_jax.arguments import Flags, arrange_arguments
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.compiling import give_back_after_compiling, keep_memory_between_steps
 from neuart_jax.config import FIELDS, Config, parse_setting
@@ -22,6 +23,9 @@ from neuart_jax.settings import Texts
 
 Command = Callable[[Config, Record | None], int]
 """(settings, the record that they start from) -> exit code."""
+
+# Whoever gives two of these wants something else than the last.
+_SINGLE_FILES = ("content", "content_mask", "init")
 
 # Numbers are read by the configuration, which words its complaints better.
 _KINDS = {bool: "bool", Texts: "multi_string"}
@@ -158,10 +162,6 @@ def run_command(command: Command, *, usage: str) -> None:
     def run(argv: list[str]) -> int:
         # Only our own lines, and as they are: absl would show other packages' too, with dates.
         absl.logging.set_verbosity(absl.logging.WARNING)
-        if argv[1:]:
-            raise InputError(
-                f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
-            )
         if "coordinator" in flags.FLAGS:
             _join_machines()
         config, record = read_flags()
@@ -172,7 +172,7 @@ def run_command(command: Command, *, usage: str) -> None:
         return command(config, record)
 
     try:
-        app.run(run, flags_parser=flags.FLAGS)
+        app.run(run, flags_parser=_parse_arguments)
     except (InputError, flags.Error) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -180,6 +180,18 @@ def run_command(command: Command, *, usage: str) -> None:
         sys.exit(130)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         sys.exit(f"The run failed; if it ran out of memory, a smaller --size helps ({error}).")
+
+
+def _parse_arguments(argv: list[str]) -> list[str]:
+    """Give all flags their values; return what is left, the command's own name."""
+    known = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    kinds = Flags(
+        known=known,
+        switches=[name for name, flag in known.items() if flag.boolean],
+        lists=[name for name, field in FIELDS.items() if field.hint == Texts],
+        single_files=_SINGLE_FILES,
+    )
+    return flags.FLAGS([argv[0], *arrange_arguments(argv[1:], kinds)])
 
 
 def _join_machines() -> None:

@@ -171,7 +171,7 @@ def save_image(
 def load_metadata(path: PathLike) -> dict[str, str]:
     """Read back the texts that ``save_image`` put into a file; empty when there are none."""
     data = _read_bytes(path)
-    with reading(path), open_lazily(data) as image:
+    with reading(path, data), open_lazily(data) as image:
         if image.format == "PNG":
             return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
         description = image.getexif().get(ExifTags.Base.ImageDescription, "")

@@ -20,6 +20,7 @@ from neuart_jax.transfer import transfer
 
 _USAGE = """Paint one picture in the manner of another, or many.
 
+  python -m neuart_jax.main PHOTO PAINTING [--flags]
   python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""

@@ -4,9 +4,7 @@ Nothing is opened here but the table.
 """
 
 import csv
-import glob
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +14,12 @@ from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.picture_files import list_named_pictures
 from neuart_jax.settings import Texts, nearest
 from neuart_jax.starts import STARTS
 
 Pairing = Literal["zip", "cross"]
 
-# What a folder's other files (notes, hidden ones) don't end in; a file named outright may be of
-# any kind that can be read.
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
 # Settings that are files, but for the names that aren't.
 _FILES: dict[str, Sequence[str]] = {
@@ -129,7 +125,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
 
     Args:
       config: of all pairs.
-      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg.
+      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg; see
+        `picture_files.list_named_pictures`.
       styles: such ones.
       pair: "zip" takes the first with the first, the second with the second; "cross" takes every
         content with every style. Folders and patterns go by the names of their files.
@@ -150,8 +147,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
                 expected="pictures or folders of pictures, --content=PATH --style=PATH",
                 remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
             )
-    content_files = _files_of(contents)
-    style_files = [file for path in styles for file in _files_of(path)]
+    content_files = list_named_pictures(contents)
+    style_files = [file for path in styles for file in list_named_pictures(path)]
     if pair == "cross":
         pairs = [(content, style) for content in content_files for style in style_files]
     elif len(content_files) == len(style_files):
@@ -266,9 +263,7 @@ def _make_job(
     for name, value in values.items():
         value = parse_setting(name, value) if name in FIELDS else value
         if name in _FILES:
-            several = value if isinstance(value, list | tuple) else [value]
-            paths = [_beside(folder, path, known=_FILES[name]) for path in several]
-            value = paths if isinstance(value, list | tuple) else paths[0]
+            value = _beside(folder, value, name=name)
         settings[name] = value
     config = config.replace(**settings)
     images = config.images
@@ -276,41 +271,16 @@ def _make_job(
     return Job(name, config, row)
 
 
-def _beside(folder: Path, path: Any, *, known: Sequence[str]) -> Any:
-    if not isinstance(path, str) or not path or path in known:
-        return path  # The setting's own check complains about what is no text.
-    return str(folder / Path(path).expanduser())
-
-
-def _files_of(path: str) -> list[str]:
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        if not glob.has_magic(str(place)) or place.exists():
-            return [str(place)]
-        found = sorted(p for p in glob.glob(str(place), recursive=True) if os.path.isfile(p))
-        if not found:
-            raise InputError(
-                f"{path} matches no file",
-                expected="a pattern such as photos/*.jpg, in quotation marks",
-                remedy="check the folder and the extension",
-            )
-        return found
-    try:
-        names = sorted(os.listdir(place))
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be read ({brief_cause(error)})",
-            expected="a folder with pictures",
-            remedy="check the permissions",
-        ) from error
-    files = [n for n in names if n.lower().endswith(_EXTENSIONS) and not n.startswith(".")]
-    if not files:
-        raise InputError(
-            f"{path} holds no picture",
-            expected=f"files that end in {', '.join(_EXTENSIONS)}",
-            remedy="give another folder",
-        )
-    return [str(place / name) for name in files]
+def _beside(folder: Path, value: Any, *, name: str) -> Any:
+    """Name files from a folder on; a setting's own check complains about what is no text."""
+    if FIELDS[name].hint == Texts:
+        texts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(text, str) and text for text in texts):
+            return value
+        return [file for text in texts for file in list_named_pictures(text, beside=folder)]
+    if not isinstance(value, str) or not value or value in _FILES[name]:
+        return value
+    return str(folder / Path(value).expanduser())
 
 
 class _Names:

@@ -1,6 +1,7 @@
 """From settings and files to a pair that is ready for a run, checked as far as can be."""
 
 import glob
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from neuart_jax.images import Picture, load_image
 from neuart_jax.pair import Masks, Pair, make_pair
 from neuart_jax.params.photographs import BUNDLED_SET
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.picture_files import list_named_pictures
 from neuart_jax.resolve import check_sizes, resolve_config
 from neuart_jax.sections import ImagesConfig
 from neuart_jax.starts import STARTS, check_start
+
+logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -53,8 +57,9 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
                 expected="two pictures, --content=FILE --style=FILE",
                 remedy=f"add --{name}=FILE",
             )
-        _check_one(name, getattr(config.images, name))
-    config = resolve_run(config)
+    _check_content(config.images.content)
+    check_start(config.run.init)
+    config = resolve_run(_list_files(config))
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
     styles = [_load_style(load, path, images) for path in images.style]
@@ -71,21 +76,36 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
     check_sizes(pair)
-    check_start(config.run.init)
     return Prepared(config, content, tuple(styles), pair, _digests(files))
 
 
-def _check_one(name: str, given: str | Sequence[str]) -> None:
-    """Check that names are those of single files, as far as can be seen."""
-    for path in [given] if isinstance(given, str) else given:
-        place = Path(path).expanduser()
-        is_folder = os.path.isdir(place)
-        if is_folder or (glob.has_magic(str(place)) and not os.path.lexists(place)):
-            raise InputError(
-                f"--{name}={path} is a {'folder' if is_folder else 'pattern'}",
-                expected="a picture file",
-                remedy="name one, or add --pair=cross (or zip) and --output=FOLDER to paint many",
-            )
+def _check_content(path: str) -> None:
+    """Check that a name is that of a single file, as far as can be seen."""
+    place = Path(path).expanduser()
+    if os.path.lexists(place) and not place.is_dir():
+        return
+    kind = "a folder" if place.is_dir() else "a pattern" if glob.has_magic(str(place)) else ""
+    parts = [Path(part.strip()).expanduser() for part in path.split(",")]
+    if len(parts) > 1 and any(os.path.lexists(part) for part in parts):
+        kind = f"{len(parts)} pictures"
+    if kind:
+        raise InputError(
+            f"--content={path} is {kind}",
+            expected="a picture file",
+            remedy="name one, or add --pair=cross (or zip) and --output=FOLDER to paint the "
+            "pictures of a folder or of a pattern",
+        )
+
+
+def _list_files(config: Config) -> Config:
+    """Replace folders and patterns, given as styles and their masks, by their files."""
+    lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
+    found = {}
+    for name, texts in lists.items():
+        found[name] = [file for text in texts for file in list_named_pictures(text)]
+        if len(found[name]) > len(texts):
+            logger.info("--%s names %d pictures, which are taken together.", name, len(found[name]))
+    return config.replace(**found)
 
 
 def _load_style(load: Callable[..., Picture], path: str, images: ImagesConfig) -> Picture:

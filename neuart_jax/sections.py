@@ -100,7 +100,9 @@ class ImagesConfig(Section):
 
     content: str = option("", "file with the picture that gives the content")
     style: Texts = option(
-        (), "file with the picture that gives the style; repeat the flag for several styles"
+        (),
+        "file with the picture that gives the style; for several styles repeat the flag, or give "
+        "files with commas between, a folder, or a pattern",
     )
     size: int = option(
         512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
@@ -144,8 +146,8 @@ class RegionsConfig(Section):
     )
     style_mask: Texts = option(
         (),
-        "file that names the regions of a style picture in the same colors; repeat the flag, one "
-        "for each --style; without any, each style picture belongs to one region",
+        "file that names the regions of a style picture in the same colors, one for each style, "
+        "written like --style; without any, each style picture belongs to one region",
     )
     regions: Words = option(
         (),

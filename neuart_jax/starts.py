@@ -16,6 +16,8 @@ STARTS = ("content", "style", "noise", "blend", "gray")
 """What `init` may be, besides the name of an image file."""
 
 
+# What other programs call them.
+_OTHER_NAMES = {"random": "noise", "image": "content", "white_noise": "noise"}
 _CENTERS = {"gray": (0.5, 0.5, 0.5), "imagenet": CAFFE[0]}
 
 
@@ -51,10 +53,11 @@ def check_start(init: str) -> None:
       InputError: it is neither.
     """
     if init not in STARTS and not Path(init).expanduser().exists():
+        ours = _OTHER_NAMES.get(init)
         raise InputError(
             f"--init={init} is neither a start nor a file",
             expected=", ".join(STARTS) + ", or an image file",
-            remedy=f"did you mean {nearest(init, STARTS)}",
+            remedy=f"write --init={ours}" if ours else f"did you mean {nearest(init, STARTS)}",
         )
 
 
