@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
+from neuart_jax.images import WRITABLE
 from neuart_jax.params.store import NAMED_WEIGHTS
 from neuart_jax.picture_files import list_named_pictures
 from neuart_jax.settings import Texts, nearest
@@ -308,6 +309,12 @@ class _Names:
                 f"output={name!r}",
                 expected=expected,
                 remedy="use letters, digits, points, dashes and underlines only",
+            )
+        if Path(name).suffix.lower() in WRITABLE:
+            raise InputError(
+                f"output={name!r} ends like a picture",
+                expected=expected,
+                remedy="name the picture in a column image_name",
             )
         if name.lower() in self._taken:
             raise InputError(

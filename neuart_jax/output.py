@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuart_jax.destination import PLOT_NAME, check_image_name
 from neuart_jax.errors import InputError
 from neuart_jax.files import dump_json, make_folder, write_atomically
-from neuart_jax.images import check_output_name, save_image
+from neuart_jax.images import save_image
 from neuart_jax.record import METADATA_KEY, RECORD_NAME, Record
 from neuart_jax.result import Progress, Result
 
-_PLOT_NAME = "losses.png"
 _SECONDS_BETWEEN_WRITES = 2.0
 
 
@@ -34,19 +34,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, image_name: str, overwrite: bool):
         self.path = path
-        if Path(image_name).name != image_name:
-            raise InputError(
-                f"--image_name={image_name!r} is not a plain file name",
-                expected="a name such as result.png",
-                remedy="put the folder into --output",
-            )
-        if image_name == _PLOT_NAME:
-            raise InputError(
-                f"--image_name={image_name} is the name of the plot of the losses",
-                expected="another name, such as result.png",
-                remedy="change it",
-            )
-        check_output_name(image_name)
+        check_image_name(image_name)
         self.image_path = path / image_name
         self._metrics: list[dict[str, Any]] = []
         self._last_write = 0.0
@@ -85,11 +73,16 @@ class RunFolder:
         _write_text(self.path / "metrics.jsonl", lines)
         self._last_write = time.monotonic()
 
-    def save_frame(self, num_steps: int, image: npt.NDArray[np.float32]) -> None:
-        """Write an image as frames/NNNNNN.png, numbered by its step."""
+    def save_frame(
+        self,
+        num_steps: int,
+        image: npt.NDArray[np.float32],
+        alpha: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write an image as frames/NNNNNN.png, numbered by its step, with the content's alpha."""
         folder = self.path / "frames"
         folder.mkdir(exist_ok=True)
-        save_image(folder / f"{num_steps:06d}.png", np.clip(image, 0, 1))
+        save_image(folder / f"{num_steps:06d}.png", np.clip(image, 0, 1), alpha=alpha)
 
     def save(
         self,
@@ -111,7 +104,7 @@ class RunFolder:
         save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
         _write_text(self.path / RECORD_NAME, text + "\n")
         self._write_metrics()
-        save_loss_plot(self.path / _PLOT_NAME, result, coefficients)
+        save_loss_plot(self.path / PLOT_NAME, result, coefficients)
 
 
 def _write_text(path: Path, text: str) -> None:

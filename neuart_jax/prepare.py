@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from neuart_jax.config import Config
+from neuart_jax.config import Config, get_setting
+from neuart_jax.destination import check_image_name, check_room_in_file
 from neuart_jax.errors import InputError
 from neuart_jax.images import Picture, load_image
 from neuart_jax.pair import Masks, Pair, make_pair
@@ -30,7 +31,7 @@ class Prepared(NamedTuple):
       styles: the pictures that give the style, at their size in the run.
       pair: what the run is about to work with.
       digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
-        masks.
+        masks; "init" where the start is a file.
     """
 
     config: Config
@@ -59,9 +60,12 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
             )
     _check_content(config.images.content)
     check_start(config.run.init)
+    check_image_name(config.output.image_name)
     config = resolve_run(_list_files(config))
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
+    height, width, _ = content.image.shape
+    check_room_in_file(config.output.image_name, height=height, width=width)
     styles = [_load_style(load, path, images) for path in images.style]
     files = {
         "content": [content],
@@ -69,6 +73,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
         # As they are: they are fitted to their pictures where their colors are read.
         "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
         "style_mask": [load(path, size=None) for path in regions.style_mask],
+        "init": [load(init, size=None) for init in (config.run.init,) if init not in STARTS],
     }
     masks = Masks(
         content=next((mask.image for mask in files["content_mask"]), None),
@@ -141,6 +146,17 @@ def resolve_run(config: Config) -> Config:
       InputError: see `resolve.resolve_config`.
     """
     config = resolve_config(config)
+    return _change_paths(config, lambda path: str(Path(path).expanduser().resolve()))
+
+
+def without_folders(config: Config) -> Config:
+    """Leave of all files' names, in a resolved configuration, only the last part."""
+    config = _change_paths(config, lambda path: Path(path).name)
+    names = {name: Path(get_setting(config, name)).name for name in ("output", "weights_dir")}
+    return config.replace(**names)
+
+
+def _change_paths(config: Config, change: Callable[[str], str]) -> Config:
     paths = {"content": config.images.content}
     if config.run.init not in STARTS:
         paths["init"] = config.run.init
@@ -152,10 +168,6 @@ def resolve_run(config: Config) -> Config:
         paths["content_mask"] = config.regions.content_mask
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     return config.replace(
-        **{name: _absolute(path) for name, path in paths.items()},
-        **{name: [_absolute(path) for path in several] for name, several in lists.items()},
+        **{name: change(path) for name, path in paths.items()},
+        **{name: [change(path) for path in several] for name, several in lists.items()},
     )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +27,10 @@ _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", 
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
     *("content", "style", "content_mask", "style_mask"),
-    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume"),
+    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
+# Files, or words, that are compared by their names and, the files, by their hashes as well.
+_NAMED = ("init", "weights", "normalize_weights")
 _MAX_DIFFERENCES = 5
 _EXPECTED = "a run's config.json or a picture written by this program"
 
@@ -38,7 +41,7 @@ class Record(NamedTuple):
     Attributes:
       config: resolved, with absolute paths.
       weights: the network's identity.
-      inputs: "content" and "style" to the SHA-256 of their files.
+      inputs: "content", "style" and others to the SHA-256 of their files.
       versions: package to version.
       device: platform and kind.
       predicted_bytes: memory that the run was expected to need at its peak.
@@ -147,9 +150,12 @@ class Record(NamedTuple):
 
 
 def _picture_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that change a picture, without those whose files are compared."""
+    """Return the settings that change a picture, without those whose files are compared.
+
+    A record may have names of files without their folders.
+    """
     return {
-        name: value
+        name: os.path.basename(value) if name in _NAMED else value
         for section in config.to_dict().values()
         for name, value in section.items()
         if name not in _FREE

@@ -481,13 +481,20 @@ class OutputConfig(Section):
     """What is written, and where."""
 
     output: str = option(
-        "", "folder for the result; empty makes output/CONTENT_STYLE, numbered if it is there"
+        "",
+        "folder for the result; or a picture, such as painted.png, its other files in a folder "
+        "beside it, painted; empty makes output/CONTENT_STYLE, numbered if it is there",
     )
     image_name: str = option(
         "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
     )
     save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
     save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
+    record_paths: bool = option(
+        True,
+        "keep, in the record, where files are; --norecord_paths keeps their names only, for "
+        "pictures that are passed on",
+    )
     print_losses: bool = option(False, "print a line with the losses at every report")
     overwrite: bool = option(False, "replace an earlier result in --output")
     checkpoint_seconds: float = option(

@@ -2,19 +2,21 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
+from neuart_jax.destination import find_destination, removing_empty_folders
 from neuart_jax.devices import agree, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
 from neuart_jax.images import load_image
 from neuart_jax.output import RunFolder, default_folders
 from neuart_jax.params.store import Network, narrow_network, settle_network
-from neuart_jax.prepare import Prepared, prepare
+from neuart_jax.prepare import Prepared, prepare, without_folders
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
 from neuart_jax.resolve import predict_run, run_layers
@@ -67,6 +69,11 @@ def transfer(
     Raises:
       InputError: something given can't be used, or the folder can't be written.
     """
+    destination = find_destination(config.output)
+    config = config.replace(output=destination.folder)
+    if destination.picture is not None:
+        config = config.replace(image_name=destination.picture.name)
+        _check_free(destination.picture, config.output)
     # Before anything is downloaded, so that what can be refused is; and each file is read once.
     load = functools.lru_cache(maxsize=None)(load_image)
     prepared, reason = prepare(config, load=load), ""
@@ -91,9 +98,35 @@ def transfer(
         callback=None if callback is None else lambda _, progress: callback(progress),
         repeated=repeated,
     )
-    return finished
+    if not writes_files():
+        return finished
+    return finished._replace(image_path=destination.put_picture(finished.image_path))
 
 
+def _check_free(picture: Path, output: OutputConfig) -> None:
+    if os.path.lexists(picture) and not (output.overwrite or was_cut(Path(output.output), output)):
+        raise InputError(
+            f"--output={picture} is there already",
+            expected="a name that is free",
+            remedy="give another --output, or add --overwrite",
+        )
+
+
+_Group = TypeVar("_Group", bound=Callable[..., Any])
+
+
+def _leave_no_empty_folders(transfer_group: _Group) -> _Group:
+    """Have a function of pairs and their folders remove what it made where it is refused."""
+
+    @functools.wraps(transfer_group)
+    def wrapped(group: Any, folders: Sequence[Path], **options: Any) -> Any:
+        with removing_empty_folders(folders):
+            return transfer_group(group, folders, **options)
+
+    return cast(_Group, wrapped)
+
+
+@_leave_no_empty_folders
 def transfer_group(
     group: Sequence[Prepared],
     folders: Sequence[Path],
@@ -172,7 +205,7 @@ def transfer_group(
         if group[number].config.output.wants_frame(progress.num_steps):
             image = progress.image()  # All machines have a part of it.
             if writes:
-                places[number].save_frame(progress.num_steps, image)
+                places[number].save_frame(progress.num_steps, image, group[number].content.alpha)
         wanted = agree(callback is not None and bool(callback(number, progress)))
         stopped = stopped or wanted
         return wanted
@@ -297,8 +330,9 @@ def _choose_folder(prepared: Prepared) -> Path:
 
 
 def _make_record(prepared: Prepared, network: Network) -> Record:
+    config = prepared.config
     return Record.of_this_run(
-        prepared.config,
+        config if config.output.record_paths else without_folders(config),
         weights=network.identity,
         inputs=prepared.digests,
         predicted_bytes=predict_run(prepared.pair).total,

@@ -20,7 +20,12 @@ from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.memory import free_memory
 from neuart_jax.pair import round_sides
-from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_network
+from neuart_jax.params.store import (
+    depends_on_pictures,
+    identify_weights,
+    may_download,
+    settle_network,
+)
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
 from neuart_jax.resolve import predict_run
@@ -78,6 +83,31 @@ class _Settled(NamedTuple):
     model: str
     weights: str
     identity: dict[str, str]
+
+
+def check_without_weights(jobs: Sequence[Job], *, num_threads: int) -> list[BadRow]:
+    """Find what can be told of jobs without weights, where these would have to be downloaded.
+
+    Args:
+      jobs: see `manifest.Manifest`.
+      num_threads: that read pictures at the same time.
+
+    Returns:
+      The bad ones; `check_jobs` tells them, too.
+    """
+
+    def check(job: Job) -> BadRow | None:
+        try:
+            prepare(job.config)
+        except InputError as error:
+            return BadRow(job.row, str(error))
+        return None
+
+    networks = {job.config.network for job in jobs}
+    if not any(map(may_download, networks)):
+        return []
+    with ThreadPoolExecutor(num_threads) as threads:
+        return [bad for bad in threads.map(check, jobs) if bad is not None]
 
 
 def check_jobs(

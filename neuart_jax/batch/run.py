@@ -12,7 +12,12 @@ import jax
 
 from neuart_jax.batch import local_engine
 from neuart_jax.batch.books import BatchObserver, Books
-from neuart_jax.batch.groups import advise_on_sizes, check_jobs, make_groups
+from neuart_jax.batch.groups import (
+    advise_on_sizes,
+    check_jobs,
+    check_without_weights,
+    make_groups,
+)
 from neuart_jax.batch.report import Line
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
@@ -88,6 +93,11 @@ def run_batch(
     check_devices(num_devices)
     make_folder(folder)
     with _lock(folder):
+        early = check_without_weights(manifest.jobs, num_threads=_READERS)
+        if early and not keep_going:
+            told = sorted([*manifest.bad_rows, *early])
+            num_good = len(manifest.jobs) - len(early)
+            _tell(told, manifest.source, num_good=num_good, keep_going=False)
         checked, bad_rows = check_jobs(
             manifest.jobs, folder, overwrite=overwrite, num_threads=_READERS
         )

@@ -59,6 +59,14 @@ def settle_network(config: NetworkConfig) -> Settled:
     return decide(config).settled
 
 
+def may_download(config: NetworkConfig) -> bool:
+    """Tell whether settling a network may try to download weights."""
+    if config.weights != "auto" or is_offline(config):
+        return False
+    offline = settle_network(dataclasses.replace(config, offline=True)).config
+    return offline.weights != DEFAULT_FLAVOR
+
+
 def decide(config: NetworkConfig) -> Decision:
     """Settle a network, and keep hold of the weights that were found for it.
 
