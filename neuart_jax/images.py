@@ -41,7 +41,9 @@ class Picture(NamedTuple):
     sha256: str
 
 
-def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False) -> Picture:
+def load_image(
+    path: PathLike, *, size: int | None = None, enlarge: bool = False, trim: bool = False
+) -> Picture:
     """Read a picture of nearly any kind into the package's one form.
 
     The file is read as `decoding.decode` says. Transparent pixels are shown over white, because
@@ -54,6 +56,7 @@ def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False
       size: pixels of the longer side after orientation; the other side keeps the aspect ratio.
         None keeps the picture's own size.
       enlarge: whether a picture smaller than ``size`` is scaled up.
+      trim: whether rows and columns at the border are left out that are wholly transparent.
 
     Returns:
       The picture.
@@ -70,6 +73,8 @@ def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False
     data = _read_bytes(path)
     image, alpha = decode(data, name=path)
     if alpha is not None:
+        if trim:
+            image, alpha = _trim(image, alpha)
         image = image * alpha[..., None] + (1 - alpha[..., None])
     height, width = image.shape[:2]
     longest = max(height, width)
@@ -190,6 +195,14 @@ def check_output_name(path: PathLike) -> None:
             expected="one of " + ", ".join(WRITABLE),
             remedy="end the name in .png if in doubt",
         )
+
+
+def _trim(image: Float32, alpha: Float32) -> tuple[Float32, Float32]:
+    sides = [np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0)]
+    if not all(map(len, sides)):
+        return image, alpha
+    rows, columns = (slice(side[0], side[-1] + 1) for side in sides)
+    return image[rows, columns], alpha[rows, columns]
 
 
 def _extension(path: PathLike) -> str:

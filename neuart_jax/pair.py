@@ -20,8 +20,9 @@ from neuart_jax.color import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import resize_image
-from neuart_jax.pictures import check_image, check_style_images
-from neuart_jax.regions.memberships import Regions, find_areas
+from neuart_jax.pictures import check_image, check_style_images, style_names
+from neuart_jax.regions.memberships import Regions, find_areas, resize_memberships
+from neuart_jax.regions.opacity import is_opaque, spread_opaque, take_opaque, weigh_styles
 
 Float32 = npt.NDArray[np.float32]
 
@@ -36,10 +37,13 @@ class Masks(NamedTuple):
       content: float[height, width, 3], sRGB in [0, 1], of the content picture; None where there
         is none.
       styles: one per style picture, or none at all.
+      opacities: of every style picture, float[height', width'] in [0, 1], of a picture over white;
+        None where it is opaque. Only what is opaque gives a style. None at all where all are.
     """
 
     content: npt.ArrayLike | None = None
     styles: Sequence[npt.ArrayLike] = ()
+    opacities: Sequence[npt.ArrayLike | None] = ()
 
 
 class Pair(NamedTuple):
@@ -64,6 +68,8 @@ class Pair(NamedTuple):
         """Tell of every region which styles have a part in it; empty without regions."""
         if self.regions is None:
             return ()
+        if len(self.regions.names) == 1:
+            return ((True,) * len(self.regions.styles),)
         areas = np.stack([find_areas(style) for style in self.regions.styles], axis=1)
         largest = areas.max(axis=1, keepdims=True)
         return tuple(tuple(has) for has in (areas > _LEAST_PART * largest).tolist())
@@ -99,12 +105,24 @@ def make_pair(
     content = _round_sides(np.asarray(original), step)
     styles = [_round_sides(np.asarray(style), step) for style in check_style_images(style_images)]
     regions = _make_regions(config, content, styles, masks)
+    opacities = _check_opacities(masks.opacities, styles)
+    if any(opacity is not None for opacity in opacities):
+        regions = weigh_styles(regions, content.shape, [style.shape for style in styles], opacities)
     if config.images.style_tile:
         styles = [_tile(style, content.shape) for style in styles]
+        opacities = [None if o is None else _tile(o, content.shape) for o in opacities]
         if regions is not None:
             tiled = tuple(_tile(style, content.shape) for style in regions.styles)
             regions = regions._replace(styles=tiled)
-    seen, styles = _COLORS[config.images.color](content, styles)
+    visible = [
+        style if opacity is None else take_opaque(style, opacity)
+        for style, opacity in zip(styles, opacities, strict=True)
+    ]
+    seen, colored = _COLORS[config.images.color](content, visible)
+    styles = [
+        style if opacity is None else spread_opaque(style, opacity)
+        for style, opacity in zip(colored, opacities, strict=True)
+    ]
     content, styles = jax.device_put((seen, tuple(styles)))
     return Pair(content, styles, regions, original, config)
 
@@ -163,6 +181,27 @@ def _make_regions(
     )
 
 
+def _check_opacities(
+    opacities: Sequence[npt.ArrayLike | None], styles: Sequence[Float32]
+) -> list[Float32 | None]:
+    """Scale opacities to their pictures."""
+    checked: list[Float32 | None] = []
+    names = style_names(len(styles))
+    for opacity, style, name in zip(opacities or [None] * len(styles), styles, names, strict=True):
+        if opacity is None:
+            checked.append(None)
+            continue
+        scaled = resize_memberships(np.asarray(opacity, np.float32)[..., None], *style.shape[:2])
+        if not np.any(is_opaque(scaled[..., 0])):
+            raise InputError(
+                f"{name} is transparent all over",
+                expected="something to be seen of it",
+                remedy="give another, or take away its transparency",
+            )
+        checked.append(scaled[..., 0])
+    return checked
+
+
 def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
     """Return the size, in pixels, that a picture is painted at; see `ImagesConfig.size_step`."""
     return max(1, round(height / step)) * step, max(1, round(width / step)) * step
@@ -176,7 +215,8 @@ def _round_sides(image: Float32, step: int) -> Float32:
 
 def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:
     height, width = (max(0, shape[axis] - image.shape[axis]) for axis in (0, 1))
-    return np.pad(image, ((0, height), (0, width), (0, 0)), mode="symmetric")
+    rest = ((0, 0),) * (image.ndim - 2)
+    return np.pad(image, ((0, height), (0, width), *rest), mode="symmetric")
 
 
 def _style_colors(content: Float32, styles: list[Float32]) -> tuple[Float32, list[Float32]]:

@@ -66,7 +66,9 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
     height, width, _ = content.image.shape
     check_room_in_file(config.output.image_name, height=height, width=width)
-    styles = [_load_style(load, path, images) for path in images.style]
+    # Masks are of whole pictures.
+    trim = not regions.style_mask
+    styles = [_load_style(load, path, images, trim=trim) for path in images.style]
     files = {
         "content": [content],
         "style": styles,
@@ -78,6 +80,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     masks = Masks(
         content=next((mask.image for mask in files["content_mask"]), None),
         styles=[mask.image for mask in files["style_mask"]],
+        opacities=[style.alpha for style in styles],
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
     check_sizes(pair)
@@ -113,20 +116,22 @@ def _list_files(config: Config) -> Config:
     return config.replace(**found)
 
 
-def _load_style(load: Callable[..., Picture], path: str, images: ImagesConfig) -> Picture:
+def _load_style(
+    load: Callable[..., Picture], path: str, images: ImagesConfig, *, trim: bool
+) -> Picture:
     size = images.style_size or images.size or None
-    style = load(path, size=size, enlarge=images.enlarge or images.style_size > 0)
+    style = load(path, size=size, enlarge=images.enlarge or images.style_size > 0, trim=trim)
     if images.style_scale == 1:
         return style
     height, width = (max(1, round(side * images.style_scale)) for side in style.image.shape[:2])
-    longest = max(load(path, size=None).image.shape[:2])
+    longest = max(load(path, size=None, trim=trim).image.shape[:2])
     if max(height, width) > longest and not images.enlarge:
         raise InputError(
             f"style_scale={images.style_scale:g} wants {path} at {width}x{height} pixels",
             expected=f"at most its own {longest} pixels on the longest side",
             remedy="take a smaller --style_scale or --size, or add --enlarge",
         )
-    return load(path, size=max(height, width), enlarge=images.enlarge)
+    return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
 
 
 def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
