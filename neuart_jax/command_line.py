@@ -25,7 +25,7 @@ Command = Callable[[Config, Record | None], int]
 """(settings, the record that they start from) -> exit code."""
 
 # Whoever gives two of these wants something else than the last.
-_SINGLE_FILES = ("content", "content_mask", "init")
+_SINGLE_FILES = ("content", "content_mask", "paint_mask", "init")
 
 # Numbers are read by the configuration, which words its complaints better.
 _KINDS = {bool: "bool", Texts: "multi_string"}

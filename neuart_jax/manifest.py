@@ -24,7 +24,9 @@ Pairing = Literal["zip", "cross"]
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
 # Settings that are files, but for the names that aren't.
 _FILES: dict[str, Sequence[str]] = {
-    **dict.fromkeys(("content", "style", "content_mask", "style_mask", "weights_dir"), ()),
+    **dict.fromkeys(
+        ("content", "style", "content_mask", "style_mask", "paint_mask", "weights_dir"), ()
+    ),
     "init": STARTS,
     "weights": NAMED_WEIGHTS,
 }

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from neuart_jax.config import Config, get_setting
 from neuart_jax.destination import check_image_name, check_room_in_file
 from neuart_jax.errors import InputError
@@ -75,12 +78,14 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
         # As they are: they are fitted to their pictures where their colors are read.
         "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
         "style_mask": [load(path, size=None) for path in regions.style_mask],
+        "paint_mask": [load(path, size=None) for path in (regions.paint_mask,) if path],
         "init": [load(init, size=None) for init in (config.run.init,) if init not in STARTS],
     }
     masks = Masks(
         content=next((mask.image for mask in files["content_mask"]), None),
         styles=[mask.image for mask in files["style_mask"]],
         opacities=[style.alpha for style in styles],
+        paint=next(map(_show_over_black, files["paint_mask"]), None),
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
     check_sizes(pair)
@@ -134,6 +139,13 @@ def _load_style(
     return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
 
 
+def _show_over_black(mask: Picture) -> npt.NDArray[np.float32]:
+    """Return a mask's picture where nothing is white only for want of a color."""
+    if mask.alpha is None:
+        return mask.image
+    return np.clip(mask.image - (1 - mask.alpha[..., None]), 0, 1)
+
+
 def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
     return {
         name if len(pictures) == 1 else f"{name}{number}": picture.sha256
@@ -169,8 +181,9 @@ def _change_paths(config: Config, change: Callable[[str], str]) -> Config:
         paths["weights"] = config.network.weights
     if config.network.normalize_weights not in ("", BUNDLED_SET):
         paths["normalize_weights"] = config.network.normalize_weights
-    if config.regions.content_mask:
-        paths["content_mask"] = config.regions.content_mask
+    for name in ("content_mask", "paint_mask"):
+        if path := getattr(config.regions, name):
+            paths[name] = path
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     return config.replace(
         **{name: change(path) for name, path in paths.items()},

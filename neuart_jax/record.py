@@ -26,7 +26,7 @@ _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", 
 # What doesn't change a picture, and what is compared by its hash.
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
-    *("content", "style", "content_mask", "style_mask"),
+    *("content", "style", "content_mask", "style_mask", "paint_mask"),
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
 # Files, or words, that are compared by their names and, the files, by their hashes as well.
@@ -131,8 +131,8 @@ class Record(NamedTuple):
         phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
         phrases += [
             f"another {name} picture"
-            for name, digest in self.inputs.items()
-            if there.inputs.get(name) != digest
+            for name in {**self.inputs, **there.inputs}
+            if there.inputs.get(name) != self.inputs.get(name)
         ]
         if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
             phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")

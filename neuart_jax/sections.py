@@ -154,6 +154,11 @@ class RegionsConfig(Section):
         "the masks' colors: red, white, #804020 or a gray from 0 to 255, with commas between; "
         "without --style_mask in the order of the styles; empty finds them, from dark to light",
     )
+    paint_mask: str = option(
+        "",
+        "file whose white parts are painted, gray ones in part; where it is black the result is "
+        "the content picture, pixel for pixel",
+    )
     auto_masks: int = option(
         0,
         "find so many regions by color and height instead of reading masks; 0 does not",

@@ -239,6 +239,8 @@ def _traits(pair: Pair) -> dict[str, Hashable]:
         num_styles=len(pair.styles),
         presence=(),
         num_steps=known(config.run.steps),
+        gray=pair.gray,
+        masked=pair.paint is not None,
     )
     return {
         "settings": (program, config.realism.realism_steps, config.run.coarse_steps),
