@@ -34,11 +34,13 @@ class Picture(NamedTuple):
       image: float32[height, width, 3], sRGB in [0, 1], over white wherever it is transparent.
       alpha: float32[height, width] in [0, 1], or None when every pixel is opaque.
       sha256: hexadecimal SHA-256 of the file's bytes.
+      file_size: height and width that it has in the file, upright, in pixels.
     """
 
     image: Float32
     alpha: Float32 | None
     sha256: str
+    file_size: tuple[int, int] = (0, 0)
 
 
 def load_image(
@@ -76,7 +78,7 @@ def load_image(
         if trim:
             image, alpha = _trim(image, alpha)
         image = image * alpha[..., None] + (1 - alpha[..., None])
-    height, width = image.shape[:2]
+    height, width = file_size = image.shape[:2]
     longest = max(height, width)
     if size is not None and (size < longest or enlarge):
         height, width = (max(1, round(side * size / longest)) for side in (height, width))
@@ -88,7 +90,7 @@ def load_image(
             )
         image = resize_image(image, height, width)
         alpha = None if alpha is None else resize_image(alpha, height, width)
-    return Picture(image, alpha, hashlib.sha256(data).hexdigest())
+    return Picture(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
 
 
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:

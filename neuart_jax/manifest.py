@@ -4,8 +4,9 @@ Nothing is opened here but the table.
 """
 
 import csv
+import hashlib
 import json
-import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -21,6 +22,7 @@ from neuart_jax.starts import STARTS
 
 Pairing = Literal["zip", "cross"]
 
+_LONGEST_NAME, _LONGEST_PART, _MOST_BYTES = 80, 40, 200
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
 # Settings that are files, but for the names that aren't.
 _FILES: dict[str, Sequence[str]] = {
@@ -162,10 +164,10 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
             expected="as many of both for --pair=zip",
             remedy="use --pair=cross for all combinations, or --manifest=FILE",
         )
-    names = _Names()
+    names = _Names().of_all(pairs)
     return [
-        Job(names.of(content, style), config.replace(content=content, style=style), row)
-        for row, (content, style) in enumerate(pairs, 1)
+        Job(name, config.replace(content=content, style=style), row)
+        for row, (name, (content, style)) in enumerate(zip(names, pairs, strict=True), 1)
     ]
 
 
@@ -205,18 +207,40 @@ def read_manifest(config: Config, path: str) -> Manifest:
             jobs.append(_make_job(config, values, names, folder=source.parent, row=number))
         except InputError as error:
             bad_rows.append(BadRow(number, str(error)))
+    unnamed = [number for number, job in enumerate(jobs) if not job.name]
+    found = names.of_all([(jobs[number].content, *jobs[number].style) for number in unnamed])
+    for number, name in zip(unnamed, found, strict=True):
+        jobs[number] = jobs[number]._replace(name=name)
     if not jobs and not bad_rows:
         raise InputError(f"{shown} has no row", expected=_EXPECTED, remedy="add some")
     return Manifest(shown, jobs, bad_rows)
 
 
 def folder_name(text: str) -> str:
-    """Turn any text into a name that every file system takes, of at most 80 letters."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:80] or "unnamed"
+    """Turn any text into a name that every file system takes, in any script, of 80 letters at most.
+
+    Letters, their marks and digits stay, and so do points, dashes and underlines.
+    """
+    kept = "".join(
+        letter if letter in "._-" or unicodedata.category(letter)[0] in "LMN" else " "
+        for letter in unicodedata.normalize("NFC", text)
+    )
+    name = "_".join(kept.split()).strip("._")[:_LONGEST_NAME]
+    # A name may have 255 bytes, and a letter takes up to four.
+    while len(name.encode()) > _MOST_BYTES:
+        name = name[:-1]
+    return name or "unnamed"
 
 
 def _read_csv(text: str) -> list[dict[str | Any, Any]]:
-    return list(csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True))
+    lines = text.splitlines(keepends=True)
+    # Spreadsheets write what stands between cells as the country has it.
+    heads = {mark: next(csv.reader(lines[:1], delimiter=mark), []) for mark in ",;\t"}
+    fitting = [
+        mark for mark, head in heads.items() if {"content", "style"} <= set(map(str.strip, head))
+    ]
+    delimiter = fitting[0] if fitting else ","
+    return list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
 
 
 def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
@@ -269,9 +293,7 @@ def _make_job(
             value = _beside(folder, value, name=name)
         settings[name] = value
     config = config.replace(**settings)
-    images = config.images
-    name = names.claim(output) if output else names.of(images.content, *images.style)
-    return Job(name, config, row)
+    return Job(names.claim(output) if output else "", config, row)
 
 
 def _beside(folder: Path, value: Any, *, name: str) -> Any:
@@ -292,16 +314,33 @@ class _Names:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def of(self, content: str, *styles: str) -> str:
-        """Make a name of the pictures', with a number where it is taken."""
-        style = "_".join(Path(style).stem for style in styles)
-        stem = folder_name(f"{Path(content).stem[:40]}__{style[:40]}")
-        name, number = stem, 1
-        while name.lower() in self._taken:
+    def of_all(self, pairs: Sequence[tuple[str, ...]]) -> list[str]:
+        """Make names of pictures' names, which stay the same whatever other pairs there are.
+
+        Only where two pairs would have one name does it depend on the company: what pictures they
+        are tells them apart then, and a number those of the same pictures.
+
+        Args:
+          pairs: of each, the file that gives the content and those that give the style.
+        """
+        plain = [_plain_name(*pair) for pair in pairs]
+        owners: dict[str, set[str]] = {}
+        for name, pair in zip(plain, pairs, strict=True):
+            owners.setdefault(_same(name), set()).add(_digest(pair))
+        found = []
+        for name, pair in zip(plain, pairs, strict=True):
+            if len(owners[_same(name)]) > 1:
+                name = f"{name}_{_digest(pair)}"
+            found.append(self._number(name))
+        return found
+
+    def _number(self, name: str) -> str:
+        numbered, number = name, 1
+        while _same(numbered) in self._taken:
             number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name.lower())
-        return name
+            numbered = f"{name}_{number}"
+        self._taken.add(_same(numbered))
+        return numbered
 
     def claim(self, name: Any) -> str:
         """Take a name that a row asks for."""
@@ -318,11 +357,37 @@ class _Names:
                 expected=expected,
                 remedy="name the picture in a column image_name",
             )
-        if name.lower() in self._taken:
+        if _same(name) in self._taken:
             raise InputError(
                 f"output={name!r} is taken by an earlier row",
                 expected=expected,
                 remedy="give another, or none",
             )
-        self._taken.add(name.lower())
+        self._taken.add(_same(name))
         return name
+
+
+def _plain_name(content: str, *styles: str) -> str:
+    style = "_".join(Path(style).stem for style in styles)
+    return folder_name(f"{_shorten(Path(content).stem)}__{_shorten(style)}")
+
+
+def _shorten(name: str) -> str:
+    # What is cut off is told from others by its digest, whether there are others or not.
+    if len(name) <= _LONGEST_PART:
+        return name
+    return f"{name[: _LONGEST_PART - 7]}_{_hash(name)}"
+
+
+def _digest(pair: Sequence[str]) -> str:
+    """Tell pairs apart whose files have the same names but for their ends or their folders."""
+    return _hash("\n".join("/".join(Path(path).parts[-2:]) for path in pair))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that a file system may take for one."""
+    return unicodedata.normalize("NFC", name).casefold()

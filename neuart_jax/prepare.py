@@ -3,7 +3,7 @@
 import glob
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ class Prepared(NamedTuple):
       pair: what the run is about to work with.
       digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
         masks; "init" where the start is a file.
+      notes: sentences for the user, about the picture's size and its start.
     """
 
     config: Config
@@ -42,6 +43,7 @@ class Prepared(NamedTuple):
     styles: tuple[Picture, ...]
     pair: Pair
     digests: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Prepared:
@@ -63,6 +65,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
             )
     _check_content(config.images.content)
     check_start(config.run.init)
+    given = config
     check_image_name(config.output.image_name)
     config = resolve_run(_list_files(config))
     images, regions = config.images, config.regions
@@ -89,7 +92,32 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
     check_sizes(pair)
-    return Prepared(config, content, tuple(styles), pair, _digests(files))
+    notes = (*_note_size(config, content), *_note_start(given))
+    return Prepared(config, content, tuple(styles), pair, _digests(files), notes)
+
+
+def _note_size(config: Config, content: Picture) -> Iterator[str]:
+    """Say where a picture doesn't come out as large as somebody may expect."""
+    size, (height, width) = config.images.size, content.file_size
+    painted = f"{content.image.shape[1]}x{content.image.shape[0]}"
+    if 0 < size < max(height, width):
+        yield (
+            f"Painting at {painted} pixels; the content picture has {width}x{height}, which "
+            "--size=0 keeps."
+        )
+    elif size > max(content.image.shape[:2]):
+        yield (
+            f"Painting at {painted} pixels, which is all that the content picture has; --enlarge "
+            f"paints it at --size={size}."
+        )
+
+
+def _note_start(config: Config) -> Iterator[str]:
+    if config.run.init not in STARTS and config.run.scales is None:
+        yield (
+            f"Going on from {config.run.init} at full size only; --scales=2 begins at a coarser "
+            "one."
+        )
 
 
 def _check_content(path: str) -> None:

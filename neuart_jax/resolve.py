@@ -17,6 +17,7 @@ from neuart_jax.pictures import style_names
 from neuart_jax.regions.memberships import check_regions
 from neuart_jax.sections import OWN_SETTINGS, NetworkConfig
 from neuart_jax.settings import LayerWeights, parse_layer_weights
+from neuart_jax.starts import STARTS
 from neuart_jax.targets import plan_run_tiles
 from neuart_jax.terms import make_terms
 from neuart_jax.tiling import check_additive
@@ -76,6 +77,9 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             expected="direct convolutions, whose rows the devices can exchange",
             remedy="leave --convolution out",
         )
+    if config.run.init not in STARTS and config.run.scales is None:
+        # A coarser size would lose what the picture has of fine strokes.
+        config = config.replace(scales=1)
     config = config.replace(precision=resolve_precision(config.compute.precision))
     if not check_names:
         return _fill_in(config, OWN_SETTINGS["vgg19"]["fitted"])

@@ -415,7 +415,8 @@ class RunConfig(Section):
     )
     init: str = option(
         "content",
-        "start: content, style, noise, blend (noise over content), gray, or an image file",
+        "start: content, style, noise, blend (noise over content), gray, or an image file, such as "
+        "an earlier result, from which the picture goes on at full size unless --scales says else",
     )
     noise_ratio: float = option(
         0.6, "share of noise in --init=blend, the rest is content", at_least=0, at_most=1

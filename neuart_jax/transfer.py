@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -86,6 +87,10 @@ def transfer(
     if config.network != prepared.config.network:
         prepared = prepare(config, load=load)
     folder = _choose_folder(prepared)
+    if longer := _prolong(config, prepared, folder):
+        prepared = prepare(longer, load=load)
+    for note in prepared.notes:
+        logger.info(note)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
     foresee_programs([prepared.pair])
     [finished] = transfer_group(
@@ -103,8 +108,57 @@ def transfer(
     return finished._replace(image_path=destination.put_picture(finished.image_path))
 
 
+def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:
+    """Return the settings of what is still to be done where a folder has this run with fewer steps.
+
+    The picture that is there is kept under another name and is the start of the new steps, so that
+    the new record tells all that is needed to make the result again.
+
+    Args:
+      config: as given.
+      prepared: with the settings resolved.
+      folder: that the run would write.
+    """
+    output, wanted = prepared.config.output, known(prepared.config.run.steps)
+    image = folder / output.image_name
+    try:
+        found = read_record(folder / RECORD_NAME)
+        made, base = _count_steps(found, folder)
+    except InputError:
+        return None
+    ended = found.outcome.get("status") in (Status.COMPLETED.name.lower(),)
+    if output.overwrite or not ended or not image.exists() or not made < wanted:
+        return None
+    shorter = prepared.config.replace(steps=known(base.config.run.steps))
+    if Record(shorter, inputs=prepared.digests).unlike(base):
+        return None
+    kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
+    shutil.copyfile(image, kept)
+    logger.info(
+        "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
+        folder,
+        made,
+        wanted - made,
+        kept.name,
+    )
+    return config.replace(init=str(kept), scales=1, steps=wanted - made, overwrite=True)
+
+
+def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:
+    """Return how many steps at full size a folder's picture has, and what its first ones made."""
+    steps, start = known(record.config.run.steps), Path(record.config.run.init)
+    if start.parent != folder.resolve() or not start.exists():
+        return steps, record
+    before, base = _count_steps(read_record(start), folder)
+    return before + steps, base
+
+
 def _check_free(picture: Path, output: OutputConfig) -> None:
-    if os.path.lexists(picture) and not (output.overwrite or was_cut(Path(output.output), output)):
+    folder = Path(output.output)
+    # With its record, the folder decides: what is there may go on.
+    if (folder / RECORD_NAME).exists() or was_cut(folder, output):
+        return
+    if os.path.lexists(picture) and not output.overwrite:
         raise InputError(
             f"--output={picture} is there already",
             expected="a name that is free",

@@ -51,7 +51,7 @@ def test_a_picture_as_output_has_its_folder_beside_it(run_main, capsys):
 
     before = {path: path.stat().st_mtime_ns for path in Path("new").rglob("*")}
     assert run_main(**TINY, output="new/painted.png") == 2
-    assert "painted.png is there already" in capsys.readouterr().err
+    assert "new/painted already holds a result" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in Path("new").rglob("*")} == before
     assert run_main(**TINY, init="noise", output="new/painted.png", overwrite=True) == 0
     assert Path("new/painted.png").read_bytes() == Path("new/painted/painted.png").read_bytes()
@@ -210,3 +210,11 @@ def test_a_changed_start_is_another_run(caplog):
     save_image("start.png", smooth_picture(24, 20, seed=6))
     with pytest.raises(InputError, match="another init picture"):
         transfer(config)
+
+
+def test_a_picture_that_is_there_stays(run_main, capsys):
+    Path("painted.png").write_bytes(b"mine")
+    assert run_main(**TINY, output="painted.png") == 2
+    assert "painted.png is there already" in capsys.readouterr().err
+    assert Path("painted.png").read_bytes() == b"mine"
+    assert not Path("painted").exists()

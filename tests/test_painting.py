@@ -7,7 +7,7 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax import Config, stylize, stylize_batch, transfer
+from neuart_jax import Config, FeatureNetwork, stylize, stylize_batch, transfer
 from neuart_jax.batch import run_batch
 from neuart_jax.errors import InputError
 from neuart_jax.images import load_image, save_image
@@ -20,11 +20,19 @@ from neuart_jax.regions.memberships import Regions
 TINY = {
     "weights": "random",
     "content_layers": "relu1_1",
-    "style_layers": "relu1_1,relu2_1",
+    "style_layers": "relu1_1",
     "scales": 1,
     "steps": 6,
     "report_every": 2,
 }
+
+
+def features(params, image):
+    return {"pixels": image, "coarse": image.reshape(*(s // 2 for s in image.shape[:2]), -1)}
+
+
+NETWORK = FeatureNetwork(features, None)
+QUICK = TINY | {"content_layers": "pixels", "style_layers": "pixels,coarse", "tv_weight": 0.0}
 PHOTO, PAINTING = smooth_picture(40, 48, seed=1), smooth_picture(44, 36, seed=2)
 
 
@@ -52,30 +60,27 @@ def files(tmp_path):
     [
         {},
         {"init": "noise"},
-        {"init": "style", "optimizer": "adam"},
-        {"color": "match"},
+        {"init": "style", "optimizer": "adam", "average": 0.9},
+        {"color": "match", "stylization": 0.5},
         {"color": "luminance"},
         {"color": "keep"},
-        {"stylization": 0.5},
-        {"window": 24},
-        {"average": 0.9},
         {"affine_radius": 2},
         {"size_step": 16},
         {"auto_masks": 2},
         {"style_loss": "sliced_wasserstein"},
-        {"realism_weight": 10.0},
-        {"precondition": False},
+        {"realism_weight": 10.0, "precondition": False},
     ],
     ids=str,
 )
 def test_outside_it_is_the_photograph_exactly(settings):
     seen = []
-    config = Config().replace(**TINY | settings)
+    config = Config().replace(**QUICK | settings)
     result = stylize(
         PHOTO,
         PAINTING,
         config,
         masks=Masks(paint=MASK),
+        network=NETWORK,
         callback=lambda progress: seen.append(progress.image()),
     )
     for image in (result.image, *seen):
@@ -86,25 +91,29 @@ def test_outside_it_is_the_photograph_exactly(settings):
 
 def test_over_several_scales(monkeypatch):
     monkeypatch.setattr("neuart_jax.pyramid.SMALLEST_SIDE", 8)
-    config = Config().replace(**TINY | {"scales": 2, "coarse_steps": 4}, init="noise")
-    result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK))
+    config = Config().replace(**QUICK | {"scales": 2, "coarse_steps": 4}, init="noise")
+    result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK), network=NETWORK)
     assert result.history[0]["height"] == 20
     assert_array_equal(result.image[BLACK], PHOTO[BLACK])
     assert np.abs(result.image[:, 24:] - PHOTO[:, 24:]).mean() > 0.01
 
 
 def test_a_white_mask_changes_nothing():
-    config = Config().replace(**TINY)
-    plain = stylize(PHOTO, PAINTING, config)
-    masked = stylize(PHOTO, PAINTING, config, masks=Masks(paint=np.ones_like(PHOTO)))
+    config = Config().replace(**QUICK)
+    plain = stylize(PHOTO, PAINTING, config, network=NETWORK)
+    masked = stylize(
+        PHOTO, PAINTING, config, masks=Masks(paint=np.ones_like(PHOTO)), network=NETWORK
+    )
     assert_allclose(masked.step_losses, plain.step_losses, rtol=1e-4)
     assert_allclose(masked.image, plain.image, atol=0.02)
 
 
 def test_the_style_is_that_of_what_is_painted():
     """Statistics are those of the painted part, as if it were the picture."""
-    config = Config().replace(**TINY | {"steps": 40, "content_weight": 0, "tv_weight": 0})
-    masked = stylize(PHOTO, PAINTING, config, masks=Masks(paint=white_right(soft=0)))
+    config = Config().replace(**QUICK | {"steps": 40, "content_weight": 0, "tv_weight": 0})
+    masked = stylize(
+        PHOTO, PAINTING, config, masks=Masks(paint=white_right(soft=0)), network=NETWORK
+    )
     painted = masked.image[:, 24:].mean(axis=(0, 1))
     assert_allclose(painted, PAINTING.mean(axis=(0, 1)), atol=0.05)
     assert np.abs(PHOTO[:, 24:].mean(axis=(0, 1)) - PAINTING.mean(axis=(0, 1))).max() > 0.05
@@ -115,8 +124,9 @@ def test_regions_that_are_not_painted_are_left_out():
     result = stylize(
         PHOTO,
         [PAINTING, 1 - PAINTING],
-        Config().replace(**TINY, regions="black,white"),
+        Config().replace(**QUICK, regions="black,white"),
         masks=Masks(halves, paint=halves),
+        network=NETWORK,
     )
     assert_array_equal(result.image[:, :24], PHOTO[:, :24])
     assert np.all(np.isfinite(result.step_losses))
@@ -130,8 +140,8 @@ def test_regions_that_are_not_painted_are_left_out():
 
 def test_a_batch_of_pairs_with_masks_of_their_own():
     masks = [Masks(paint=MASK), Masks(paint=MASK[:, ::-1])]
-    config = Config().replace(**TINY | {"weights": "random"})
-    together = stylize_batch([PHOTO] * 2, [PAINTING] * 2, config, masks=masks)
+    config = Config().replace(**QUICK)
+    together = stylize_batch([PHOTO] * 2, [PAINTING] * 2, config, masks=masks, network=NETWORK)
     assert_array_equal(together[0].image[BLACK], PHOTO[BLACK])
     assert_array_equal(together[1].image[BLACK[:, ::-1]], PHOTO[BLACK[:, ::-1]])
     assert np.abs(together[1].image[BLACK] - PHOTO[BLACK]).mean() > 0.01
@@ -139,6 +149,13 @@ def test_a_batch_of_pairs_with_masks_of_their_own():
 
 def pixels(path):
     return np.rint(load_image(path).image * 255).astype(int)
+
+
+def test_in_windows():
+    config = Config().replace(**TINY | {"steps": 2}, window=24)
+    result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK))
+    assert_array_equal(result.image[BLACK], PHOTO[BLACK])
+    assert np.abs(result.image[:, 24:] - PHOTO[:, 24:]).mean() > 0.01
 
 
 def test_files_and_resuming(files):
@@ -180,14 +197,16 @@ def test_a_table_of_pairs(files):
 
 def test_masks_of_other_sizes_are_scaled_and_of_other_shapes_refused():
     large = white_right(80, 96, soft=8)
-    paint = make_pair(Config().replace(**TINY), PHOTO, PAINTING, masks=Masks(paint=large)).paint
+    paint = make_pair(Config().replace(**QUICK), PHOTO, PAINTING, masks=Masks(paint=large)).paint
     assert_allclose(paint, read_paint_mask(MASK), atol=0.15)
     for mask, said in (
         (MASK[:, :30], "the paint mask has 30 x 40 pixels, its picture 48 x 40"),
         (0 * MASK, "the paint mask is black all over"),
     ):
         with pytest.raises(InputError, match=said):
-            stylize(PHOTO, PAINTING, Config().replace(**TINY), masks=Masks(paint=mask))
+            stylize(
+                PHOTO, PAINTING, Config().replace(**QUICK), masks=Masks(paint=mask), network=NETWORK
+            )
 
 
 def test_noise_of_a_jpeg_is_black_or_white():
@@ -230,17 +249,16 @@ GRAY_PHOTO, GRAY_PAINTING = (
         {"init": "blend", "noise_center": "imagenet"},
         {"init": "noise", "optimizer": "adam", "noise": "uniform"},
         {"init": "noise", "color": "match"},
-        {"init": "noise", "window": 24},
         {"init": "noise", "style_loss": "sliced_wasserstein"},
     ],
     ids=str,
 )
 def test_gray_pairs_stay_gray(settings):
-    config = Config().replace(**TINY | settings)
-    image = stylize(GRAY_PHOTO, GRAY_PAINTING, config).image
+    config = Config().replace(**QUICK | settings)
+    image = stylize(GRAY_PHOTO, GRAY_PAINTING, config, network=NETWORK).image
     assert np.ptp(image, axis=-1).max() <= 2 / 255
     # One color is enough to let all in.
-    colored = stylize(GRAY_PHOTO, PAINTING, config).image
+    colored = stylize(GRAY_PHOTO, PAINTING, config, network=NETWORK).image
     assert np.ptp(colored, axis=-1).max() > 2 / 255 or settings.get("color") == "match"
 
 

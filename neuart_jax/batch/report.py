@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import os
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -83,7 +84,8 @@ def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
     """
     path = folder / SUMMARY_NAME
     with write_atomically(path) as file:
-        file.write(to_csv([line.columns() for line in lines]).encode())
+        text = to_csv([line.columns() for line in lines])
+        file.write(text.encode(errors="backslashreplace"))
     return path
 
 
@@ -116,7 +118,7 @@ def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
     )
     path = folder / GALLERY_NAME
     with write_atomically(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))
     return path
 
 
@@ -136,7 +138,7 @@ def _card(folder: Path, line: Line, thumbnail: Any) -> str:
     return _CARD.substitute(
         row=line.row,
         name=html.escape(line.pair),
-        href=html.escape(Path(line.image).as_posix(), quote=True),
+        href=urllib.parse.quote(os.fsencode(Path(line.image).as_posix())),
         result=thumbnail(folder / line.image, _RESULT_SIDE),
         inputs="".join(
             f'<img src="{thumbnail(Path(path), _INPUT_SIDE)}" alt="{html.escape(name)}" '
