@@ -1,5 +1,6 @@
 """What every command shares: each setting is a flag, and bad input is one sentence."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.compiling import give_back_after_compiling, keep_memory_between_steps
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
-from neuart_jax.files import user_cache
+from neuart_jax.files import brief_cause, user_cache
 from neuart_jax.machines import join_machines
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
@@ -157,6 +158,7 @@ def run_command(command: Command, *, usage: str) -> None:
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         console.print_help(usage, _flags_beside_settings())
         return
+    console.never_fail_to_print()
     console.show_own_log_lines()
 
     def run(argv: list[str]) -> int:
@@ -165,6 +167,7 @@ def run_command(command: Command, *, usage: str) -> None:
         if "coordinator" in flags.FLAGS:
             _join_machines()
         config, record = read_flags()
+        _check_platform()
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
         give_back_after_compiling()
@@ -192,6 +195,20 @@ def _parse_arguments(argv: list[str]) -> list[str]:
         single_files=_SINGLE_FILES,
     )
     return flags.FLAGS([argv[0], *arrange_arguments(argv[1:], kinds)])
+
+
+def _check_platform() -> None:
+    """Check that what JAX is asked to compute on is there."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.local_devices()
+    # JAX asserts that a platform without its plugin isn't asked for.
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"JAX_PLATFORMS={asked} can't be had here ({brief_cause(error)})",
+            expected="cpu, or cuda or tpu with its extra and a driver that is new enough",
+            remedy='set JAX_PLATFORMS=cpu to compute on the CPU, or pip install "neuart_jax[cuda]"',
+        ) from error
 
 
 def _join_machines() -> None:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import pickle
 import platform
@@ -24,6 +25,8 @@ from jax import Array
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
+
+logger = logging.getLogger(__name__)
 
 LOADED = "/neuart_jax/compile/load_duration"
 """Event of `jax.monitoring` for each program that was found, with the seconds to load it."""
@@ -61,10 +64,12 @@ class KeptFn:
       jitted: what `jax.jit` returned.
       identity: tells all that the function depends on besides its arguments and this package's own
         code: equal texts, equal programs.
+      announcement: logged before a program is compiled that takes long; empty says nothing.
     """
 
-    def __init__(self, jitted: Any, identity: str) -> None:
+    def __init__(self, jitted: Any, identity: str, announcement: str = "") -> None:
         self._jitted, self._identity = jitted, identity
+        self._announcement = announcement
         self._programs: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
@@ -89,6 +94,8 @@ class KeptFn:
         program = _load(store, name) if foresight is None else foresight.take(name)
         if program is not None:
             return program
+        if self._announcement:
+            logger.info(self._announcement)
         with _without_jaxs_cache():
             program = self._jitted.lower(*args).compile()
         # Some platforms can't write their programs down.

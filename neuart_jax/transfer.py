@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
 from neuart_jax.destination import find_destination, removing_empty_folders
-from neuart_jax.devices import agree, writes_files
+from neuart_jax.devices import agree, describe_devices, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
 from neuart_jax.images import load_image
@@ -89,7 +89,7 @@ def transfer(
     folder = _choose_folder(prepared)
     if longer := _prolong(config, prepared, folder):
         prepared = prepare(longer, load=load)
-    for note in prepared.notes:
+    for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
     foresee_programs([prepared.pair])

@@ -58,7 +58,9 @@ def test_two_styles_from_the_command_line_and_again(run_main, capsys, mix):
     said = capsys.readouterr()
     folder = Path("output/photo_painting_texture")
     assert said.out == f"{folder}/result.png\n"
-    assert said.err.startswith("Weights: random orthogonal filters, seed 0")
+    lines = said.err.splitlines()
+    assert lines[0] == "Computing on the CPU."
+    assert lines[1].startswith("Weights: random orthogonal filters, seed 0")
     record = json.loads((folder / "config.json").read_text())
     styles = [str(Path(name).resolve()) for name in TWO["style"]]
     assert record["config"]["images"]["style"] == styles

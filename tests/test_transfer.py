@@ -103,11 +103,20 @@ def test_a_run_writes_its_folder(finished):
 
 def test_what_a_person_reads(finished):
     done, _ = finished
-    lines = done.stderr.splitlines()
-    assert lines[0].startswith("Weights: fitted to the two pictures")
-    assert lines[1] == "All steps were made."
-    assert lines[2].startswith("5 steps in ")
-    assert len(lines) == 3  # Quiet: no bar where nobody looks, no log lines of others.
+    # What is said from time to time on slow machines.
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("No step", "Step"))]
+    starts = (
+        "Painting at 64x48 pixels, which is all that the content picture has; --enlarge",
+        "Computing on the CPU.",
+        "Fitting filters to the pictures",
+        "Weights: fitted to the two pictures",
+        "Compiling for pictures of this size",
+        "All steps were made.",
+        "5 steps in ",
+    )
+    # Quiet: no bar where nobody looks, no log lines of others.
+    assert len(lines) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 
 
 def test_metrics_have_a_line_per_report(finished):

@@ -19,6 +19,7 @@ from neuart_jax.batch.groups import (
     make_groups,
 )
 from neuart_jax.batch.report import Line
+from neuart_jax.devices import describe_devices
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
 from neuart_jax.manifest import BadRow, Manifest
@@ -103,6 +104,7 @@ def run_batch(
         )
         bad_rows = sorted([*manifest.bad_rows, *bad_rows])
         _tell(bad_rows, manifest.source, num_good=len(checked), keep_going=keep_going)
+        logger.info("Computing on %s.", describe_devices())
         if advice := advise_on_sizes([one for one in checked if one.record is None]):
             logger.info(advice)
         groups = make_groups(checked, batch=batch, num_devices=num_devices)

@@ -41,6 +41,7 @@ def load_fitted(request: Request) -> Loaded:
     weights = _read(path, request)
     how = "from the cache"
     if weights is None:
+        logger.info("Fitting filters to the pictures, which can take a minute.")
         variables = fit_variables(
             request.make_module, batch, layers=request.layers, seed=request.seed, recipe=recipe
         )
