@@ -96,9 +96,7 @@ class ProgressBar:
         made, left = last.num_steps - first.num_steps, last.total_steps - last.num_steps
         pace = (last.seconds - first.seconds) / made if made else 0.0
         wait = f", about {tqdm.format_interval(pace * left)} left" if pace else ""
-        return (
-            f"Step {last.num_steps} of {last.total_steps}: total {last.losses['total']:.4g}{wait}."
-        )
+        return f"At step {last.num_steps} of {last.total_steps}: total {last.losses['total']:.4g}{wait}."
 
 
 class BatchBar:

@@ -79,7 +79,8 @@ class Pair(NamedTuple):
         if self.regions is None:
             return ()
         if len(self.regions.names) == 1:
-            return ((True,) * len(self.regions.styles),)
+            # However small a style is, it isn't compared with its part in another region.
+            return (tuple(bool(np.any(style > 0)) for style in self.regions.styles),)
         areas = np.stack([find_areas(style) for style in self.regions.styles], axis=1)
         largest = areas.max(axis=1, keepdims=True)
         return tuple(tuple(has) for has in (areas > _LEAST_PART * largest).tolist())

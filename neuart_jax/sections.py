@@ -316,7 +316,7 @@ class LossConfig(Section):
     )
     content_weight: float | None = option(
         None,
-        "coefficient of the content loss; under trained weights 0.3 leaves little of the photograph "
+        "coefficient of the content loss; under trained weights 0.3 leaves little of the picture "
         f"and 8 hardly lets it be painted; {_OWN}",
         at_least=0,
     )

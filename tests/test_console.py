@@ -100,7 +100,7 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
     assert "No step yet after 0 s: pictures, weights" in wait_for(stream, "No step yet")
     bar(run_progress(0, 10.0))
     bar(run_progress(20, 20.0))
-    line = "Step 20 of 80: total 2.5, about 00:30 left.\n"
+    line = "At step 20 of 80: total 2.5, about 00:30 left.\n"
     assert line in wait_for(stream, line)
     bar.close()
     said = stream.getvalue()

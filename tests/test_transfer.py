@@ -104,7 +104,9 @@ def test_a_run_writes_its_folder(finished):
 def test_what_a_person_reads(finished):
     done, _ = finished
     # What is said from time to time on slow machines.
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("No step", "Step"))]
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith(("No step", "At step"))
+    ]
     starts = (
         "Painting at 64x48 pixels, which is all that the content picture has; --enlarge",
         "Computing on the CPU.",
