@@ -96,7 +96,8 @@ class ProgressBar:
         made, left = last.num_steps - first.num_steps, last.total_steps - last.num_steps
         pace = (last.seconds - first.seconds) / made if made else 0.0
         wait = f", about {tqdm.format_interval(pace * left)} left" if pace else ""
-        return f"At step {last.num_steps} of {last.total_steps}: total {last.losses['total']:.4g}{wait}."
+        total = f"total {last.losses['total']:.4g}"
+        return f"At step {last.num_steps} of {last.total_steps}: {total}{wait}."
 
 
 class BatchBar:
