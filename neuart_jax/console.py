@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from neuart_jax.batch import BatchProgress, BatchResult
-from neuart_jax.batch.report import GALLERY_NAME
+from neuart_jax.batch.names import GALLERY_NAME
 from neuart_jax.config import describe_settings
 from neuart_jax.presets import describe_presets
 from neuart_jax.result import Progress, Result

@@ -499,6 +499,11 @@ class OutputConfig(Section):
         "go on at the checkpoint in --output if it is of the same run; --noresume starts anew",
     )
 
+    @property
+    def wants_frames(self) -> bool:
+        """Tell whether any frame is to be written."""
+        return self.save_every > 0 or bool(self.save_at)
+
     def wants_frame(self, num_steps: int) -> bool:
         """Tell whether a frame is to be written after so many steps."""
         is_multiple = self.save_every > 0 and num_steps % self.save_every == 0

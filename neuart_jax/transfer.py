@@ -1,6 +1,8 @@
 """Runs from files to files: what the command line does, for programs."""
 
+import contextlib
 import functools
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +13,9 @@ from neuart_jax.config import Config
 from neuart_jax.devices import agree, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
+from neuart_jax.folders import is_in_use
 from neuart_jax.images import load_image
-from neuart_jax.output import RunFolder, default_folders
+from neuart_jax.output import CHECKPOINTS, RunFolder, default_folders, is_whole
 from neuart_jax.params.store import Network, narrow_network, settle_network
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.pyramid import RunSnapshot
@@ -26,9 +29,6 @@ from neuart_jax.stylize import foresee_programs, load_run_network, stylize_pairs
 from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-"""Name of the folder, in a run's or in a batch's, that holds checkpoints."""
 
 
 class Transfer(NamedTuple):
@@ -87,7 +87,6 @@ def transfer(
         network=network,
         reason=reason,
         checkpoints=folder / CHECKPOINTS,
-        replace=was_cut(folder, prepared.config.output),
         callback=None if callback is None else lambda _, progress: callback(progress),
         repeated=repeated,
     )
@@ -126,14 +125,74 @@ def transfer_group(
     Raises:
       InputError: as in `transfer`, or a folder holds something else.
     """
-    places = [
-        RunFolder(
-            path,
-            image_name=prepared.config.output.image_name,
-            overwrite=replace or prepared.config.output.overwrite,
+    with contextlib.ExitStack() as at_the_end:
+        places = []
+        for prepared, path in zip(group, folders, strict=True):
+            places.append(_open_folder(prepared, path, replace=replace))
+            at_the_end.callback(places[-1].close)
+        results, saved, records = _run_group(
+            group,
+            places,
+            checkpoints=checkpoints,
+            network=network,
+            reason=reason,
+            callback=callback,
+            repeated=repeated,
+            num_devices=num_devices,
         )
-        for prepared, path in zip(group, folders, strict=True)
+        after_writing = at_the_end.pop_all()
+
+    def write() -> None:
+        with after_writing:
+            if not writes_files():
+                return
+            for each in zip(results, group, records, places, strict=True):
+                _save(*each)
+            if saved is not None:
+                saved.remove()
+
+    defer(write)
+    return [
+        Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
     ]
+
+
+def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
+    """Take the folder of a run's files, unless it holds a result that has to stay."""
+    output, run = prepared.config.output, prepared.config.run
+    place = RunFolder(path, image_name=output.image_name, frames=output.wants_frames)
+    try:
+        may_go = replace or output.overwrite or was_cut(path, output)
+        if not may_go and place.holds_result():
+            raise InputError(
+                f"{path} already holds a result",
+                expected="a folder without one",
+                remedy="give another --output, or add --overwrite",
+            )
+        height, width, _ = prepared.pair.original.shape
+        place.keep_room(height, width, num_reports=known(run.steps) // run.report_every + 8)
+    except BaseException:
+        place.close()
+        raise
+    return place
+
+
+def _run_group(
+    group: Sequence[Prepared],
+    places: Sequence[RunFolder],
+    *,
+    checkpoints: Path,
+    network: Network | None,
+    reason: str,
+    callback: BatchCallback | None,
+    repeated: Record | None,
+    num_devices: int,
+) -> tuple[list[Result], Checkpoints | None, list[Record]]:
+    """Do what `transfer_group` does before it writes results.
+
+    Returns:
+      The results; the checkpoints that are to go once they are written; and the pairs' records.
+    """
     first = group[0]
     if network is None:
         network = load_run_network(*(prepared.pair for prepared in group))
@@ -193,19 +252,7 @@ def transfer_group(
     for prepared, result in zip(group, results, strict=True):
         if lost := describe_lost_content(prepared.config, result):
             logger.warning(lost)
-
-    def write() -> None:
-        if not writes_files():
-            return
-        for each in zip(results, group, records, places, strict=True):
-            _save(*each)
-        if not stopped:
-            saved.remove()
-
-    defer(write)
-    return [
-        Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
-    ]
+    return results, None if stopped else saved, records
 
 
 _LOST = 0.75
@@ -253,31 +300,30 @@ def find_finished(
     Raises:
       InputError: the folder holds a result of something else.
     """
-    path = folder / RECORD_NAME
-    if not path.exists():
+    image, text = folder / prepared.config.output.image_name, ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = (folder / RECORD_NAME).read_text(encoding="utf-8")
+    if not text:
         return None
     try:
-        record = read_record(path)
-    except InputError:
-        if overwrite:
-            return None
-        raise
+        document = json.loads(text)
+        record = read_record(folder / RECORD_NAME)
+    except (InputError, ValueError, RecursionError):
+        return None  # Damaged; whose it is shows when the folder is opened.
     if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
         return None
     differences = Record(prepared.config, weights, prepared.digests).unlike(record)
     if differences and not overwrite:
         refuse(folder, differences)
-    image = folder / prepared.config.output.image_name
-    return None if differences or not image.exists() else record
+    return None if differences or not is_whole(image, document) else record
 
 
 def was_cut(folder: Path, output: OutputConfig) -> bool:
-    """Tell whether a folder holds a run that was stopped or killed, and may go on."""
-    if not output.resume or not find_checkpoints(folder / CHECKPOINTS):
-        return False
-    path = folder / RECORD_NAME
-    status = read_record(path).outcome.get("status") if path.exists() else None
-    return status in (None, Status.STOPPED.name.lower())
+    """Tell whether a folder holds a run that was stopped or killed, and may go on.
+
+    Its checkpoints are the last that a finished run removes.
+    """
+    return output.resume and bool(find_checkpoints(folder / CHECKPOINTS))
 
 
 def _choose_folder(prepared: Prepared) -> Path:
@@ -289,7 +335,7 @@ def _choose_folder(prepared: Prepared) -> Path:
     for folder in default_folders(images.content, *images.style):
         if not folder.exists():
             break
-        if was_cut(folder, output):
+        if was_cut(folder, output) and not is_in_use(folder):
             owners = read_owners(folder / CHECKPOINTS)
             if len(owners) == 1 and not record.unlike(owners[0]):
                 break

@@ -12,15 +12,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from neuart_jax.batch.names import BAD_ROWS_NAME, GALLERY_NAME, SUMMARY_NAME
 from neuart_jax.errors import InputError
 from neuart_jax.files import write_atomically
 from neuart_jax.images import load_image
-from neuart_jax.manifest import Job
+from neuart_jax.manifest import BadRow, Job
 from neuart_jax.record import Record
 from neuart_jax.tables import format_value, to_csv
-
-SUMMARY_NAME = "summary.csv"
-GALLERY_NAME = "gallery.html"
 
 _RESULT_SIDE, _INPUT_SIDE = 320, 96
 _MAX_STYLES = 4
@@ -84,6 +82,19 @@ def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
     path = folder / SUMMARY_NAME
     with write_atomically(path) as file:
         file.write(to_csv([line.columns() for line in lines]).encode())
+    return path
+
+
+def write_bad_rows(folder: Path, bad_rows: Sequence[BadRow]) -> Path:
+    """Write bad_rows.txt, a line for each; return its path.
+
+    Raises:
+      InputError: it can't be written.
+    """
+    path = folder / BAD_ROWS_NAME
+    with write_atomically(path) as file:
+        for bad in bad_rows:
+            file.write(f"Row {bad.row}: {bad.reason}\n".encode(errors="backslashreplace"))
     return path
 
 
