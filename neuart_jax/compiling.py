@@ -35,6 +35,8 @@ def compile_fn(fn: Callable[..., Any], *, identity: str = "", **options: Any) ->
     products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
     own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
+    if identity:
+        options["keep_unused"] = True  # A kept program is handed all arguments.
     jitted = jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
     return KeptFn(jitted, identity) if identity else jitted
 
