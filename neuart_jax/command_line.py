@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import absl.logging
@@ -16,9 +15,11 @@ from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import user_cache
 from neuart_jax.machines import join_machines
+from neuart_jax.places import check_place
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
 from neuart_jax.settings import Texts
+from neuart_jax.streams import flush_stdout, lasting_streams
 
 Command = Callable[[Config, Record | None], int]
 """(settings, the record that they start from) -> exit code."""
@@ -150,8 +151,15 @@ def run_command(command: Command, *, usage: str) -> None:
       command: what to run.
       usage: what --help shows above all flags.
     """
+    with lasting_streams():
+        _run_command(command, usage=usage)
+
+
+def _run_command(command: Command, *, usage: str) -> None:
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         console.print_help(usage, _flags_beside_settings())
+        if failure := flush_stdout():
+            sys.exit(f"The help can't be written to stdout ({failure}).")
         return
     console.show_own_log_lines()
 
@@ -200,7 +208,8 @@ def _join_machines() -> None:
 def read_flags() -> tuple[Config, Record | None]:
     """Return the configuration that the flags describe, and the record it starts from."""
     values = flags.FLAGS
-    record = read_record(Path(values.config).expanduser()) if values.config else None
+    place = values.config and check_place(values.config, name="--config")
+    record = read_record(place) if place else None
     # The earlier result's folder belongs to that result.
     config = record.config.replace(output="", overwrite=False) if record else Config()
     given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}

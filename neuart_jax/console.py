@@ -16,6 +16,7 @@ from neuart_jax.batch.names import GALLERY_NAME
 from neuart_jax.config import describe_settings
 from neuart_jax.presets import describe_presets
 from neuart_jax.result import Progress, Result
+from neuart_jax.streams import flush_stdout
 
 _T = TypeVar("_T")
 
@@ -153,7 +154,13 @@ def print_summary(result: Result, image_path: Path) -> None:
     print(result.status.message, file=sys.stderr)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
-    print(image_path)
+    _print_path(image_path)
+
+
+def _print_path(path: Path) -> None:
+    print(path)
+    if failure := flush_stdout():
+        print(f"{path} is there; stdout can't be written ({failure}).", file=sys.stderr)
 
 
 def print_batch_summary(result: BatchResult) -> None:
@@ -161,4 +168,4 @@ def print_batch_summary(result: BatchResult) -> None:
     counts = Counter(line.status or "not painted yet" for line in result.lines)
     parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)
-    print(result.folder / GALLERY_NAME)
+    _print_path(result.folder / GALLERY_NAME)

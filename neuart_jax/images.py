@@ -22,9 +22,14 @@ from PIL.PngImagePlugin import PngInfo
 from neuart_jax.decoding import MAX_PIXELS, Float32, decode, open_lazily, quantize, reading
 from neuart_jax.errors import InputError
 from neuart_jax.files import PathLike, brief_cause, write_atomically
+from neuart_jax.places import read_whole
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """The extensions that `save_image` knows."""
+
+
+# The largest picture with 16 bits and transparency has 1.4 GB without any compression.
+_MOST_BYTES = 4 << 30
 
 
 class Picture(NamedTuple):
@@ -198,9 +203,8 @@ def _extension(path: PathLike) -> str:
 
 def _read_bytes(path: PathLike) -> bytes:
     try:
-        with open(path, "rb") as file:
-            if data := file.read():
-                return data
+        if data := read_whole(path, most=_MOST_BYTES):
+            return data
         raise OSError("it is empty")
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(

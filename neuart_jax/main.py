@@ -1,7 +1,5 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
-from pathlib import Path
-
 from neuart_jax import console
 from neuart_jax.batch import run_batch
 from neuart_jax.command_line import (
@@ -14,6 +12,7 @@ from neuart_jax.command_line import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import find_jobs
+from neuart_jax.places import check_place
 from neuart_jax.record import Record
 from neuart_jax.step import Status
 from neuart_jax.transfer import transfer
@@ -59,7 +58,7 @@ def paint_many(config: Config, many: BatchFlags) -> int:
     try:
         result = run_batch(
             manifest,
-            Path(config.output.output).expanduser(),
+            check_place(config.output.output, name="--output"),
             overwrite=config.output.overwrite,
             observer=request.after(bar),
             **many._asdict(),

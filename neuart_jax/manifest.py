@@ -16,6 +16,7 @@ from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.places import check_place, read_whole
 from neuart_jax.settings import Texts, nearest
 from neuart_jax.starts import STARTS
 
@@ -24,6 +25,7 @@ Pairing = Literal["zip", "cross"]
 # What a folder's other files (notes, hidden ones) don't end in; a file named outright may be of
 # any kind that can be read.
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_MOST_BYTES = 256 << 20
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
 # Settings that are files, but for the names that aren't.
 _FILES: dict[str, Sequence[str]] = {
@@ -184,10 +186,10 @@ def read_manifest(config: Config, path: str) -> Manifest:
     Raises:
       InputError: the table can't be read, or has no row.
     """
-    source = Path(path).expanduser()
+    source = check_place(path, name="--manifest")
     shown = f"--manifest={path}"
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        text = read_whole(source, most=_MOST_BYTES).decode("utf-8-sig")
         is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
         rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -216,7 +218,11 @@ def folder_name(text: str) -> str:
 
 
 def _read_csv(text: str) -> list[dict[str | Any, Any]]:
-    return list(csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True))
+    reader = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
+    names = [(name or "").strip() for name in reader.fieldnames or ()]
+    if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise csv.Error(f"it has {names.count(twice[0])} columns {twice[0]!r}")
+    return list(reader)
 
 
 def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
@@ -267,7 +273,7 @@ def _make_job(
         value = parse_setting(name, value) if name in FIELDS else value
         if name in _FILES:
             several = value if isinstance(value, list | tuple) else [value]
-            paths = [_beside(folder, path, known=_FILES[name]) for path in several]
+            paths = [_beside(folder, path, name=name, known=_FILES[name]) for path in several]
             value = paths if isinstance(value, list | tuple) else paths[0]
         settings[name] = value
     config = config.replace(**settings)
@@ -276,14 +282,14 @@ def _make_job(
     return Job(name, config, row)
 
 
-def _beside(folder: Path, path: Any, *, known: Sequence[str]) -> Any:
+def _beside(folder: Path, path: Any, *, name: str, known: Sequence[str]) -> Any:
     if not isinstance(path, str) or not path or path in known:
         return path  # The setting's own check complains about what is no text.
-    return str(folder / Path(path).expanduser())
+    return str(folder / check_place(path, name=name))
 
 
 def _files_of(path: str) -> list[str]:
-    place = Path(path).expanduser()
+    place = check_place(path, name="--content or --style")
     if not place.is_dir():
         if not glob.has_magic(str(place)) or place.exists():
             return [str(place)]

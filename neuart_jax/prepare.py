@@ -3,7 +3,6 @@
 import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from neuart_jax.config import Config
@@ -12,6 +11,7 @@ from neuart_jax.images import Picture, load_image
 from neuart_jax.pair import Masks, Pair, make_pair
 from neuart_jax.params.photographs import BUNDLED_SET
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.places import check_place, resolve_place
 from neuart_jax.resolve import check_sizes, resolve_config
 from neuart_jax.sections import ImagesConfig
 from neuart_jax.starts import STARTS, check_start
@@ -78,7 +78,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
 def _check_one(name: str, given: str | Sequence[str]) -> None:
     """Check that names are those of single files, as far as can be seen."""
     for path in [given] if isinstance(given, str) else given:
-        place = Path(path).expanduser()
+        place = check_place(path, name=f"--{name}")
         is_folder = os.path.isdir(place)
         if is_folder or (glob.has_magic(str(place)) and not os.path.lexists(place)):
             raise InputError(
@@ -132,10 +132,9 @@ def resolve_run(config: Config) -> Config:
         paths["content_mask"] = config.regions.content_mask
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     return config.replace(
-        **{name: _absolute(path) for name, path in paths.items()},
-        **{name: [_absolute(path) for path in several] for name, several in lists.items()},
+        **{name: resolve_place(path, name=f"--{name}") for name, path in paths.items()},
+        **{
+            name: [resolve_place(path, name=f"--{name}") for path in several]
+            for name, several in lists.items()
+        },
     )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

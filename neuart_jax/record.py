@@ -11,8 +11,9 @@ import jax
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.files import dump_json
+from neuart_jax.files import brief_cause, dump_json
 from neuart_jax.images import load_metadata
+from neuart_jax.places import read_whole
 from neuart_jax.result import Result
 
 METADATA_KEY = "neuart_jax"
@@ -29,6 +30,7 @@ _FREE = {
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume"),
 }
 _MAX_DIFFERENCES = 5
+_MOST_BYTES = 64 << 20
 _EXPECTED = "a run's config.json or a picture written by this program"
 
 
@@ -170,9 +172,10 @@ def read_record(path: Path) -> Record:
     """
     if path.suffix.lower() == ".json":
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
+            text = read_whole(path, most=_MOST_BYTES).decode()
+        # A name with a null character is a ValueError, and so is what is no text.
+        except (OSError, ValueError) as error:
+            reason = brief_cause(error) if isinstance(error, OSError) else "it is not text"
             raise InputError(
                 f"{path} can't be read ({reason})",
                 expected=_EXPECTED,

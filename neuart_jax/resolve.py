@@ -128,6 +128,16 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
             padding=config.network.padding,
             name=name,
         )
+    if window := config.compute.window:
+        height, width = pair.content.shape[:2]
+        check_image_size(
+            config.network.model,
+            layers,
+            height=min(window, height),
+            width=min(window, width),
+            padding=config.network.padding,
+            name=f"what --window={window} shows",
+        )
     if pair.regions is not None:
         stride = max(map(find_architecture(config.network.model).layer_stride, layers))
         check_regions(pair.regions, stride=stride)

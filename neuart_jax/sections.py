@@ -19,6 +19,8 @@ _STAGES: dict[str, Any] = {
     # 32 pixels apart.
     "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
 }
+# Each has a loss that is kept.
+_MOST_STEPS = 10**7
 _UNSMOOTHED = {"smoothing": "none", "temperature": 1.0}
 # Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
 _SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
@@ -175,6 +177,7 @@ class RealismConfig(Section):
         "updates of a stage of its own with --realism_weight, after the others without it; 0 has "
         "it in all of them",
         at_least=0,
+        at_most=_MOST_STEPS,
     )
     affine_radius: int = option(
         0,
@@ -391,7 +394,10 @@ class RunConfig(Section):
     """Where the run starts and when it ends."""
 
     steps: int | None = option(
-        None, f"updates of the picture at full size, at the most; {_OWN}", at_least=1
+        None,
+        f"updates of the picture at full size, at the most; {_OWN}",
+        at_least=1,
+        at_most=_MOST_STEPS,
     )
     scales: int | None = option(
         None,
@@ -405,6 +411,7 @@ class RunConfig(Section):
         "updates at every size below the full one, at the most; more gives larger strokes and "
         f"less of the content; {_OWN}",
         at_least=1,
+        at_most=_MOST_STEPS,
     )
     init: str = option(
         "content",

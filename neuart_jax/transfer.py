@@ -17,6 +17,7 @@ from neuart_jax.folders import is_in_use
 from neuart_jax.images import load_image
 from neuart_jax.output import CHECKPOINTS, RunFolder, default_folders, is_whole
 from neuart_jax.params.store import Network, narrow_network, settle_network
+from neuart_jax.places import check_place
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
@@ -329,8 +330,9 @@ def was_cut(folder: Path, output: OutputConfig) -> bool:
 def _choose_folder(prepared: Prepared) -> Path:
     """Return --output, or the first default folder that is free or holds this run, cut short."""
     output, images = prepared.config.output, prepared.config.images
+    place = check_place(output.output or ".", name="--output")
     if output.output:
-        return Path(output.output)
+        return place
     record = Record(prepared.config, inputs=prepared.digests)
     for folder in default_folders(images.content, *images.style):
         if not folder.exists():

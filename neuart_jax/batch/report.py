@@ -81,7 +81,7 @@ def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
     """
     path = folder / SUMMARY_NAME
     with write_atomically(path) as file:
-        file.write(to_csv([line.columns() for line in lines]).encode())
+        file.write(to_csv([line.columns() for line in lines]).encode(errors="backslashreplace"))
     return path
 
 
@@ -127,7 +127,7 @@ def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
     )
     path = folder / GALLERY_NAME
     with write_atomically(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))
     return path
 
 
