@@ -63,7 +63,10 @@ class OwnFolder:
             self._check_head(content)
             self._names |= set(_values(content, "name"))
             # A line that a crash has cut short is none.
-            start = b"" if content.endswith(b"\n") else b"\n" if content else _HEAD
+            start = b"" if content.endswith(b"\n") else b"\n"
+            if not content.startswith(_HEAD):
+                os.ftruncate(self._file, 0)
+                start = _HEAD
             self._append({"pid": os.getpid(), "host": socket.gethostname()}, start=start)
         except BaseException as error:
             self._close_file()

@@ -241,16 +241,27 @@ def _frames(path: Path) -> list[str]:
 def is_whole(image_path: Path, record: Any = None) -> bool:
     """Tell whether a result's picture is complete: the last file of a run that is written.
 
+    One that somebody has worked on since, so that the record is gone from it, is.
+
     Args:
       image_path: of the picture.
-      record: what config.json holds, as JSON; a picture of another record belongs to another run.
+      record: what config.json holds, as JSON; a picture with another record belongs to another run.
         None asks for the pixels only.
     """
     try:
+        end = _ENDS.get(image_path.suffix.lower(), b"")
+        # Decoders forgive that the last bytes are missing.
+        if not image_path.read_bytes().rstrip(b"\0").endswith(end):
+            return False
         load_image(image_path)
-        return record is None or json.loads(load_metadata(image_path)[METADATA_KEY]) == record
-    except (InputError, KeyError, ValueError, RecursionError):
+        text = load_metadata(image_path).get(METADATA_KEY)
+        return record is None or text is None or json.loads(text) == record
+    except (InputError, OSError, ValueError, RecursionError):
         return False
+
+
+# Of PNG, the chunk IEND; of JPEG, the marker EOI. The others hold their own length.
+_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -167,6 +167,7 @@ def test_a_mark_cut_anywhere_is_read_as_far_as_it_goes(tmp_path):
             known = [name for name in names if folder.owns(name)]
             assert known == names[: len(known)]
             folder.claim("later")
+            (tmp_path / "out/later").touch()
         with OwnFolder(tmp_path / "out") as folder:
             assert folder.owns("later") and [n for n in names if folder.owns(n)] == known
         (tmp_path / "out/later").unlink(missing_ok=True)
@@ -217,21 +218,24 @@ def test_who_takes_a_folder_that_was_removed_meanwhile_is_not_told_lies(tmp_path
             check_foreign(tmp_path / "out", ["a", "b"])
 
 
-def test_a_picture_cut_short_is_painted_again(config, tmp_path):
+@pytest.mark.parametrize("name", ["result.png", "result.jpg", "result.webp", "result.tif"])
+def test_a_picture_cut_short_is_painted_again(config, tmp_path, name):
     jobs = make_jobs(
-        config.replace(output=""),
+        config.replace(output="", image_name=name),
         str(tmp_path / "pictures/photo0.png"),
         [str(tmp_path / "pictures/painting.png")],
         pair="zip",
     )
     manifest, folder = Manifest("the rows", jobs, []), tmp_path / "batch"
     run_batch(manifest, folder)
-    path = folder / jobs[0].name / "result.png"
+    path = folder / jobs[0].name / name
     whole = path.read_bytes()
-    other = tmp_path / "other.png"
-    save_image(other, np.zeros((12, 16, 3), np.float32))
-    # Cut, and a picture of another run under the name.
-    for content in (whole[:100], whole[:-20], other.read_bytes()):
-        path.write_bytes(content)
+    for length in (0, 100, len(whole) - 20, len(whole) - 1):
+        path.write_bytes(whole[:length])
         assert run_batch(manifest, folder).lines[0].status == "completed"
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == whole, length
+    # Who works on a picture keeps it.
+    save_image(path, np.zeros((12, 16, 3), np.float32))
+    edited = path.read_bytes()
+    run_batch(manifest, folder)
+    assert path.read_bytes() == edited
