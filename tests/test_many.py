@@ -285,7 +285,7 @@ def test_progress_counts_pairs_and_knows_the_time_left(jobs, tmp_path):
 
 def test_a_second_run_in_a_folder_is_refused(jobs, tmp_path):
     def observe(progress):
-        with pytest.raises(InputError, match="is being written by another run"):
+        with pytest.raises(InputError, match="is being written by process "):
             run(jobs[:1], tmp_path)
 
     run(jobs[:1], tmp_path, observer=observe)
