@@ -164,8 +164,9 @@ def _run_command(command: Command, *, usage: str) -> None:
     console.show_own_log_lines()
 
     def run(argv: list[str]) -> int:
-        # Only our own lines, and as they are: absl would show other packages' too, with dates.
-        absl.logging.set_verbosity(absl.logging.WARNING)
+        # Only our own lines, and as they are: absl would show other packages' too, with dates, such
+        # as those on a home that can't be written.
+        absl.logging.set_verbosity(absl.logging.FATAL)
         if argv[1:]:
             raise InputError(
                 f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
