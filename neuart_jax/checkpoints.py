@@ -4,27 +4,33 @@ Each is whole or not there at all, and says itself what it belongs to and whethe
 one before it stays until the next is complete.
 """
 
-import hashlib
+import contextlib
+import errno
 import logging
-import shutil
+import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.devices import agree, writes_files
-from neuart_jax.files import brief_cause
+from neuart_jax.errors import InputError
+from neuart_jax.files import brief_cause, remove_leftovers, write_atomically
 from neuart_jax.pyramid import PairProgress, RunSnapshot
 from neuart_jax.record import Record, refuse
 from neuart_jax.result import Result, Snapshot
+from neuart_jax.sealed import seal, unseal
 from neuart_jax.step import Status
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
+_NAME = re.compile(r"([0-9]{6,18})\.checkpoint", re.ASCII)
+_KEPT = 2
 # Of the run's time, at the most: a huge picture's state takes long to write.
 _SHARE_OF_TIME = 0.05
 
@@ -62,16 +68,14 @@ class Checkpoints:
         self._number = max(numbers, default=0)
         for number in reversed(numbers):
             try:
-                arrays, facts = _read(self._path, number)
-                if facts["version"] != _VERSION or facts["digest"] != _digest(arrays):
-                    raise ValueError("its contents are not those that were written")
+                facts, arrays = _read(self._path, number)
                 records = [Record.from_dict(each) for each in facts["records"]]
                 snapshot = _from_plain(arrays, facts["run"])
             # Anything may be wrong with a file that was cut short, or that another version wrote.
             except Exception as error:
                 logger.warning(
                     "Checkpoint %s can't be used (%s).",
-                    self._path / str(number),
+                    _file(self._path, number),
                     brief_cause(error),
                 )
                 continue
@@ -108,13 +112,12 @@ class Checkpoints:
         try:
             if writes_files():
                 self._write(snapshot)
-        # The library has errors of its own for a full disk or a folder that is gone.
-        except Exception as error:
+        except (OSError, InputError) as error:
             if not self._failed:
                 logger.warning(
                     "No checkpoint could be written to %s (%s); the run goes on without.",
                     self._path,
-                    brief_cause(error),
+                    brief_cause(error.__cause__ or error),
                 )
             self._failed = True
         self._last = time.monotonic()
@@ -124,25 +127,48 @@ class Checkpoints:
         arrays, run = _to_plain(snapshot)
         facts = {
             "version": _VERSION,
-            "digest": _digest(arrays),
             "records": [record.to_dict() for record in self._records],
             "run": run,
+            "arrays": {name: [array.dtype.name, array.shape] for name, array in arrays.items()},
         }
         # Not made again where somebody has removed it: the result would have no place either.
         self._path.parent.stat()
+        self._path.mkdir(exist_ok=True)
         self._number += 1
-        with _open_manager(self._path) as manager:
-            from orbax.checkpoint import args
+        blobs = {name: _bytes_of(array) for name, array in arrays.items()}
+        try:
+            self._write_file(facts, blobs)
+        except InputError as error:
+            full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            if not full or len(find_checkpoints(self._path)) < _KEPT:
+                raise
+            # The last one is enough to go on from.
+            self._drop_old(1)
+            self._write_file(facts, blobs)
+        self._drop_old(_KEPT)
 
-            manager.save(
-                self._number,
-                args=args.Composite(arrays=args.PyTreeSave(arrays), facts=args.JsonSave(facts)),
-            )
+    def _write_file(self, facts: Mapping[str, Any], blobs: Mapping[str, memoryview]) -> None:
+        with write_atomically(_file(self._path, self._number)) as file:
+            for part in seal(facts, blobs):
+                file.write(part)
+
+    def _drop_old(self, count: int) -> None:
+        for number in find_checkpoints(self._path)[:-count]:
+            _file(self._path, number).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove all of them; the result is there."""
         if writes_files():
-            shutil.rmtree(self._path, ignore_errors=True)
+            remove_checkpoints(self._path)
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Remove the checkpoints in a folder, and the folder if there is nothing else in it."""
+    with contextlib.suppress(OSError):
+        remove_leftovers(path, seconds=0)
+        for number in find_checkpoints(path):
+            _file(path, number).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def read_owners(path: Path) -> list[Record]:
@@ -152,7 +178,7 @@ def read_owners(path: Path) -> list[Record]:
     """
     for number in reversed(find_checkpoints(path)):
         try:
-            return [Record.from_dict(each) for each in _read_facts(path, number)["records"]]
+            return [Record.from_dict(each) for each in _read(path, number)[0]["records"]]
         except Exception as error:  # As in `Checkpoints.load`, which says so.
             logger.debug("%s", error)
     return []
@@ -160,60 +186,31 @@ def read_owners(path: Path) -> list[Record]:
 
 def find_checkpoints(path: Path) -> list[int]:
     """Return the numbers of the complete checkpoints in a folder, the oldest first."""
-    # Those under way have names with a point.
-    return sorted(int(p.name) for p in path.glob("*") if p.name.isdigit() and p.is_dir())
+    with contextlib.suppress(OSError):
+        return sorted(
+            int(found[1]) for name in os.listdir(path) if (found := _NAME.fullmatch(name))
+        )
+    return []
 
 
-def _open_manager(path: Path) -> Any:
-    # A second of start-up that only runs with checkpoints have to pay.
-    from orbax.checkpoint import CheckpointManager, CheckpointManagerOptions
-    from orbax.checkpoint.options import MultiprocessingOptions
-
-    path.mkdir(exist_ok=True)
-    number = jax.process_index()
-    options = CheckpointManagerOptions(
-        max_to_keep=2,
-        create=False,
-        enable_async_checkpointing=False,
-        # Of several machines one writes, without waiting for the others.
-        multiprocessing_options=MultiprocessingOptions(
-            primary_host=number, active_processes={number}, barrier_sync_key_prefix=str(number)
-        ),
-    )
-    return CheckpointManager(path.absolute(), item_names=("arrays", "facts"), options=options)
+def _file(path: Path, number: int) -> Path:
+    return path / f"{number:06d}.checkpoint"
 
 
-def _read_facts(path: Path, number: int) -> dict[str, Any]:
-    from orbax.checkpoint import args
-
-    with _open_manager(path) as manager:
-        return manager.restore(number, args=args.Composite(facts=args.JsonRestore())).facts
-
-
-def _read(path: Path, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    from orbax.checkpoint import RestoreArgs, args
-
-    facts = _read_facts(path, number)
-    arrays: dict[str, np.ndarray] = {}
-    with _open_manager(path) as manager:
-        # One at a time: where one of several can't be read, the others' threads complain on stderr.
-        for name in facts["digest"]:
-            wanted = args.PyTreeRestore(
-                {name: 0},
-                restore_args={name: RestoreArgs(restore_type=np.ndarray)},
-                partial_restore=True,
-            )
-            arrays |= manager.restore(number, args=args.Composite(arrays=wanted)).arrays
-    return {name: np.asarray(array) for name, array in arrays.items()}, facts
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Return each array's SHA-256, with its shape and type."""
-    return {
-        name: f"{array.dtype.str}{array.shape}"
-        + hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-        for name, array in sorted(arrays.items())
+def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    facts, blobs = unseal(_file(path, number).read_bytes())
+    if facts["version"] != _VERSION:
+        raise ValueError("it is of another version")
+    arrays = {
+        # Also of types that aren't numpy's own, such as bfloat16.
+        name: np.frombuffer(blobs[name], np.uint8).view(jnp.dtype(dtype)).reshape(shape)
+        for name, (dtype, shape) in facts["arrays"].items()
     }
+    return facts, arrays
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _to_plain(snapshot: RunSnapshot) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

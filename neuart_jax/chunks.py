@@ -21,6 +21,8 @@ from neuart_jax.step import (
     make_tick_fn,
 )
 
+_ANNOUNCEMENT = "Compiling for pictures of this size, once, which can take a minute."
+
 
 class Programs(NamedTuple):
     """The compiled functions of a run.
@@ -99,6 +101,6 @@ def compile_programs(
 
     return Programs(
         compile_part(init, "init"),
-        compile_part(chunk, "chunk", donate_argnames="state"),
+        compile_part(chunk, "chunk", donate_argnames="state", announcement=_ANNOUNCEMENT),
         compile_part(carry, "carry"),
     )

@@ -1,8 +1,8 @@
 """What every command shares: each setting is a flag, and bad input is one sentence."""
 
+import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import absl.logging
@@ -10,18 +10,24 @@ import jax
 from absl import app, flags
 
 from neuart_jax import console
+from neuart_jax.arguments import Flags, arrange_arguments
 from neuart_jax.compilation_cache import use_compilation_cache
 from neuart_jax.compiling import give_back_after_compiling, keep_memory_between_steps
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
-from neuart_jax.files import user_cache
+from neuart_jax.files import brief_cause, user_cache
 from neuart_jax.machines import join_machines
+from neuart_jax.places import check_place
 from neuart_jax.presets import apply_preset
 from neuart_jax.record import Record, read_record
 from neuart_jax.settings import Texts
+from neuart_jax.streams import flush_stdout, lasting_streams
 
 Command = Callable[[Config, Record | None], int]
 """(settings, the record that they start from) -> exit code."""
+
+# Whoever gives two of these wants something else than the last.
+_SINGLE_FILES = ("content", "content_mask", "paint_mask", "init")
 
 # Numbers are read by the configuration, which words its complaints better.
 _KINDS = {bool: "bool", Texts: "multi_string"}
@@ -150,21 +156,27 @@ def run_command(command: Command, *, usage: str) -> None:
       command: what to run.
       usage: what --help shows above all flags.
     """
+    with lasting_streams():
+        _run_command(command, usage=usage)
+
+
+def _run_command(command: Command, *, usage: str) -> None:
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         console.print_help(usage, _flags_beside_settings())
+        if failure := flush_stdout():
+            sys.exit(f"The help can't be written to stdout ({failure}).")
         return
+    console.never_fail_to_print()
     console.show_own_log_lines()
 
     def run(argv: list[str]) -> int:
-        # Only our own lines, and as they are: absl would show other packages' too, with dates.
-        absl.logging.set_verbosity(absl.logging.WARNING)
-        if argv[1:]:
-            raise InputError(
-                f"{argv[1]!r} is not a flag", expected="--name=value", remedy="see --help"
-            )
+        # Only our own lines, and as they are: absl would show other packages' too, with dates, such
+        # as those on a home that can't be written.
+        absl.logging.set_verbosity(absl.logging.FATAL)
         if "coordinator" in flags.FLAGS:
             _join_machines()
         config, record = read_flags()
+        _check_platform()
         if config.compute.compilation_cache:
             use_compilation_cache(user_cache("jit"))
         give_back_after_compiling()
@@ -172,7 +184,7 @@ def run_command(command: Command, *, usage: str) -> None:
         return command(config, record)
 
     try:
-        app.run(run, flags_parser=flags.FLAGS)
+        app.run(run, flags_parser=_parse_arguments)
     except (InputError, flags.Error) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -180,6 +192,34 @@ def run_command(command: Command, *, usage: str) -> None:
         sys.exit(130)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         sys.exit(f"The run failed; if it ran out of memory, a smaller --size helps ({error}).")
+
+
+def _parse_arguments(argv: list[str]) -> list[str]:
+    """Give all flags their values; return what is left, the command's own name."""
+    known = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    kinds = Flags(
+        known=known,
+        switches=[name for name, flag in known.items() if flag.boolean],
+        lists=[name for name, field in FIELDS.items() if field.hint == Texts],
+        single_files=_SINGLE_FILES,
+    )
+    return flags.FLAGS([argv[0], *arrange_arguments(argv[1:], kinds)])
+
+
+def _check_platform() -> None:
+    """Check that what JAX is asked to compute on is there."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.local_devices()
+    # JAX asserts that a platform without its plugin isn't asked for.
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            # An assertion's name says nothing to anybody.
+            f"JAX_PLATFORMS={asked} can't be had here"
+            + (f" ({brief_cause(error)})" if str(error) else ""),
+            expected="cpu, or cuda or tpu with its extra and a driver that is new enough",
+            remedy='set JAX_PLATFORMS=cpu to compute on the CPU, or pip install "neuart_jax[cuda]"',
+        ) from error
 
 
 def _join_machines() -> None:
@@ -200,7 +240,8 @@ def _join_machines() -> None:
 def read_flags() -> tuple[Config, Record | None]:
     """Return the configuration that the flags describe, and the record it starts from."""
     values = flags.FLAGS
-    record = read_record(Path(values.config).expanduser()) if values.config else None
+    place = values.config and check_place(values.config, name="--config")
+    record = read_record(place) if place else None
     # The earlier result's folder belongs to that result.
     config = record.config.replace(output="", overwrite=False) if record else Config()
     given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}

@@ -19,7 +19,9 @@ _LONG_COMPILATION = 0.3
 """Seconds; a shorter one leaves little behind."""
 
 
-def compile_fn(fn: Callable[..., Any], *, identity: str = "", **options: Any) -> Any:
+def compile_fn(
+    fn: Callable[..., Any], *, identity: str = "", announcement: str = "", **options: Any
+) -> Any:
     """Return `jax.jit(fn, **options)`, compiled for little memory and fast products.
 
     With an `identity` its programs are kept for later processes, where that was asked for; see
@@ -35,8 +37,10 @@ def compile_fn(fn: Callable[..., Any], *, identity: str = "", **options: Any) ->
     products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
     own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
+    if identity:
+        options["keep_unused"] = True  # A kept program is handed all arguments.
     jitted = jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
-    return KeptFn(jitted, identity) if identity else jitted
+    return KeptFn(jitted, identity, announcement) if identity else jitted
 
 
 @functools.cache

@@ -1,9 +1,13 @@
 """What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
 
+import codecs
+import io
 import logging
 import signal
 import sys
 import textwrap
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,16 +16,48 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from neuart_jax.batch import BatchProgress, BatchResult
-from neuart_jax.batch.report import GALLERY_NAME
+from neuart_jax.batch.names import GALLERY_NAME
 from neuart_jax.config import describe_settings
 from neuart_jax.presets import describe_presets
 from neuart_jax.result import Progress, Result
+from neuart_jax.streams import flush_stdout
 
 _T = TypeVar("_T")
 
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 10.0, 30.0
+"""How long nothing may be said where there is no terminal."""
+
+
+class _Pulse:
+    """Prints a line now and then where no bar shows that something is going on.
+
+    Args:
+      describe: seconds since the start -> the line.
+    """
+
+    def __init__(self, describe: Callable[[float], str]) -> None:
+        self._describe, self._began = describe, time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        if not sys.stderr.isatty():
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        wait = SECONDS_TO_FIRST_LINE
+        while not self._ended.wait(wait):
+            tqdm.write(self._describe(time.monotonic() - self._began), file=sys.stderr)
+            wait = SECONDS_BETWEEN_LINES
+
+    def end(self) -> None:
+        """Print no more."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
 
 class ProgressBar:
-    """Shows steps, time left and losses. Silent when stderr is not a terminal.
+    """Shows steps, time left and losses: a bar in a terminal, and elsewhere a line now and then.
 
     Args:
       print_losses: leave a line with the losses of every report behind, terminal or not.
@@ -30,9 +66,13 @@ class ProgressBar:
     def __init__(self, print_losses: bool = False) -> None:
         self._bar: Any = None
         self._print_losses = print_losses
+        self._first: Progress | None = None
+        self._last: Progress | None = None
+        self._pulse = _Pulse(self._describe)
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the run is."""
+        self._first, self._last = self._first or progress, progress
         if self._bar is None:
             # Not before: a line printed during the set-up would cut the bar in two.
             self._bar = _open_bar(total=progress.total_steps, unit="step")
@@ -46,15 +86,31 @@ class ProgressBar:
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
+        self._pulse.end()
         if self._bar is not None:
             self._bar.close()
 
+    def _describe(self, elapsed: float) -> str:
+        first, last = self._first, self._last
+        if first is None or last is None or not last.num_steps:
+            return f"No step yet after {elapsed:.0f} s: pictures, weights and programs come first."
+        made, left = last.num_steps - first.num_steps, last.total_steps - last.num_steps
+        pace = (last.seconds - first.seconds) / made if made else 0.0
+        wait = f", about {tqdm.format_interval(pace * left)} left" if pace else ""
+        total = f"total {last.losses['total']:.4g}"
+        return f"At step {last.num_steps} of {last.total_steps}: {total}{wait}."
+
 
 class BatchBar:
-    """Shows pairs done, pairs per hour and time left. Silent when stderr is not a terminal."""
+    """Shows pairs done, pairs per hour and time left: a bar, or where no terminal is, lines."""
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._text = ""
+        self._pulse = _Pulse(self._describe)
+
+    def _describe(self, elapsed: float) -> str:
+        return self._text or f"No step yet after {elapsed:.0f} s: all pictures are looked at first."
 
     def __call__(self, progress: BatchProgress) -> None:
         """Show how far the batch is."""
@@ -66,12 +122,14 @@ class BatchBar:
         pace = f"{progress.pairs_per_hour:.3g} pairs/h"
         wait = f", {tqdm.format_interval(left)} left" if left is not None else ""
         count = f"{progress.num_done}/{progress.num_pairs} pairs, {pace}{wait}"
-        self._bar.set_postfix_str(f"{count}, {progress.name}".rstrip(", "), refresh=False)
+        self._text = f"{count}, {progress.name}".rstrip(", ")
+        self._bar.set_postfix_str(self._text, refresh=False)
         self._bar.n = progress.num_done + progress.part
         self._bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it stands and end its line."""
+        self._pulse.end()
         if self._bar is not None:
             self._bar.close()
 
@@ -140,6 +198,24 @@ class _LinesAboveBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+def never_fail_to_print() -> None:
+    """Have stdout write what its encoding lacks in some other way, from now on in this process.
+
+    Names that came as bytes go out as these bytes; other letters are escaped.
+    """
+    codecs.register_error("neuart_jax", _write_somehow)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="neuart_jax")
+
+
+def _write_somehow(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
 def show_own_log_lines() -> None:
     """Show this package's log lines on stderr, bare, and nobody else's."""
     logger = logging.getLogger("neuart_jax")
@@ -153,7 +229,13 @@ def print_summary(result: Result, image_path: Path) -> None:
     print(result.status.message, file=sys.stderr)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
-    print(image_path)
+    _print_path(image_path)
+
+
+def _print_path(path: Path) -> None:
+    print(path)
+    if failure := flush_stdout():
+        print(f"{path} is there; stdout can't be written ({failure}).", file=sys.stderr)
 
 
 def print_batch_summary(result: BatchResult) -> None:
@@ -161,4 +243,4 @@ def print_batch_summary(result: BatchResult) -> None:
     counts = Counter(line.status or "not painted yet" for line in result.lines)
     parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)
-    print(result.folder / GALLERY_NAME)
+    _print_path(result.folder / GALLERY_NAME)

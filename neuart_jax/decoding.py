@@ -7,6 +7,7 @@ what the decoders say on the way, as warnings or log lines, is kept in.
 """
 
 import contextlib
+import functools
 import io
 import logging
 import re
@@ -32,12 +33,44 @@ MAX_PIXELS = 178_956_970
 
 # By name, because some of Pillow's other readers start programs (EPS) or accept any bytes (TGA).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_HEIC_FORMAT = "HEIF"
+_ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
+
+HEIC_EXTENSIONS = (".heic", ".heif", ".hif")
+"""What phones end the names of pictures in that only the extra `heic` reads."""
 
 # They log each oddity of a damaged file, of which one sentence has to be enough.
 _TALKATIVE_LOGGERS = ("tifffile", "PIL.TiffImagePlugin")
 
 # TIFF tags, by their numbers in the specification
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANES, _PROFILE = 258, 262, 274, 284, 34675
+_DNG_VERSION = 50706
+
+# Floats that go a little beyond white were resampled; those far beyond it have another range.
+_MOST_BEYOND = 0.5
+
+_EXPORT = "export it as PNG"
+# What a file that isn't read begins with, what it is, and what to do.
+_OTHER_KINDS: tuple[tuple[str, str, str], ...] = (
+    (r"\s*(<!doctype html|<html|<head|<body)", "a web page", "save the picture it shows, instead"),
+    (r"\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg", "an SVG drawing", _EXPORT),
+    (r"%PDF", "a PDF document", "export its page as PNG"),
+    (r"%!PS", "a PostScript document", _EXPORT),
+    (r"8BP[SB]", "a Photoshop document", _EXPORT),
+    (r"gimp xcf", "a GIMP document", _EXPORT),
+    (r"\x00\x00[\x01\x02]\x00", "an icon", _EXPORT),
+    (r"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL picture", _EXPORT),
+    (r"....ftypcrx |FUJIFILMCCD-RAW|II[RU]|IIRO|MMOR|....CIFF", "a camera's raw file", ""),
+    (r"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)", "a video", "take a frame out of it"),
+    (r"\x1aE\xdf\xa3|RIFF....AVI ", "a video", "take a frame out of it"),
+    (r"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b", "an archive", "take the picture out of it"),
+)
+_HEIC = r"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)"
+_RAW_REMEDY = "export it from the camera's program as JPEG or as 16-bit TIFF"
+
+
+class _UnusableError(ValueError):
+    """Sound bytes that hold no picture of use here: what it is, what was expected, what to do."""
 
 
 class _Raster(NamedTuple):
@@ -54,10 +87,11 @@ class _Raster(NamedTuple):
 def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
     """Decode a picture, turn it upright and convert its colors to sRGB.
 
-    Animations give their first frame. Sixteen bits are kept from TIFF, from PNG other than gray
-    with alpha, and from gray pictures of any kind; floats are clipped to [0, 1]. Other kinds, and
-    pictures whose profile is not sRGB itself, pass through eight bits, which is all that Pillow
-    and its color management have. A profile that can't be used is logged and ignored.
+    Animations give their first frame, and files of several pages the largest, as a line of the log
+    says. Sixteen bits are kept from TIFF, from PNG other than gray with alpha, and from gray
+    pictures of any kind; floats are clipped to [0, 1]. Other kinds, and pictures whose profile is
+    not sRGB itself, pass through eight bits, which is all that Pillow and its color management
+    have. A profile that can't be used is logged and ignored.
 
     Args:
       data: the file's content.
@@ -68,22 +102,39 @@ def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
       and alpha, float32[height, width], both in [0, 1], or None when every pixel is opaque.
 
     Raises:
-      InputError: when the bytes can't be read as a picture, or it has too many pixels.
+      InputError: when the bytes can't be read as a picture, it has too many pixels, its numbers are
+        floats of another range, or it is a preview beside what a camera's sensor saw.
     """
-    with reading(name):
-        raster = _decode(data)
+    with reading(name, data):
+        raster, note = _decode(data)
+    if note:
+        _tell_once(f"{name} {note}.")
     alpha = raster.alpha
     if alpha is not None and np.all(alpha == 1):
         alpha = None
     return _to_srgb(raster, name), alpha
 
 
+@functools.lru_cache(maxsize=1024)
+def _tell_once(sentence: str) -> None:
+    # A picture is read for several purposes.
+    logger.info("%s", sentence)
+
+
+def readable_extensions() -> frozenset[str]:
+    """Return what the names of pictures end in that `decode` reads, in small letters."""
+    kinds = _find_formats()
+    known = Image.registered_extensions()
+    return frozenset(extension for extension, kind in known.items() if kind in kinds)
+
+
 @contextlib.contextmanager
-def reading(name: PathLike) -> Iterator[None]:
+def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
     """Turn whatever a decoder raises in the block into an InputError and keep its messages in.
 
     Args:
       name: the file's name, for the message.
+      data: its content, to tell what it is if it is no picture.
     """
     expected, remedy = "a complete " + ", ".join(_FORMATS), "get it again or export it as PNG"
     try:
@@ -91,11 +142,16 @@ def reading(name: PathLike) -> Iterator[None]:
             yield
     except MemoryError:
         raise
+    except _UnusableError as error:
+        what, expected, remedy = error.args
+        raise InputError(f"{name} {what}", expected=expected, remedy=remedy) from error
     except Image.DecompressionBombError as error:
         came, expected = f"{name} has too many pixels", f"at most {MAX_PIXELS:,}"
         raise InputError(came, expected=expected, remedy="scale it down first") from error
     except UnidentifiedImageError as error:
         came = f"{name} is not a picture that can be recognized"
+        if known := _recognize(data):
+            came, remedy = f"{name} is {known[0]}", known[1]
         raise InputError(came, expected=expected, remedy=remedy) from error
     # Decoders meet damage with OSError, SyntaxError, IndexError, struct.error, zlib.error and more.
     except Exception as error:
@@ -105,11 +161,35 @@ def reading(name: PathLike) -> Iterator[None]:
 
 def open_lazily(data: bytes) -> ImageFile.ImageFile:
     """Open a picture with Pillow, which reads its header; to be called within `reading`."""
-    Image.init()  # AVIF is there or not, depending on how Pillow was built
-    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
-    image = Image.open(io.BytesIO(data), formats=formats)
+    image = Image.open(io.BytesIO(data), formats=_find_formats())
     _check_num_pixels(*image.size)
     return image
+
+
+@functools.cache
+def _find_formats() -> tuple[str, ...]:
+    Image.init()  # AVIF is there or not, depending on how Pillow was built
+    try:
+        import pi_heif  # The extra `heic`.
+
+        pi_heif.register_heif_opener()
+    except ImportError:
+        pass
+    return tuple(kind for kind in (*_FORMATS, _HEIC_FORMAT) if kind in Image.OPEN)
+
+
+def _recognize(data: bytes) -> tuple[str, str] | None:
+    """Tell what a file is that isn't read, and what to do about it."""
+    start = data[:1024].decode("latin-1")
+    if re.match(_HEIC, start, re.DOTALL) and _HEIC_FORMAT not in _find_formats():
+        return (
+            "a HEIC picture, which takes an extra to read",
+            'install it with pip install "neuart_jax[heic]", or export the picture as JPEG',
+        )
+    for pattern, kind, remedy in _OTHER_KINDS:
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            return kind, remedy or _RAW_REMEDY
+    return None
 
 
 def quantize(values: Float32, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -139,26 +219,70 @@ def _check_num_pixels(width: int, height: int) -> None:
         raise Image.DecompressionBombError(f"{width} x {height}")
 
 
-def _decode(data: bytes) -> _Raster:
-    """Decode a file with the reader that keeps most of it."""
+def _decode(data: bytes) -> tuple[_Raster, str]:
+    """Decode a file with the reader that keeps most of it; tell what of it wasn't taken."""
+    page, note = _choose_page(data)
     try:
         image = open_lazily(data)
     except UnidentifiedImageError:
-        if data[:2] in (b"II", b"MM"):  # Pillow doesn't know TIFF of several float channels
-            return _decode_tiff(data)
+        # Pillow doesn't know TIFF of several float channels.
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _decode_tiff(data, page), note
         raise
+    if image.format in _ANIMATED and (count := getattr(image, "n_frames", 1)) > 1:
+        note = f"is an animation, and only the first of its {count} frames is used"
+    if page:
+        image.seek(page)
+        _check_num_pixels(*image.size)
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (8,))
     if max(bits) > 8:
         try:
-            return _decode_tiff(data)
+            return _decode_tiff(data, page), note
+        except _UnusableError:
+            raise
         except ValueError as error:
             # For LZW tifffile needs a package that Pillow doesn't. What Pillow would get wrong
             # without saying so: separate planes, 0 as white, and scales other than 16 bits.
             usual = tags.get(_PLANES, 1) == 1 and tags.get(_PHOTOMETRIC) != 0 and set(bits) == {16}
             if "imagecodecs" not in str(error) or not usual:
                 raise
-    return _decode_pillow(image, data)
+    return _decode_pillow(image, data), note
+
+
+def _choose_page(data: bytes) -> tuple[int, str]:
+    """Return which page of a TIFF is the picture, and what to say about it.
+
+    A camera's raw file is a TIFF whose pages are previews, and what the sensor saw lies below one
+    of them.
+    """
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return 0, ""
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            pages: list[Any] = list(file.pages)
+            areas = [page.imagewidth * page.imagelength for page in pages]
+            below = [
+                sub.imagewidth * sub.imagelength
+                for page in pages
+                if getattr(page, "subifds", None)
+                for sub in page.pages
+            ]
+            is_dng = _DNG_VERSION in file.pages.first.tags
+    # Whatever is wrong with it, the decoders say it better.
+    except Exception:
+        return 0, ""
+    if is_dng or data[8:10] == b"CR" or max(below, default=0) > max(areas):
+        raise _UnusableError(
+            "is a camera's raw file, with a preview where a picture would be",
+            "a developed picture",
+            _RAW_REMEDY,
+        )
+    largest = areas.index(max(areas))
+    if len(areas) == 1:
+        return 0, ""
+    which = "the first" if min(areas) == max(areas) else f"number {largest + 1}, the largest,"
+    return largest, f"has {len(areas)} pages, of which {which} is used"
 
 
 def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
@@ -171,7 +295,8 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
         # N is the machine's own order, which is little-endian wherever JAX runs.
         kind, order = deep.groups()
         swapped = "L" if order == "B" else "B"
-        high, low = (_load_as(data, f"{kind};16{each}") for each in (order, swapped))
+        page = image.tell()
+        high, low = (_load_as(data, page, f"{kind};16{each}") for each in (order, swapped))
         samples = high.astype(np.uint16) << 8 | low
     elif image.mode == "I":  # PPM of more than 8 bits, which Pillow scales to 16
         samples = np.asarray(image).astype(np.uint16)
@@ -189,18 +314,19 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
     )
 
 
-def _load_as(data: bytes, rawmode: str) -> npt.NDArray[np.uint8]:
+def _load_as(data: bytes, page: int, rawmode: str) -> npt.NDArray[np.uint8]:
     """Decode with Pillow, but unpack the pixels as if they were laid out like ``rawmode``."""
     with open_lazily(data) as image:
+        image.seek(page)
         for index, tile in enumerate(image.tile):
             rest = tile.args[1:] if isinstance(tile.args, tuple) else ()
             image.tile[index] = tile._replace(args=(rawmode, *rest) if rest else rawmode)
         return np.asarray(image)
 
 
-def _decode_tiff(data: bytes) -> _Raster:
+def _decode_tiff(data: bytes, number: int) -> _Raster:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page: Any = file.pages.first
+        page: Any = file.pages[number]
         _check_num_pixels(page.imagewidth, page.imagelength)
         extras = [int(extra) for extra in page.extrasamples]
         num_colors = page.samplesperpixel - len(extras)
@@ -230,6 +356,13 @@ def _split(samples: npt.NDArray[Any], num_colors: int) -> tuple[Float32, Float32
         unit = np.clip(samples, 0, 1).astype(np.float32)
         if not np.isfinite(unit).all():
             raise ValueError("some of its values are not numbers")
+        low, high = float(samples.min()), float(samples.max())
+        if low < -_MOST_BEYOND or high > 1 + _MOST_BEYOND:
+            raise _UnusableError(
+                f"has floats from {low:.4g} to {high:.4g}",
+                "floats from 0, which is black, to 1, which is white",
+                "scale them, or save it with 8 or 16 bits",
+            )
     else:
         unit = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
     return unit[..., :num_colors], unit[..., num_colors] if unit.shape[2] > num_colors else None

@@ -89,6 +89,15 @@ def agree(decision: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
+def describe_devices() -> str:
+    """Say what is computed on: "the CPU", or a card's name, and how many."""
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return "the CPU"
+    count = f"{len(devices)} x " if len(devices) > 1 else ""
+    return f"{count}{devices[0].device_kind} ({devices[0].platform})"
+
+
 def writes_files() -> bool:
     """Tell whether this is the machine that writes: the first one."""
     return jax.process_index() == 0

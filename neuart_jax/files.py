@@ -8,8 +8,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +22,9 @@ from neuart_jax.errors import InputError
 
 PathLike = str | os.PathLike[str]
 """What a file may be named by."""
+
+# The first kind is that of earlier versions.
+_LEFTOVER = re.compile(r"\.(?:neuart_jax-)?[0-9a-f]{16}\.tmp", re.ASCII)
 
 
 def user_cache(name: str) -> Path:
@@ -35,9 +40,10 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    # A name with a null character is a ValueError.
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"--output={path} can't be made ({error.strerror})",
+            f"--output={path} can't be made ({brief_cause(error)})",
             expected="a folder that can be written",
             remedy="give another --output",
         ) from error
@@ -59,7 +65,7 @@ def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
       InputError: for any OSError; other errors of the block pass unchanged.
     """
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
+    temporary = temporary_beside(target)
     try:
         # open() and not tempfile, whose files are private to their owner whatever the umask.
         with open(temporary, "xb") as file:
@@ -78,6 +84,60 @@ def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def temporary_beside(path: PathLike) -> str:
+    """Return a new name in a file's folder that is this program's, and nobody's file yet."""
+    return os.path.join(os.path.dirname(path), f".neuart_jax-{secrets.token_hex(8)}.tmp")
+
+
+def remove_leftovers(folder: Path, *, seconds: float) -> None:
+    """Remove files that a killed process of this program has left half-written.
+
+    Args:
+      folder: where to look; what is below it stays.
+      seconds: since a file was last written; 0 where no other process writes.
+    """
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= seconds:
+                        os.unlink(entry.path)
+
+
+class Room:
+    """Space on a disk, and a name's worth of its table, kept free for a file to come.
+
+    Args:
+      folder: in which the file will be.
+      num_bytes: that it will have, at the most.
+
+    Raises:
+      OSError: there is none.
+    """
+
+    def __init__(self, folder: Path, num_bytes: int) -> None:
+        self._path = temporary_beside(folder / "room")
+        try:
+            with open(self._path, "xb") as file:
+                _fill(file, num_bytes)
+        except OSError:
+            self.give()
+            raise
+
+    def give(self) -> None:
+        """Give it to the file that it was kept for."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def _fill(file: BinaryIO, num_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        return
+    for start in range(0, num_bytes, 1 << 20):
+        file.write(bytes(min(1 << 20, num_bytes - start)))
 
 
 def brief_cause(error: BaseException) -> str:

@@ -22,9 +22,14 @@ from PIL.PngImagePlugin import PngInfo
 from neuart_jax.decoding import MAX_PIXELS, Float32, decode, open_lazily, quantize, reading
 from neuart_jax.errors import InputError
 from neuart_jax.files import PathLike, brief_cause, write_atomically
+from neuart_jax.places import read_whole
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """The extensions that `save_image` knows."""
+
+
+# The largest picture with 16 bits and transparency has 1.4 GB without any compression.
+_MOST_BYTES = 4 << 30
 
 
 class Picture(NamedTuple):
@@ -34,14 +39,18 @@ class Picture(NamedTuple):
       image: float32[height, width, 3], sRGB in [0, 1], over white wherever it is transparent.
       alpha: float32[height, width] in [0, 1], or None when every pixel is opaque.
       sha256: hexadecimal SHA-256 of the file's bytes.
+      file_size: height and width that it has in the file, upright, in pixels.
     """
 
     image: Float32
     alpha: Float32 | None
     sha256: str
+    file_size: tuple[int, int] = (0, 0)
 
 
-def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False) -> Picture:
+def load_image(
+    path: PathLike, *, size: int | None = None, enlarge: bool = False, trim: bool = False
+) -> Picture:
     """Read a picture of nearly any kind into the package's one form.
 
     The file is read as `decoding.decode` says. Transparent pixels are shown over white, because
@@ -54,6 +63,7 @@ def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False
       size: pixels of the longer side after orientation; the other side keeps the aspect ratio.
         None keeps the picture's own size.
       enlarge: whether a picture smaller than ``size`` is scaled up.
+      trim: whether rows and columns at the border are left out that are wholly transparent.
 
     Returns:
       The picture.
@@ -70,8 +80,10 @@ def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False
     data = _read_bytes(path)
     image, alpha = decode(data, name=path)
     if alpha is not None:
+        if trim:
+            image, alpha = _trim(image, alpha)
         image = image * alpha[..., None] + (1 - alpha[..., None])
-    height, width = image.shape[:2]
+    height, width = file_size = image.shape[:2]
     longest = max(height, width)
     if size is not None and (size < longest or enlarge):
         height, width = (max(1, round(side * size / longest)) for side in (height, width))
@@ -83,7 +95,7 @@ def load_image(path: PathLike, *, size: int | None = None, enlarge: bool = False
             )
         image = resize_image(image, height, width)
         alpha = None if alpha is None else resize_image(alpha, height, width)
-    return Picture(image, alpha, hashlib.sha256(data).hexdigest())
+    return Picture(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
 
 
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
@@ -171,7 +183,7 @@ def save_image(
 def load_metadata(path: PathLike) -> dict[str, str]:
     """Read back the texts that ``save_image`` put into a file; empty when there are none."""
     data = _read_bytes(path)
-    with reading(path), open_lazily(data) as image:
+    with reading(path, data), open_lazily(data) as image:
         if image.format == "PNG":
             return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
         description = image.getexif().get(ExifTags.Base.ImageDescription, "")
@@ -192,15 +204,22 @@ def check_output_name(path: PathLike) -> None:
         )
 
 
+def _trim(image: Float32, alpha: Float32) -> tuple[Float32, Float32]:
+    sides = [np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0)]
+    if not all(map(len, sides)):
+        return image, alpha
+    rows, columns = (slice(side[0], side[-1] + 1) for side in sides)
+    return image[rows, columns], alpha[rows, columns]
+
+
 def _extension(path: PathLike) -> str:
     return os.path.splitext(os.fspath(path))[1].lower()
 
 
 def _read_bytes(path: PathLike) -> bytes:
     try:
-        with open(path, "rb") as file:
-            if data := file.read():
-                return data
+        if data := read_whole(path, most=_MOST_BYTES):
+            return data
         raise OSError("it is empty")
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(

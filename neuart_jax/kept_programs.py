@@ -2,15 +2,16 @@
 
 JAX's own cache is asked once a program has been traced and lowered, which takes most of a run's
 start where everything is in it. Here a program is found before: by a text that says what its
-function depends on, and by the arguments' shapes.
+function depends on, and by the arguments' shapes. Whatever is read back is checked first, and made
+anew if a byte of it has changed.
 """
 
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
-import pickle
 import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -21,9 +22,14 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax import Array
-from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
+
+from neuart_jax import executables
+from neuart_jax.plain_trees import from_plain, to_plain
+from neuart_jax.sealed import DamagedError, seal, unseal
+
+logger = logging.getLogger(__name__)
 
 LOADED = "/neuart_jax/compile/load_duration"
 """Event of `jax.monitoring` for each program that was found, with the seconds to load it."""
@@ -52,19 +58,58 @@ def keep_programs_in(store: ProgramStore | None) -> None:
     _stores[:] = [] if store is None else [store]
 
 
+def _keep(store: ProgramStore, name: str, facts: Any, executable: bytes = b"") -> None:
+    document = seal({"name": name, "kept": facts}, {"executable": memoryview(executable)})
+    store.keep(name, b"".join(document))
+
+
+def _recall(store: ProgramStore, name: str) -> tuple[Any, memoryview] | None:
+    """Return what `_keep` was given; None if there is nothing, or it isn't that any more."""
+    document = store.read(name)
+    if document is None:
+        return None
+    try:
+        facts, blobs = unseal(document)
+        if facts["name"] != name:
+            raise DamagedError("it belongs to something else")
+        return facts["kept"], blobs["executable"]
+    except DamagedError as error:
+        if not _damage_told:
+            logger.warning("Kept programs are damaged, and are made anew: %s.", error)
+            _damage_told.append(True)
+        return None
+
+
+def keep_bytes(store: ProgramStore, name: str, content: bytes) -> None:
+    """Keep bytes of any kind under a name."""
+    _keep(store, name, None, content)
+
+
+def recall_bytes(store: ProgramStore, name: str) -> bytes | None:
+    """Return what `keep_bytes` was given; None if there is nothing, or it isn't that any more."""
+    found = _recall(store, name)
+    return None if found is None else bytes(found[1])
+
+
+_damage_told: list[bool] = []
+"""Once in a process is enough."""
+
+
 class KeptFn:
     """A jitted function whose programs are found again where there is a store.
 
     Its arguments are arrays on one device, or it does what the jitted function does.
 
     Args:
-      jitted: what `jax.jit` returned.
+      jitted: what `jax.jit` returned, with ``keep_unused=True``.
       identity: tells all that the function depends on besides its arguments and this package's own
         code: equal texts, equal programs.
+      announcement: logged before a program is compiled that takes long; empty says nothing.
     """
 
-    def __init__(self, jitted: Any, identity: str) -> None:
+    def __init__(self, jitted: Any, identity: str, announcement: str = "") -> None:
         self._jitted, self._identity = jitted, identity
+        self._announcement = announcement
         self._programs: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
@@ -89,25 +134,24 @@ class KeptFn:
         program = _load(store, name) if foresight is None else foresight.take(name)
         if program is not None:
             return program
+        if self._announcement:
+            logger.info(self._announcement)
         with _without_jaxs_cache():
-            program = self._jitted.lower(*args).compile()
+            traced = self._jitted.trace(*args)
+            compiled = traced.lower().compile()
         # Some platforms can't write their programs down.
         with contextlib.suppress(Exception):
-            store.keep(name, pickle.dumps(serialize_executable.serialize(program)))
-        return program
+            _keep(store, name, *executables.write_down(traced, compiled))
+        return compiled
 
 
 def _load(store: ProgramStore, name: str) -> Callable[..., Any] | None:
     """Return what was kept under a name as a function, or None."""
     began = time.perf_counter()
-    found = store.read(name)
-    if found is not None:
-        # Written by another version of something that isn't in the name, or damaged.
+    if (found := _recall(store, name)) is not None:
+        # Written by another version of something that isn't in the name.
         with contextlib.suppress(Exception):
-            payload, in_tree, out_tree = pickle.loads(found)
-            program = serialize_executable.deserialize_and_load(
-                payload, in_tree, out_tree, execution_devices=jax.devices()[:1]
-            )
+            program = executables.load(*found)
             jax.monitoring.record_event_duration_secs(LOADED, time.perf_counter() - began)
             return program
     return None
@@ -119,9 +163,8 @@ class _Foresight:
     def __init__(self, store: ProgramStore, text: str) -> None:
         self.text = text
         self._store, self._name = store, _name("foresee", text)
-        self._wanted: list[str] = []
-        with contextlib.suppress(Exception):
-            self._wanted = pickle.loads(store.read(self._name) or pickle.dumps([]))
+        found = _recall(store, self._name)
+        self._wanted: list[str] = list(found[0]) if found is not None else []
         # Two of a run's programs are large, those of the features and of the steps.
         self._pool = ThreadPoolExecutor(2)
         self._coming = {
@@ -134,7 +177,7 @@ class _Foresight:
         _taken.add(name)
         if name not in self._wanted:
             self._wanted.append(name)
-            self._store.keep(self._name, pickle.dumps(self._wanted))
+            _keep(self._store, self._name, self._wanted)
         if coming := self._coming.pop(name, None):
             # It wasn't begun if this has ended since.
             with contextlib.suppress(CancelledError):
@@ -185,7 +228,7 @@ def _without_jaxs_cache() -> Iterator[None]:
 def remembered(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Keep what a pure function finds by tracing, too; its arguments are numbers and texts.
 
-    Within a process, it is a `functools.cache`.
+    What it returns is plain; see `plain_trees.to_plain`. In a process it is a `functools.cache`.
     """
 
     @functools.cache
@@ -196,10 +239,10 @@ def remembered(fn: Callable[..., Any]) -> Callable[..., Any]:
         [store] = _stores
         name = _name(f"{fn.__module__}.{fn.__qualname__}", repr(args))
         with contextlib.suppress(Exception):
-            if found := store.read(name):
-                return pickle.loads(found)
+            if (found := _recall(store, name)) is not None:
+                return from_plain(found[0])
         result = fn(*args)
-        store.keep(name, pickle.dumps(result))
+        _keep(store, name, to_plain(result))
         return result
 
     return recall

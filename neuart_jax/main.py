@@ -1,7 +1,5 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
-from pathlib import Path
-
 from neuart_jax import console
 from neuart_jax.batch import run_batch
 from neuart_jax.command_line import (
@@ -12,7 +10,7 @@ from neuart_jax.command_line import (
     run_command,
 )
 from neuart_jax.config import Config
-from neuart_jax.errors import InputError
+from neuart_jax.destination import find_batch_folder
 from neuart_jax.manifest import find_jobs
 from neuart_jax.record import Record
 from neuart_jax.step import Status
@@ -20,7 +18,7 @@ from neuart_jax.transfer import transfer
 
 _USAGE = """Paint one picture in the manner of another, or many.
 
-  python -m neuart_jax.main --content=PHOTO --style=PAINTING [--flags]
+  python -m neuart_jax.main [--content=]PHOTO [--style=]PAINTING [--flags]
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
 
@@ -49,17 +47,14 @@ def paint(config: Config, repeated: Record | None) -> int:
 
 def paint_many(config: Config, many: BatchFlags) -> int:
     """Paint many pairs; return the exit code: 1 if a row has no good result."""
-    if not config.output.output:
-        raise InputError(
-            "--output is missing", expected="a folder for all pairs", remedy="add --output=FOLDER"
-        )
+    folder = find_batch_folder(config.output)
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
     request, bar = console.StopRequest(), console.BatchBar()
 
     try:
         result = run_batch(
             manifest,
-            Path(config.output.output).expanduser(),
+            folder,
             overwrite=config.output.overwrite,
             observer=request.after(bar),
             **many._asdict(),

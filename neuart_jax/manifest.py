@@ -4,10 +4,9 @@ Nothing is opened here but the table.
 """
 
 import csv
-import glob
+import hashlib
 import json
-import os
-import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,19 +14,23 @@ from typing import Any, Literal, NamedTuple, get_args
 from neuart_jax.config import FIELDS, Config, parse_setting
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause
+from neuart_jax.images import WRITABLE
 from neuart_jax.params.store import NAMED_WEIGHTS
+from neuart_jax.picture_files import list_named_pictures
+from neuart_jax.places import check_place, read_whole
 from neuart_jax.settings import Texts, nearest
 from neuart_jax.starts import STARTS
 
 Pairing = Literal["zip", "cross"]
 
-# What a folder's other files (notes, hidden ones) don't end in; a file named outright may be of
-# any kind that can be read.
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_LONGEST_NAME, _LONGEST_PART, _LONGEST_NAME_BYTES = 80, 40, 200
+_MOST_BYTES = 256 << 20
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
 # Settings that are files, but for the names that aren't.
 _FILES: dict[str, Sequence[str]] = {
-    **dict.fromkeys(("content", "style", "content_mask", "style_mask", "weights_dir"), ()),
+    **dict.fromkeys(
+        ("content", "style", "content_mask", "style_mask", "paint_mask", "weights_dir"), ()
+    ),
     "init": STARTS,
     "weights": NAMED_WEIGHTS,
 }
@@ -129,7 +132,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
 
     Args:
       config: of all pairs.
-      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg.
+      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg; see
+        `picture_files.list_named_pictures`.
       styles: such ones.
       pair: "zip" takes the first with the first, the second with the second; "cross" takes every
         content with every style. Folders and patterns go by the names of their files.
@@ -150,8 +154,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
                 expected="pictures or folders of pictures, --content=PATH --style=PATH",
                 remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
             )
-    content_files = _files_of(contents)
-    style_files = [file for path in styles for file in _files_of(path)]
+    content_files = list_named_pictures(contents, name="--content")
+    style_files = [file for path in styles for file in list_named_pictures(path, name="--style")]
     if pair == "cross":
         pairs = [(content, style) for content in content_files for style in style_files]
     elif len(content_files) == len(style_files):
@@ -162,10 +166,10 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
             expected="as many of both for --pair=zip",
             remedy="use --pair=cross for all combinations, or --manifest=FILE",
         )
-    names = _Names()
+    names = _Names().of_all(pairs)
     return [
-        Job(names.of(content, style), config.replace(content=content, style=style), row)
-        for row, (content, style) in enumerate(pairs, 1)
+        Job(name, config.replace(content=content, style=style), row)
+        for row, (name, (content, style)) in enumerate(zip(names, pairs, strict=True), 1)
     ]
 
 
@@ -184,10 +188,10 @@ def read_manifest(config: Config, path: str) -> Manifest:
     Raises:
       InputError: the table can't be read, or has no row.
     """
-    source = Path(path).expanduser()
+    source = check_place(path, name="--manifest")
     shown = f"--manifest={path}"
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        text = read_whole(source, most=_MOST_BYTES).decode("utf-8-sig")
         is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
         rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -205,18 +209,44 @@ def read_manifest(config: Config, path: str) -> Manifest:
             jobs.append(_make_job(config, values, names, folder=source.parent, row=number))
         except InputError as error:
             bad_rows.append(BadRow(number, str(error)))
+    unnamed = [number for number, job in enumerate(jobs) if not job.name]
+    found = names.of_all([(jobs[number].content, *jobs[number].style) for number in unnamed])
+    for number, name in zip(unnamed, found, strict=True):
+        jobs[number] = jobs[number]._replace(name=name)
     if not jobs and not bad_rows:
         raise InputError(f"{shown} has no row", expected=_EXPECTED, remedy="add some")
     return Manifest(shown, jobs, bad_rows)
 
 
 def folder_name(text: str) -> str:
-    """Turn any text into a name that every file system takes, of at most 80 letters."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:80] or "unnamed"
+    """Turn any text into a name that every file system takes, in any script, of 80 letters at most.
+
+    Letters, their marks and digits stay, and so do points, dashes and underlines.
+    """
+    kept = "".join(
+        letter if letter in "._-" or unicodedata.category(letter)[0] in "LMN" else " "
+        for letter in unicodedata.normalize("NFC", text)
+    )
+    name = "_".join(kept.split()).strip("._")[:_LONGEST_NAME]
+    # A name may have 255 bytes, and a letter takes up to four.
+    while len(name.encode()) > _LONGEST_NAME_BYTES:
+        name = name[:-1]
+    return name or "unnamed"
 
 
 def _read_csv(text: str) -> list[dict[str | Any, Any]]:
-    return list(csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True))
+    lines = text.splitlines(keepends=True)
+    # Spreadsheets write what stands between cells as the country has it.
+    heads = {mark: next(csv.reader(lines[:1], delimiter=mark), []) for mark in ",;\t"}
+    fitting = [
+        mark for mark, head in heads.items() if {"content", "style"} <= set(map(str.strip, head))
+    ]
+    delimiter = fitting[0] if fitting else ","
+    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    names = [(name or "").strip() for name in reader.fieldnames or ()]
+    if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise csv.Error(f"it has {names.count(twice[0])} columns {twice[0]!r}")
+    return list(reader)
 
 
 def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
@@ -266,51 +296,24 @@ def _make_job(
     for name, value in values.items():
         value = parse_setting(name, value) if name in FIELDS else value
         if name in _FILES:
-            several = value if isinstance(value, list | tuple) else [value]
-            paths = [_beside(folder, path, known=_FILES[name]) for path in several]
-            value = paths if isinstance(value, list | tuple) else paths[0]
+            value = _beside(folder, value, name=name)
         settings[name] = value
     config = config.replace(**settings)
-    images = config.images
-    name = names.claim(output) if output else names.of(images.content, *images.style)
-    return Job(name, config, row)
+    return Job(names.claim(output) if output else "", config, row)
 
 
-def _beside(folder: Path, path: Any, *, known: Sequence[str]) -> Any:
-    if not isinstance(path, str) or not path or path in known:
-        return path  # The setting's own check complains about what is no text.
-    return str(folder / Path(path).expanduser())
-
-
-def _files_of(path: str) -> list[str]:
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        if not glob.has_magic(str(place)) or place.exists():
-            return [str(place)]
-        found = sorted(p for p in glob.glob(str(place), recursive=True) if os.path.isfile(p))
-        if not found:
-            raise InputError(
-                f"{path} matches no file",
-                expected="a pattern such as photos/*.jpg, in quotation marks",
-                remedy="check the folder and the extension",
-            )
-        return found
-    try:
-        names = sorted(os.listdir(place))
-    except OSError as error:
-        raise InputError(
-            f"{path} can't be read ({brief_cause(error)})",
-            expected="a folder with pictures",
-            remedy="check the permissions",
-        ) from error
-    files = [n for n in names if n.lower().endswith(_EXTENSIONS) and not n.startswith(".")]
-    if not files:
-        raise InputError(
-            f"{path} holds no picture",
-            expected=f"files that end in {', '.join(_EXTENSIONS)}",
-            remedy="give another folder",
-        )
-    return [str(place / name) for name in files]
+def _beside(folder: Path, value: Any, *, name: str) -> Any:
+    """Name files from a folder on; a setting's own check complains about what is no text."""
+    if FIELDS[name].hint == Texts:
+        texts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(text, str) and text for text in texts):
+            return value
+        return [
+            file for text in texts for file in list_named_pictures(text, name=name, beside=folder)
+        ]
+    if not isinstance(value, str) or not value or value in _FILES[name]:
+        return value
+    return str(folder / check_place(value, name=name))
 
 
 class _Names:
@@ -319,16 +322,33 @@ class _Names:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def of(self, content: str, *styles: str) -> str:
-        """Make a name of the pictures', with a number where it is taken."""
-        style = "_".join(Path(style).stem for style in styles)
-        stem = folder_name(f"{Path(content).stem[:40]}__{style[:40]}")
-        name, number = stem, 1
-        while name.lower() in self._taken:
+    def of_all(self, pairs: Sequence[tuple[str, ...]]) -> list[str]:
+        """Make names of pictures' names, which stay the same whatever other pairs there are.
+
+        Only where two pairs would have one name does it depend on the company: what pictures they
+        are tells them apart then, and a number those of the same pictures.
+
+        Args:
+          pairs: of each, the file that gives the content and those that give the style.
+        """
+        plain = [_plain_name(*pair) for pair in pairs]
+        owners: dict[str, set[str]] = {}
+        for name, pair in zip(plain, pairs, strict=True):
+            owners.setdefault(_same(name), set()).add(_digest(pair))
+        found = []
+        for name, pair in zip(plain, pairs, strict=True):
+            if len(owners[_same(name)]) > 1:
+                name = f"{name}_{_digest(pair)}"
+            found.append(self._number(name))
+        return found
+
+    def _number(self, name: str) -> str:
+        numbered, number = name, 1
+        while _same(numbered) in self._taken:
             number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name.lower())
-        return name
+            numbered = f"{name}_{number}"
+        self._taken.add(_same(numbered))
+        return numbered
 
     def claim(self, name: Any) -> str:
         """Take a name that a row asks for."""
@@ -339,11 +359,43 @@ class _Names:
                 expected=expected,
                 remedy="use letters, digits, points, dashes and underlines only",
             )
-        if name.lower() in self._taken:
+        if Path(name).suffix.lower() in WRITABLE:
+            raise InputError(
+                f"output={name!r} ends like a picture",
+                expected=expected,
+                remedy="name the picture in a column image_name",
+            )
+        if _same(name) in self._taken:
             raise InputError(
                 f"output={name!r} is taken by an earlier row",
                 expected=expected,
                 remedy="give another, or none",
             )
-        self._taken.add(name.lower())
+        self._taken.add(_same(name))
         return name
+
+
+def _plain_name(content: str, *styles: str) -> str:
+    style = "_".join(Path(style).stem for style in styles)
+    return folder_name(f"{_shorten(Path(content).stem)}__{_shorten(style)}")
+
+
+def _shorten(name: str) -> str:
+    # What is cut off is told from others by its digest, whether there are others or not.
+    if len(name) <= _LONGEST_PART:
+        return name
+    return f"{name[: _LONGEST_PART - 7]}_{_hash(name)}"
+
+
+def _digest(pair: Sequence[str]) -> str:
+    """Tell pairs apart whose files have the same names but for their ends or their folders."""
+    return _hash("\n".join("/".join(Path(path).parts[-2:]) for path in pair))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that a file system may take for one."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,5 +1,6 @@
 """How much memory a run will need, before it starts, and whether there is as much."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ _SMOOTHING = 2
 _PROGRAMS = 0.55 * GIB
 _STATES = 1
 _FLOAT = 4
+# Of the matting Laplacian, per pixel: what the guide keeps, its energy's gradient, and making it,
+# which is over before the steps begin. From the compiled programs' memory.
+_GUIDE, _GUIDE_GRADIENT, _GUIDE_MAKING = 48, 110, 270 + 48
 # Large enough for its margins to cost little.
 _WINDOW = 1024
 
@@ -125,7 +129,15 @@ def predict_step(
     whole = seen = predict(height, width)
     if window := config.compute.window:
         seen = predict(min(window, height), min(window, width))
-    growing = num_pairs * (whole.kept + seen.passing) // config.compute.shard_rows
+    kept, passing, before = whole.kept, seen.passing, 0
+    if config.realism.realism_weight:
+        pixels = height * width
+        kept += _GUIDE * pixels
+        # It sees the whole picture, windows or not.
+        passing += _GUIDE_GRADIENT * pixels
+        before = _GUIDE_MAKING * pixels
+    growing = max(num_pairs * (kept + passing), num_pairs * kept + before)
+    growing //= config.compute.shard_rows
     return Prediction(whole.constant, growing)
 
 
@@ -234,13 +246,43 @@ def free_memory() -> int:
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
     free = int(psutil.virtual_memory().available)
+    limits = [found for found in map(_read_free, _CONTROL_GROUPS) if found is not None]
+    return min([free, *limits])
+
+
+class _ControlGroup(NamedTuple):
+    """Where a container's memory is told, below `_CGROUP`: files, and a line of the statistics."""
+
+    limit: str
+    used: str
+    statistics: str
+    reclaimable: str
+
+
+# Version 2, and version 1.
+_CONTROL_GROUPS = (
+    _ControlGroup("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    _ControlGroup(
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
+
+def _read_free(group: _ControlGroup) -> int | None:
+    """Return the bytes that a container may still use, cached files that can go included."""
     try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
+        limit, used = (int((_CGROUP / name).read_text()) for name in (group.limit, group.used))
     # No control group, or one without a limit ("max").
     except (OSError, ValueError):
-        return free
-    return min(free, limit - used)
+        return None
+    cached = 0
+    with contextlib.suppress(OSError, ValueError):
+        lines = (_CGROUP / group.statistics).read_text().splitlines()
+        cached = int(dict(line.split() for line in lines).get(group.reclaimable, 0))
+    return max(0, limit - used + cached)
 
 
 def check_memory(

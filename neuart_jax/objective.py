@@ -94,10 +94,12 @@ class Targets(NamedTuple):
     Attributes:
       weights: term name to its coefficient, float32[].
       values: term name to what its `make_target` returned.
+      canvas: what is painted on, for an objective that asks for it; see `painting.Canvas`.
     """
 
     weights: dict[str, Array]
     values: dict[str, Any]
+    canvas: Any = None
 
 
 Objective = Callable[[Array, Any, Targets], tuple[Array, LossTerms]]

@@ -20,13 +20,16 @@ from neuart_jax.color import (
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
 from neuart_jax.images import resize_image
-from neuart_jax.pictures import check_image, check_style_images
-from neuart_jax.regions.memberships import Regions, find_areas
+from neuart_jax.painting import Canvas, is_gray, limit_regions, read_paint_mask
+from neuart_jax.pictures import check_image, check_style_images, style_names
+from neuart_jax.regions.memberships import Regions, find_areas, resize_memberships
+from neuart_jax.regions.opacity import is_opaque, spread_opaque, take_opaque, weigh_styles
 
 Float32 = npt.NDArray[np.float32]
 
 # Of a region's largest part in any style: a few pixels on an edge, or of a JPEG, are no part.
 _LEAST_PART = 0.01
+_LEAST_PAINT = 0.1
 
 
 class Masks(NamedTuple):
@@ -36,10 +39,16 @@ class Masks(NamedTuple):
       content: float[height, width, 3], sRGB in [0, 1], of the content picture; None where there
         is none.
       styles: one per style picture, or none at all.
+      opacities: of every style picture, float[height', width'] in [0, 1], of a picture over white;
+        None where it is opaque. Only what is opaque gives a style. None at all where all are.
+      paint: float[height, width, 3] in [0, 1], of the content picture: only what is white is
+        painted, gray in part; outside, the result is the content picture itself. None paints all.
     """
 
     content: npt.ArrayLike | None = None
     styles: Sequence[npt.ArrayLike] = ()
+    opacities: Sequence[npt.ArrayLike | None] = ()
+    paint: npt.ArrayLike | None = None
 
 
 class Pair(NamedTuple):
@@ -51,6 +60,9 @@ class Pair(NamedTuple):
       regions: which part of the styles goes where; None where the whole goes everywhere.
       original: the content picture as it was given.
       config: of its run.
+      gray: whether no color is to come in: all pictures have none, or it is put back afterwards.
+      paint: how much of each pixel of the original is painted, float32[height, width] in [0, 1];
+        None is all.
     """
 
     content: Array
@@ -58,12 +70,17 @@ class Pair(NamedTuple):
     regions: Regions | None
     original: Array
     config: Config
+    gray: bool = False
+    paint: Float32 | None = None
 
     @property
     def presence(self) -> tuple[tuple[bool, ...], ...]:
         """Tell of every region which styles have a part in it; empty without regions."""
         if self.regions is None:
             return ()
+        if len(self.regions.names) == 1:
+            # However small a style is, it isn't compared with its part in another region.
+            return (tuple(bool(np.any(style > 0)) for style in self.regions.styles),)
         areas = np.stack([find_areas(style) for style in self.regions.styles], axis=1)
         largest = areas.max(axis=1, keepdims=True)
         return tuple(tuple(has) for has in (areas > _LEAST_PART * largest).tolist())
@@ -99,14 +116,54 @@ def make_pair(
     content = _round_sides(np.asarray(original), step)
     styles = [_round_sides(np.asarray(style), step) for style in check_style_images(style_images)]
     regions = _make_regions(config, content, styles, masks)
+    opacities = _check_opacities(masks.opacities, styles)
+    if any(opacity is not None for opacity in opacities):
+        regions = weigh_styles(regions, content.shape, [style.shape for style in styles], opacities)
+    paint = None if masks.paint is None else _check_paint(masks.paint, original.shape)
+    if paint is not None:
+        scaled = resize_memberships(paint[..., None], *content.shape[:2])[..., 0]
+        regions = limit_regions(regions, scaled, [style.shape for style in styles])
     if config.images.style_tile:
         styles = [_tile(style, content.shape) for style in styles]
+        opacities = [None if o is None else _tile(o, content.shape) for o in opacities]
         if regions is not None:
             tiled = tuple(_tile(style, content.shape) for style in regions.styles)
             regions = regions._replace(styles=tiled)
-    seen, styles = _COLORS[config.images.color](content, styles)
+    visible = [
+        style if opacity is None else take_opaque(style, opacity)
+        for style, opacity in zip(styles, opacities, strict=True)
+    ]
+    seen, colored = _COLORS[config.images.color](content, visible)
+    styles = [
+        style if opacity is None else spread_opaque(style, opacity)
+        for style, opacity in zip(colored, opacities, strict=True)
+    ]
+    gray = config.images.color == "luminance" or all(map(is_gray, (seen, *styles)))
+    if gray:
+        seen, styles = luminance(seen), [luminance(style) for style in styles]
     content, styles = jax.device_put((seen, tuple(styles)))
-    return Pair(content, styles, regions, original, config)
+    return Pair(content, styles, regions, original, config, gray, paint)
+
+
+def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """Read a mask of what is painted, at its picture's size."""
+    (height, width), (mask_height, mask_width) = shape[:2], np.shape(mask)[:2]
+    close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
+    if not close and not 1 / 1.01 <= (mask_width * height) / (mask_height * width) <= 1.01:
+        raise InputError(
+            f"the paint mask has {mask_width} x {mask_height} pixels, its picture {width} x "
+            f"{height}",
+            expected="a mask of the picture's own proportions",
+            remedy="make it of the same picture",
+        )
+    paint = resize_memberships(read_paint_mask(mask)[..., None], height, width)[..., 0]
+    if not np.any(paint > _LEAST_PAINT):
+        raise InputError(
+            "the paint mask is black all over",
+            expected="white where the picture is to be painted",
+            remedy="paint it white there, or leave it out",
+        )
+    return paint
 
 
 def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
@@ -128,6 +185,8 @@ def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
         finished = put_back_colors(finished, original)
     if config.realism.affine_radius:
         finished = smooth_affine(finished, original, radius=config.realism.affine_radius)
+    if pair.paint is not None:
+        finished = Canvas(pair.paint[..., None], original).compose(finished)
     return finished
 
 
@@ -163,6 +222,27 @@ def _make_regions(
     )
 
 
+def _check_opacities(
+    opacities: Sequence[npt.ArrayLike | None], styles: Sequence[Float32]
+) -> list[Float32 | None]:
+    """Scale opacities to their pictures."""
+    checked: list[Float32 | None] = []
+    names = style_names(len(styles))
+    for opacity, style, name in zip(opacities or [None] * len(styles), styles, names, strict=True):
+        if opacity is None:
+            checked.append(None)
+            continue
+        scaled = resize_memberships(np.asarray(opacity, np.float32)[..., None], *style.shape[:2])
+        if not np.any(is_opaque(scaled[..., 0])):
+            raise InputError(
+                f"{name} is transparent all over",
+                expected="something to be seen of it",
+                remedy="give another, or take away its transparency",
+            )
+        checked.append(scaled[..., 0])
+    return checked
+
+
 def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
     """Return the size, in pixels, that a picture is painted at; see `ImagesConfig.size_step`."""
     return max(1, round(height / step)) * step, max(1, round(width / step)) * step
@@ -176,7 +256,8 @@ def _round_sides(image: Float32, step: int) -> Float32:
 
 def _tile(image: Float32, shape: tuple[int, ...]) -> Float32:
     height, width = (max(0, shape[axis] - image.shape[axis]) for axis in (0, 1))
-    return np.pad(image, ((0, height), (0, width), (0, 0)), mode="symmetric")
+    rest = ((0, 0),) * (image.ndim - 2)
+    return np.pad(image, ((0, height), (0, width), *rest), mode="symmetric")
 
 
 def _style_colors(content: Float32, styles: list[Float32]) -> tuple[Float32, list[Float32]]:

@@ -43,7 +43,8 @@ class Program(NamedTuple):
       num_styles: pictures that give the style.
       presence: see `terms.Presence`.
       realistic: whether the matting Laplacian counts.
-      luminance_only: whether color stays as it is.
+      gray: whether the picture is gray.
+      masked: whether only a part of it is painted.
       extra_terms: losses of one's own.
       optimizer: how pixels are moved.
       stop: when it ends.
@@ -57,7 +58,8 @@ class Program(NamedTuple):
     num_styles: int
     presence: Presence
     realistic: bool
-    luminance_only: bool
+    gray: bool
+    masked: bool
     extra_terms: tuple[Term, ...]
     optimizer: OptimizerConfig
     stop: StopRule
@@ -74,6 +76,8 @@ def make_program(
     extra_terms: tuple[Term, ...] = (),
     num_steps: int,
     realistic: bool = True,
+    gray: bool = False,
+    masked: bool = False,
     tiling: Tiling | None = None,
 ) -> Program:
     """Reduce a run, or one of its scales, to what its program depends on.
@@ -86,6 +90,8 @@ def make_program(
       extra_terms: likewise.
       num_steps: updates at the most.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.
+      gray: as in `Program`.
+      masked: likewise.
       tiling: see `targets.plan_run_tiles`.
     """
     return Program(
@@ -95,7 +101,8 @@ def make_program(
         num_styles=num_styles,
         presence=presence,
         realistic=realistic and config.realism.realism_weight > 0,
-        luminance_only=config.images.color == "luminance",
+        gray=gray,
+        masked=masked,
         extra_terms=extra_terms,
         optimizer=config.optimizer,
         stop=StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
@@ -160,13 +167,30 @@ def _parts(program: Program) -> tuple[Objective, Optimizer, StopRule]:
     else:
         reaches = reaches_of(program.source, layers)
         objective = make_tiled_objective(feature_fn, terms, program.tiling, reaches)
-    if program.luminance_only:
-        objective = _without_color(objective)
+    if program.masked:
+        objective = _paint_under_mask(objective)
+    if program.gray:
+        objective = _paint_in_gray(objective)
     optimizer = make_optimizer(program.optimizer, num_steps=program.stop.num_steps)
     return objective, optimizer, program.stop
 
 
-def _without_color(objective: Objective) -> Objective:
+def _paint_under_mask(objective: Objective) -> Objective:
+    """Return the objective of what is seen, as a function of the painted picture.
+
+    Its terms see the photograph outside the mask, where its gradient is zero.
+
+    Args:
+      objective: of the whole picture; called with targets that have a canvas.
+    """
+
+    def seen_objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
+        return objective(targets.canvas.compose(image), params, targets)
+
+    return seen_objective
+
+
+def _paint_in_gray(objective: Objective) -> Objective:
     """Return an objective whose gradient is the same in all channels, so that gray stays gray."""
 
     def gray_objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax import Array
 
 from neuart_jax.devices import share_rows
@@ -34,6 +35,7 @@ class Scale(NamedTuple):
       regions: of these pictures, if there are any.
       num_steps: updates at this size at the most.
       realistic: whether the result is held to the content's edges, if the run is to be.
+      paint: how much of each pixel is painted, float32[height, width, 1]; None is all.
     """
 
     content_image: Array
@@ -41,13 +43,15 @@ class Scale(NamedTuple):
     regions: Regions | None
     num_steps: int
     realistic: bool = True
+    paint: Any = None
 
     def spread(self, num_devices: int) -> Self:
         """Return it with the rows of its pictures shared out among devices."""
         content, *styles = (
             share_rows(image, num_devices) for image in (self.content_image, *self.style_images)
         )
-        return self._replace(content_image=content, style_images=tuple(styles))
+        paint = self.paint if self.paint is None else share_rows(self.paint, num_devices)
+        return self._replace(content_image=content, style_images=tuple(styles), paint=paint)
 
 
 class Earlier(NamedTuple):
@@ -126,6 +130,7 @@ def make_scales(
     num_steps: int,
     coarse_steps: int,
     realistic_steps: int = 0,
+    paint: npt.NDArray[np.float32] | None = None,
 ) -> list[Scale]:
     """Halve all pictures again and again, coarsest first.
 
@@ -138,8 +143,22 @@ def make_scales(
       coarse_steps: updates at every other size.
       realistic_steps: updates of a last stage at full size, the only realistic one then; 0 adds
         none.
+      paint: how much of each pixel is painted, float32[height, width], of any size; None is all.
     """
-    full = Scale(content_image, style_images, regions, num_steps, realistic_steps == 0)
+
+    def resize_paint(image: Array) -> Array | None:
+        if paint is None:
+            return None
+        return jax.device_put(resize_memberships(paint[..., None], *image.shape[:2]))
+
+    full = Scale(
+        content_image,
+        style_images,
+        regions,
+        num_steps,
+        realistic_steps == 0,
+        resize_paint(content_image),
+    )
     scales = [full]
     sizes = [image.shape[:2] for image in (content_image, *style_images)]
     for halvings in range(1, count_scales(sizes, at_most=count)):
@@ -150,6 +169,7 @@ def make_scales(
                 style_images=tuple(styles),
                 regions=regions and _resize_regions(regions, content, styles),
                 num_steps=coarse_steps,
+                paint=resize_paint(content),
             )
         )
     scales = scales[::-1]

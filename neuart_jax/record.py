@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import jax
 
 from neuart_jax.config import Config
 from neuart_jax.errors import InputError
-from neuart_jax.files import dump_json
+from neuart_jax.files import brief_cause, dump_json
 from neuart_jax.images import load_metadata
+from neuart_jax.places import read_whole
 from neuart_jax.result import Result
 
 METADATA_KEY = "neuart_jax"
@@ -25,10 +27,13 @@ _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", 
 # What doesn't change a picture, and what is compared by its hash.
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
-    *("content", "style", "content_mask", "style_mask"),
-    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume"),
+    *("content", "style", "content_mask", "style_mask", "paint_mask"),
+    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
+# Files, or words, that are compared by their names and, the files, by their hashes as well.
+_NAMED = ("init", "weights", "normalize_weights")
 _MAX_DIFFERENCES = 5
+_MOST_BYTES = 64 << 20
 _EXPECTED = "a run's config.json or a picture written by this program"
 
 
@@ -38,7 +43,7 @@ class Record(NamedTuple):
     Attributes:
       config: resolved, with absolute paths.
       weights: the network's identity.
-      inputs: "content" and "style" to the SHA-256 of their files.
+      inputs: "content", "style" and others to the SHA-256 of their files.
       versions: package to version.
       device: platform and kind.
       predicted_bytes: memory that the run was expected to need at its peak.
@@ -128,8 +133,8 @@ class Record(NamedTuple):
         phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
         phrases += [
             f"another {name} picture"
-            for name, digest in self.inputs.items()
-            if there.inputs.get(name) != digest
+            for name in {**self.inputs, **there.inputs}
+            if there.inputs.get(name) != self.inputs.get(name)
         ]
         if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
             phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")
@@ -147,9 +152,12 @@ class Record(NamedTuple):
 
 
 def _picture_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that change a picture, without those whose files are compared."""
+    """Return the settings that change a picture, without those whose files are compared.
+
+    A record may have names of files without their folders.
+    """
     return {
-        name: value
+        name: os.path.basename(value) if name in _NAMED else value
         for section in config.to_dict().values()
         for name, value in section.items()
         if name not in _FREE
@@ -170,9 +178,10 @@ def read_record(path: Path) -> Record:
     """
     if path.suffix.lower() == ".json":
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
+            text = read_whole(path, most=_MOST_BYTES).decode()
+        # A name with a null character is a ValueError, and so is what is no text.
+        except (OSError, ValueError) as error:
+            reason = brief_cause(error) if isinstance(error, OSError) else "it is not text"
             raise InputError(
                 f"{path} can't be read ({reason})",
                 expected=_EXPECTED,

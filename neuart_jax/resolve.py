@@ -17,7 +17,10 @@ from neuart_jax.pictures import style_names
 from neuart_jax.regions.memberships import check_regions
 from neuart_jax.sections import OWN_SETTINGS, NetworkConfig
 from neuart_jax.settings import LayerWeights, parse_layer_weights
+from neuart_jax.starts import STARTS
+from neuart_jax.targets import plan_run_tiles
 from neuart_jax.terms import make_terms
+from neuart_jax.tiling import check_additive
 
 
 def settle_config(config: Config) -> Config:
@@ -74,6 +77,9 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             expected="direct convolutions, whose rows the devices can exchange",
             remedy="leave --convolution out",
         )
+    if config.run.init not in STARTS and config.run.scales is None:
+        # A coarser size would lose what the picture has of fine strokes.
+        config = config.replace(scales=1)
     config = config.replace(precision=resolve_precision(config.compute.precision))
     if not check_names:
         return _fill_in(config, OWN_SETTINGS["vgg19"]["fitted"])
@@ -112,7 +118,8 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
 
     Raises:
       InputError: one of them is too small, the content too large, a region smaller than a position
-        of the deepest layer, or the styles' shares don't fit their number.
+        of the deepest layer, the styles' shares don't fit their number, or windows are too small or
+        can't be had with this loss.
     """
     config = pair.config
     make_terms(config.losses, num_styles=len(pair.styles))  # Complains about shares.
@@ -128,9 +135,20 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
             padding=config.network.padding,
             name=name,
         )
+    if window := config.compute.window:
+        height, width = pair.content.shape[:2]
+        check_image_size(
+            config.network.model,
+            layers,
+            height=min(window, height),
+            width=min(window, width),
+            padding=config.network.padding,
+            name=f"what --window={window} shows",
+        )
     if pair.regions is not None:
         stride = max(map(find_architecture(config.network.model).layer_stride, layers))
         check_regions(pair.regions, stride=stride)
+    _check_windows(pair, layers)
     height, width = pair.content.shape[:2]
     check_rows(config.compute.shard_rows, height=height)
     check_memory(
@@ -141,6 +159,22 @@ def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
         num_pairs=num_pairs,
         num_regions=len(pair.presence),
     )
+
+
+def _check_windows(pair: Pair, layers: tuple[str, ...]) -> None:
+    config = pair.config
+    if not config.compute.window:
+        return
+    network = config.network
+    module = find_architecture(network.model).make_module(
+        pooling=network.pooling, padding=network.padding
+    )
+    tilings = [
+        plan_run_tiles(module, layers, image.shape, window=config.compute.window)
+        for image in (pair.content, *pair.styles)
+    ]
+    if any(tilings):
+        check_additive(make_terms(config.losses, num_styles=len(pair.styles)))
 
 
 def predict_run(pair: Pair) -> Prediction:

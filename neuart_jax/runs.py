@@ -18,6 +18,7 @@ from neuart_jax.kept_programs import describe
 from neuart_jax.loop import make_next_stop
 from neuart_jax.models import NetworkParams
 from neuart_jax.objective import Term, all_layers
+from neuart_jax.painting import Canvas
 from neuart_jax.pair import Pair
 from neuart_jax.params.store import Network
 from neuart_jax.program import make_batch_program_fn, make_program, make_program_fn
@@ -104,6 +105,13 @@ class Run:
             )
             for pair, scale in zip(pairs, scales, strict=True)
         ]
+        canvases = [
+            None if scale.paint is None else Canvas(scale.paint, scale.content_image)
+            for scale in scales
+        ]
+        targets = [
+            target._replace(canvas=canvas) for target, canvas in zip(targets, canvases, strict=True)
+        ]
         starts = [
             share_rows(_find_start(*each), num_parts)
             for each in zip(pairs, scales, earlier, strict=True)
@@ -117,6 +125,8 @@ class Run:
             extra_terms=self._extra_terms,
             num_steps=scale.num_steps,
             realistic=scale.realistic,
+            gray=pairs[0].gray,
+            masked=pairs[0].paint is not None,
             tiling=plan_run_tiles(
                 self._source,
                 all_layers(self._terms_of(pairs[0], scale)),
@@ -185,6 +195,7 @@ def _make_pyramid(pair: Pair) -> list[Scale]:
         num_steps=known(run.steps),
         coarse_steps=known(run.coarse_steps),
         realistic_steps=realism.realism_steps if realism.realism_weight else 0,
+        paint=pair.paint,
     )
 
 
@@ -193,11 +204,13 @@ def _find_start(pair: Pair, scale: Scale, earlier: Earlier | None) -> Array:
     if earlier is not None:
         # What is to stay a photograph has details that the coarser size doesn't.
         stays = 1 - config.losses.stylization if config.run.init == "content" else 0
-        return jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
-    start = make_start(
-        config.run, content_image=scale.content_image, style_image=scale.style_images[0]
-    )
-    return jnp.asarray(luminance(start)) if config.images.color == "luminance" else start
+        start = jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
+    else:
+        start = make_start(
+            config.run, content_image=scale.content_image, style_image=scale.style_images[0]
+        )
+        start = jnp.asarray(luminance(start)) if pair.gray else start
+    return start if scale.paint is None else Canvas(scale.paint, scale.content_image).compose(start)
 
 
 def prepare_params(

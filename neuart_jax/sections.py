@@ -19,6 +19,8 @@ _STAGES: dict[str, Any] = {
     # 32 pixels apart.
     "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
 }
+# Each has a loss that is kept.
+_MOST_STEPS = 10**7
 _UNSMOOTHED = {"smoothing": "none", "temperature": 1.0}
 # Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
 _SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
@@ -102,7 +104,9 @@ class ImagesConfig(Section):
 
     content: str = option("", "file with the picture that gives the content")
     style: Texts = option(
-        (), "file with the picture that gives the style; repeat the flag for several styles"
+        (),
+        "file with the picture that gives the style; for several styles repeat the flag, or give "
+        "files with commas between, a folder, or a pattern",
     )
     size: int = option(
         512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
@@ -146,13 +150,18 @@ class RegionsConfig(Section):
     )
     style_mask: Texts = option(
         (),
-        "file that names the regions of a style picture in the same colors; repeat the flag, one "
-        "for each --style; without any, each style picture belongs to one region",
+        "file that names the regions of a style picture in the same colors, one for each style, "
+        "written like --style; without any, each style picture belongs to one region",
     )
     regions: Words = option(
         (),
         "the masks' colors: red, white, #804020 or a gray from 0 to 255, with commas between; "
         "without --style_mask in the order of the styles; empty finds them, from dark to light",
+    )
+    paint_mask: str = option(
+        "",
+        "file whose white parts are painted, gray ones in part; where it is black the result is "
+        "the content picture, pixel for pixel",
     )
     auto_masks: int = option(
         0,
@@ -177,6 +186,7 @@ class RealismConfig(Section):
         "updates of a stage of its own with --realism_weight, after the others without it; 0 has "
         "it in all of them",
         at_least=0,
+        at_most=_MOST_STEPS,
     )
     affine_radius: int = option(
         0,
@@ -310,9 +320,17 @@ class LossConfig(Section):
         (), "several styles: their shares, such as 3,1; empty means equal shares"
     )
     content_weight: float | None = option(
-        None, f"coefficient of the content loss; {_OWN}", at_least=0
+        None,
+        "coefficient of the content loss; under trained weights 0.3 leaves little of the picture "
+        f"and 8 hardly lets it be painted; {_OWN}",
+        at_least=0,
     )
-    style_weight: float = option(30.0, "coefficient of the style loss", at_least=0)
+    style_weight: float = option(
+        30.0,
+        "coefficient of the style loss; 10 paints little, 100 much; only its ratio to "
+        "--content_weight and --tv_weight counts",
+        at_least=0,
+    )
     stylization: float = option(
         1.0,
         "how far the picture goes towards the style: the style loss compares with a mixture of the "
@@ -327,7 +345,11 @@ class LossConfig(Section):
         "that of a picture without any, so that coefficients mean the same at every size and with "
         "every network",
     )
-    tv_weight: float | None = option(None, f"coefficient of total variation; {_OWN}", at_least=0)
+    tv_weight: float | None = option(
+        None,
+        f"coefficient of total variation; 5 leaves strokes crisp, 100 makes them smooth; {_OWN}",
+        at_least=0,
+    )
     tv_loss: str = option(
         "mean_squares",
         "total variation's formula over steps between neighboring pixels: mean_squares, "
@@ -393,7 +415,10 @@ class RunConfig(Section):
     """Where the run starts and when it ends."""
 
     steps: int | None = option(
-        None, f"updates of the picture at full size, at the most; {_OWN}", at_least=1
+        None,
+        f"updates of the picture at full size, at the most; {_OWN}",
+        at_least=1,
+        at_most=_MOST_STEPS,
     )
     scales: int | None = option(
         None,
@@ -407,10 +432,12 @@ class RunConfig(Section):
         "updates at every size below the full one, at the most; more gives larger strokes and "
         f"less of the content; {_OWN}",
         at_least=1,
+        at_most=_MOST_STEPS,
     )
     init: str = option(
         "content",
-        "start: content, style, noise, blend (noise over content), gray, or an image file",
+        "start: content, style, noise, blend (noise over content), gray, or an image file, such as "
+        "an earlier result, from which the picture goes on at full size unless --scales says else",
     )
     noise_ratio: float = option(
         0.6, "share of noise in --init=blend, the rest is content", at_least=0, at_most=1
@@ -481,13 +508,20 @@ class OutputConfig(Section):
     """What is written, and where."""
 
     output: str = option(
-        "", "folder for the result; empty makes output/CONTENT_STYLE, numbered if it is there"
+        "",
+        "folder for the result; or a picture, such as painted.png, its other files in a folder "
+        "beside it, painted; empty makes output/CONTENT_STYLE, numbered if it is there",
     )
     image_name: str = option(
         "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
     )
     save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
     save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
+    record_paths: bool = option(
+        True,
+        "keep, in the record, where files are; --norecord_paths keeps their names only, for "
+        "pictures that are passed on",
+    )
     print_losses: bool = option(False, "print a line with the losses at every report")
     overwrite: bool = option(False, "replace an earlier result in --output")
     checkpoint_seconds: float = option(
@@ -500,6 +534,11 @@ class OutputConfig(Section):
         True,
         "go on at the checkpoint in --output if it is of the same run; --noresume starts anew",
     )
+
+    @property
+    def wants_frames(self) -> bool:
+        """Tell whether any frame is to be written."""
+        return self.save_every > 0 or bool(self.save_at)
 
     def wants_frame(self, num_steps: int) -> bool:
         """Tell whether a frame is to be written after so many steps."""

@@ -1,7 +1,5 @@
 """The image that a run starts from."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,6 +7,7 @@ from jax import Array
 from neuart_jax.errors import InputError
 from neuart_jax.images import fill_resize, load_image
 from neuart_jax.params.catalog import CAFFE
+from neuart_jax.places import check_place
 from neuart_jax.sections import RunConfig
 from neuart_jax.settings import nearest
 
@@ -16,6 +15,8 @@ STARTS = ("content", "style", "noise", "blend", "gray")
 """What `init` may be, besides the name of an image file."""
 
 
+# What other programs call them.
+_OTHER_NAMES = {"random": "noise", "image": "content", "white_noise": "noise"}
 _CENTERS = {"gray": (0.5, 0.5, 0.5), "imagenet": CAFFE[0]}
 
 
@@ -50,11 +51,12 @@ def check_start(init: str) -> None:
     Raises:
       InputError: it is neither.
     """
-    if init not in STARTS and not Path(init).expanduser().exists():
+    if init not in STARTS and not check_place(init, name="--init").exists():
+        ours = _OTHER_NAMES.get(init)
         raise InputError(
             f"--init={init} is neither a start nor a file",
             expected=", ".join(STARTS) + ", or an image file",
-            remedy=f"did you mean {nearest(init, STARTS)}",
+            remedy=f"write --init={ours}" if ours else f"did you mean {nearest(init, STARTS)}",
         )
 
 
@@ -93,4 +95,6 @@ def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -
         ratio = config.noise_ratio if config.init == "blend" else 1.0
         return ratio * noise + (1 - ratio) * content_image
     check_start(config.init)
-    return jnp.asarray(fill_resize(load_image(Path(config.init).expanduser()).image, *shape[:2]))
+    return jnp.asarray(
+        fill_resize(load_image(check_place(config.init, name="--init")).image, *shape[:2])
+    )

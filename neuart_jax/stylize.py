@@ -52,7 +52,8 @@ def stylize(
       style_images: float[height', width', 3], sRGB in [0, 1], any size; or a list of several, each
         of its own size.
       config: what to do; see `Config`.
-      masks: pictures whose colors say which part of the style goes where; see `Masks`.
+      masks: pictures whose colors say which part of the style goes where, what is painted at all,
+        and what of the styles is transparent; see `Masks`.
       network: instead of loading the one that `config.network` names.
       extra_terms: losses of one's own, beside those of `config.losses`.
       callback: called with a `Progress` after every chunk; returning True stops the run.
@@ -239,6 +240,8 @@ def _traits(pair: Pair) -> dict[str, Hashable]:
         num_styles=len(pair.styles),
         presence=(),
         num_steps=known(config.run.steps),
+        gray=pair.gray,
+        masked=pair.paint is not None,
     )
     return {
         "settings": (program, config.realism.realism_steps, config.run.coarse_steps),

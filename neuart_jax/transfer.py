@@ -1,20 +1,27 @@
 """Runs from files to files: what the command line does, for programs."""
 
+import contextlib
 import functools
+import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
-from neuart_jax.devices import agree, writes_files
+from neuart_jax.destination import find_destination, removing_empty_folders
+from neuart_jax.devices import agree, describe_devices, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder
+from neuart_jax.folders import is_in_use
 from neuart_jax.images import load_image
-from neuart_jax.output import RunFolder, default_folders
+from neuart_jax.output import CHECKPOINTS, RunFolder, default_folders, is_whole
 from neuart_jax.params.store import Network, narrow_network, settle_network
-from neuart_jax.prepare import Prepared, prepare
+from neuart_jax.places import check_place
+from neuart_jax.prepare import Prepared, prepare, without_folders
 from neuart_jax.pyramid import RunSnapshot
 from neuart_jax.record import RECORD_NAME, Record, read_record, refuse
 from neuart_jax.resolve import predict_run, run_layers
@@ -26,9 +33,6 @@ from neuart_jax.stylize import foresee_programs, load_run_network, stylize_pairs
 from neuart_jax.terms import make_terms
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-"""Name of the folder, in a run's or in a batch's, that holds checkpoints."""
 
 
 class Transfer(NamedTuple):
@@ -67,6 +71,11 @@ def transfer(
     Raises:
       InputError: something given can't be used, or the folder can't be written.
     """
+    destination = find_destination(config.output)
+    config = config.replace(output=destination.folder)
+    if destination.picture is not None:
+        config = config.replace(image_name=destination.picture.name)
+        _check_free(destination.picture, config.output)
     # Before anything is downloaded, so that what can be refused is; and each file is read once.
     load = functools.lru_cache(maxsize=None)(load_image)
     prepared, reason = prepare(config, load=load), ""
@@ -79,6 +88,10 @@ def transfer(
     if config.network != prepared.config.network:
         prepared = prepare(config, load=load)
     folder = _choose_folder(prepared)
+    if longer := _prolong(config, prepared, folder):
+        prepared = prepare(longer, load=load)
+    for note in (*prepared.notes, f"Computing on {describe_devices()}."):
+        logger.info(note)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
     foresee_programs([prepared.pair])
     [finished] = transfer_group(
@@ -87,13 +100,87 @@ def transfer(
         network=network,
         reason=reason,
         checkpoints=folder / CHECKPOINTS,
-        replace=was_cut(folder, prepared.config.output),
         callback=None if callback is None else lambda _, progress: callback(progress),
         repeated=repeated,
     )
-    return finished
+    if not writes_files():
+        return finished
+    return finished._replace(image_path=destination.put_picture(finished.image_path))
 
 
+def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:
+    """Return the settings of what is still to be done where a folder has this run with fewer steps.
+
+    The picture that is there is kept under another name and is the start of the new steps, so that
+    the new record tells all that is needed to make the result again.
+
+    Args:
+      config: as given.
+      prepared: with the settings resolved.
+      folder: that the run would write.
+    """
+    output, wanted = prepared.config.output, known(prepared.config.run.steps)
+    image = folder / output.image_name
+    try:
+        found = read_record(folder / RECORD_NAME)
+        made, base = _count_steps(found, folder)
+    except InputError:
+        return None
+    ended = found.outcome.get("status") in (Status.COMPLETED.name.lower(),)
+    if output.overwrite or not ended or not image.exists() or not made < wanted:
+        return None
+    shorter = prepared.config.replace(steps=known(base.config.run.steps))
+    if Record(shorter, inputs=prepared.digests).unlike(base):
+        return None
+    kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
+    shutil.copyfile(image, kept)
+    logger.info(
+        "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
+        folder,
+        made,
+        wanted - made,
+        kept.name,
+    )
+    return config.replace(init=str(kept), scales=1, steps=wanted - made, overwrite=True)
+
+
+def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:
+    """Return how many steps at full size a folder's picture has, and what its first ones made."""
+    steps, start = known(record.config.run.steps), Path(record.config.run.init)
+    if start.parent != folder.resolve() or not start.exists():
+        return steps, record
+    before, base = _count_steps(read_record(start), folder)
+    return before + steps, base
+
+
+def _check_free(picture: Path, output: OutputConfig) -> None:
+    folder = Path(output.output)
+    # With its record, the folder decides: what is there may go on.
+    if (folder / RECORD_NAME).exists() or was_cut(folder, output):
+        return
+    if os.path.lexists(picture) and not output.overwrite:
+        raise InputError(
+            f"--output={picture} is there already",
+            expected="a name that is free",
+            remedy="give another --output, or add --overwrite",
+        )
+
+
+_Group = TypeVar("_Group", bound=Callable[..., Any])
+
+
+def _leave_no_empty_folders(transfer_group: _Group) -> _Group:
+    """Have a function of pairs and their folders remove what it made where it is refused."""
+
+    @functools.wraps(transfer_group)
+    def wrapped(group: Any, folders: Sequence[Path], **options: Any) -> Any:
+        with removing_empty_folders(folders):
+            return transfer_group(group, folders, **options)
+
+    return cast(_Group, wrapped)
+
+
+@_leave_no_empty_folders
 def transfer_group(
     group: Sequence[Prepared],
     folders: Sequence[Path],
@@ -126,14 +213,74 @@ def transfer_group(
     Raises:
       InputError: as in `transfer`, or a folder holds something else.
     """
-    places = [
-        RunFolder(
-            path,
-            image_name=prepared.config.output.image_name,
-            overwrite=replace or prepared.config.output.overwrite,
+    with contextlib.ExitStack() as at_the_end:
+        places = []
+        for prepared, path in zip(group, folders, strict=True):
+            places.append(_open_folder(prepared, path, replace=replace))
+            at_the_end.callback(places[-1].close)
+        results, saved, records = _run_group(
+            group,
+            places,
+            checkpoints=checkpoints,
+            network=network,
+            reason=reason,
+            callback=callback,
+            repeated=repeated,
+            num_devices=num_devices,
         )
-        for prepared, path in zip(group, folders, strict=True)
+        after_writing = at_the_end.pop_all()
+
+    def write() -> None:
+        with after_writing:
+            if not writes_files():
+                return
+            for each in zip(results, group, records, places, strict=True):
+                _save(*each)
+            if saved is not None:
+                saved.remove()
+
+    defer(write)
+    return [
+        Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
     ]
+
+
+def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
+    """Take the folder of a run's files, unless it holds a result that has to stay."""
+    output, run = prepared.config.output, prepared.config.run
+    place = RunFolder(path, image_name=output.image_name, frames=output.wants_frames)
+    try:
+        may_go = replace or output.overwrite or was_cut(path, output)
+        if not may_go and place.holds_result():
+            raise InputError(
+                f"{path} already holds a result",
+                expected="a folder without one",
+                remedy="give another --output, or add --overwrite",
+            )
+        height, width, _ = prepared.pair.original.shape
+        place.keep_room(height, width, num_reports=known(run.steps) // run.report_every + 8)
+    except BaseException:
+        place.close()
+        raise
+    return place
+
+
+def _run_group(
+    group: Sequence[Prepared],
+    places: Sequence[RunFolder],
+    *,
+    checkpoints: Path,
+    network: Network | None,
+    reason: str,
+    callback: BatchCallback | None,
+    repeated: Record | None,
+    num_devices: int,
+) -> tuple[list[Result], Checkpoints | None, list[Record]]:
+    """Do what `transfer_group` does before it writes results.
+
+    Returns:
+      The results; the checkpoints that are to go once they are written; and the pairs' records.
+    """
     first = group[0]
     if network is None:
         network = load_run_network(*(prepared.pair for prepared in group))
@@ -172,7 +319,7 @@ def transfer_group(
         if group[number].config.output.wants_frame(progress.num_steps):
             image = progress.image()  # All machines have a part of it.
             if writes:
-                places[number].save_frame(progress.num_steps, image)
+                places[number].save_frame(progress.num_steps, image, group[number].content.alpha)
         wanted = agree(callback is not None and bool(callback(number, progress)))
         stopped = stopped or wanted
         return wanted
@@ -193,19 +340,7 @@ def transfer_group(
     for prepared, result in zip(group, results, strict=True):
         if lost := describe_lost_content(prepared.config, result):
             logger.warning(lost)
-
-    def write() -> None:
-        if not writes_files():
-            return
-        for each in zip(results, group, records, places, strict=True):
-            _save(*each)
-        if not stopped:
-            saved.remove()
-
-    defer(write)
-    return [
-        Transfer(result, place.image_path) for result, place in zip(results, places, strict=True)
-    ]
+    return results, None if stopped else saved, records
 
 
 _LOST = 0.75
@@ -253,43 +388,43 @@ def find_finished(
     Raises:
       InputError: the folder holds a result of something else.
     """
-    path = folder / RECORD_NAME
-    if not path.exists():
+    image, text = folder / prepared.config.output.image_name, ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = (folder / RECORD_NAME).read_text(encoding="utf-8")
+    if not text:
         return None
     try:
-        record = read_record(path)
-    except InputError:
-        if overwrite:
-            return None
-        raise
+        document = json.loads(text)
+        record = read_record(folder / RECORD_NAME)
+    except (InputError, ValueError, RecursionError):
+        return None  # Damaged; whose it is shows when the folder is opened.
     if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
         return None
     differences = Record(prepared.config, weights, prepared.digests).unlike(record)
     if differences and not overwrite:
         refuse(folder, differences)
-    image = folder / prepared.config.output.image_name
-    return None if differences or not image.exists() else record
+    return None if differences or not is_whole(image, document) else record
 
 
 def was_cut(folder: Path, output: OutputConfig) -> bool:
-    """Tell whether a folder holds a run that was stopped or killed, and may go on."""
-    if not output.resume or not find_checkpoints(folder / CHECKPOINTS):
-        return False
-    path = folder / RECORD_NAME
-    status = read_record(path).outcome.get("status") if path.exists() else None
-    return status in (None, Status.STOPPED.name.lower())
+    """Tell whether a folder holds a run that was stopped or killed, and may go on.
+
+    Its checkpoints are the last that a finished run removes.
+    """
+    return output.resume and bool(find_checkpoints(folder / CHECKPOINTS))
 
 
 def _choose_folder(prepared: Prepared) -> Path:
     """Return --output, or the first default folder that is free or holds this run, cut short."""
     output, images = prepared.config.output, prepared.config.images
+    place = check_place(output.output or ".", name="--output")
     if output.output:
-        return Path(output.output)
+        return place
     record = Record(prepared.config, inputs=prepared.digests)
     for folder in default_folders(images.content, *images.style):
         if not folder.exists():
             break
-        if was_cut(folder, output):
+        if was_cut(folder, output) and not is_in_use(folder):
             owners = read_owners(folder / CHECKPOINTS)
             if len(owners) == 1 and not record.unlike(owners[0]):
                 break
@@ -297,8 +432,9 @@ def _choose_folder(prepared: Prepared) -> Path:
 
 
 def _make_record(prepared: Prepared, network: Network) -> Record:
+    config = prepared.config
     return Record.of_this_run(
-        prepared.config,
+        config if config.output.record_paths else without_folders(config),
         weights=network.identity,
         inputs=prepared.digests,
         predicted_bytes=predict_run(prepared.pair).total,

@@ -59,10 +59,26 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def run_main(run_words: Callable[..., int]) -> Callable[..., int]:
+    """Do what `run_words` does, called with flags by name; one given a list is repeated."""
+
+    def run(**given: object) -> int:
+        return run_words(
+            *(
+                f"--{name}={one}"
+                for name, value in given.items()
+                for one in (value if isinstance(value, list) else [value])
+            )
+        )
+
+    return run
+
+
+@pytest.fixture
+def run_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Run the command line in this process, since a new one would take seconds; get its exit code.
 
-    Called with flags by name; one given a list is repeated.
+    Called with the words of the command line.
     """
     from absl import flags
 
@@ -71,14 +87,11 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
 
     logger = logging.getLogger("neuart_jax")
     before = logger.propagate, logger.level
+    root = logging.getLogger()
+    root_level = root.level
     cache = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
 
-    def run(**given: object) -> int:
-        arguments = [
-            f"--{name}={one}"
-            for name, value in given.items()
-            for one in (value if isinstance(value, list) else [value])
-        ]
+    def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["neuart", *arguments])
         monkeypatch.setattr(signal, "signal", lambda *_: None)
         monkeypatch.setattr(logger, "handlers", [])
@@ -91,6 +104,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
 
     yield run
     logger.propagate, logger.level = before
+    root.setLevel(root_level)  # absl's verbosity is also the root's.
     for name, value in cache.items():
         jax.config.update(name, value)
     keep_programs_in(None)

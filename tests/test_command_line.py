@@ -1,6 +1,7 @@
 """Recipes, several styles, frames and lines of losses, from the command line and from records."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.axes
@@ -57,7 +58,9 @@ def test_two_styles_from_the_command_line_and_again(run_main, capsys, mix):
     said = capsys.readouterr()
     folder = Path("output/photo_painting_texture")
     assert said.out == f"{folder}/result.png\n"
-    assert said.err.startswith("Weights: random orthogonal filters, seed 0")
+    lines = said.err.splitlines()
+    assert lines[0] == "Computing on the CPU."
+    assert lines[1].startswith("Weights: random orthogonal filters, seed 0")
     record = json.loads((folder / "config.json").read_text())
     styles = [str(Path(name).resolve()) for name in TWO["style"]]
     assert record["config"]["images"]["style"] == styles
@@ -247,3 +250,51 @@ def test_normalized_weights_of_another_preprocessing_and_again_from_elsewhere(
     empty = {"preprocessing": "", "normalize_weights": ""}
     assert run_main(config=home / "out/config.json", output="plain", **empty) == 0
     assert np.any(pixels("plain/result.png") != pixels("again/result.png"))
+
+
+@pytest.mark.parametrize(
+    "styles",
+    [
+        "--style=painting.png,texture.png",
+        "--style painting.png texture.png",
+        "--style=paintings",
+        "--style=paintings/*",
+    ],
+)
+def test_several_styles_are_written_in_any_way(run_words, styles):
+    Path("paintings").mkdir()
+    for name in ("painting.png", "texture.png"):
+        Path("paintings", name).write_bytes(Path(name).read_bytes())
+    tiny = [f"--{name}={value}" for name, value in TINY.items()]
+    assert run_words("--content=photo.png", *styles.split(), *tiny, "--steps=1") == 0
+    names = [
+        Path(path).name for path in sections("output/photo_painting_texture")["images"]["style"]
+    ]
+    assert names == ["painting.png", "texture.png"]
+
+
+def test_two_pictures_without_flags(run_words):
+    tiny = [f"--{name}={value}" for name, value in TINY.items()]
+    assert run_words("photo.png", "painting.png", *tiny, "--steps=1", "--enlarge", "true") == 0
+    images = sections("output/photo_painting")["images"]
+    assert Path(images["content"]).name == "photo.png"
+    assert images["enlarge"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--content=photo.png --content=texture.png --style=painting.png", "--content has 2 files"),
+        ("--content photo.png texture.png --style=painting.png", "--content has 2 files"),
+        ("--content=photo.png,texture.png --style=painting.png", "is 2 pictures.*--pair=cross"),
+        ("--content=photo.png --style=painting.png,none.png", "none.png.*--style=A --style=B"),
+        ("--content=photo.png --style=painting.png --init random", "write --init=noise"),
+        ("-content_image photo.png -style_image painting.png -gpu 0", "--style=painting.png"),
+    ],
+)
+def test_a_mistake_in_names_is_one_sentence_and_nothing_is_left(run_words, capsys, words, said):
+    before = sorted(Path.cwd().iterdir())
+    assert run_words(*words.split(), "--weights=random", "--offline") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(said, error), error
+    assert sorted(Path.cwd().iterdir()) == before

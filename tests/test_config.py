@@ -134,7 +134,11 @@ def test_bad_layer_weights(value, sentence):
         ("scales", 9, "scales=9; expected a whole number of at least 1 and at most 8"),
         ("scales", 1.5, "scales=1.5; expected a whole number"),
         ("coarse_steps", 0, "coarse_steps=0; expected a whole number of at least 1"),
-        ("steps", "x", "steps='x'; expected a whole number of at least 1; see --help"),
+        (
+            "steps",
+            "x",
+            "steps='x'; expected a whole number of at least 1 and at most 10000000; see --help",
+        ),
         ("style", 5, "style=5; expected a text, or a list of texts that aren't empty"),
         ("style", ["a.png", 5], "style=['a.png', 5]; expected a text, or a list"),
         ("style", ["a.png", ""], "style=['a.png', '']; expected a text, or a list"),

@@ -1,12 +1,17 @@
 import io
 import logging
 import signal
+import sys
+import time
 
+import numpy as np
 import pytest
 
 from neuart_jax import console
 from neuart_jax.batch import BatchProgress
-from neuart_jax.console import BatchBar, StopRequest
+from neuart_jax.console import BatchBar, ProgressBar, StopRequest
+from neuart_jax.result import Progress
+from neuart_jax.step import Status
 
 
 @pytest.fixture
@@ -69,3 +74,59 @@ def test_log_lines_stay_above_the_line(monkeypatch):
     finally:
         logger.handlers, logger.propagate, logger.level = before
     assert "A line." in console.sys.stderr.getvalue().replace("\r", "\n").split("\n")
+
+
+def wait_for(stream, text):
+    end = time.monotonic() + 60
+    while text not in stream.getvalue() and time.monotonic() < end:
+        time.sleep(0.01)
+    return stream.getvalue()
+
+
+def run_progress(num_steps, seconds):
+    losses = {"total": 2.5}
+    return Progress(
+        num_steps, num_steps, losses, 2.5, seconds, 80, (2, 2), Status.RUNNING, np.zeros
+    )
+
+
+def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
+    """Where a bar can't be, as in a log: before the first step, and then how far it is."""
+    monkeypatch.setattr(console, "SECONDS_TO_FIRST_LINE", 0.01)
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.01)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = ProgressBar()
+    assert "No step yet after 0 s: pictures, weights" in wait_for(stream, "No step yet")
+    bar(run_progress(0, 10.0))
+    bar(run_progress(20, 20.0))
+    line = "At step 20 of 80: total 2.5, about 00:30 left.\n"
+    assert line in wait_for(stream, line)
+    bar.close()
+    said = stream.getvalue()
+    time.sleep(0.05)
+    assert stream.getvalue() == said
+
+    many = BatchBar()
+    many(progress_of(4, 0.5, 90.0))
+    line = "4/10 pairs, 100 pairs/h, 03:18 left, cat__waves\n"
+    assert line in wait_for(stream, line)
+    many.close()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "written"),
+    [
+        ("cp1252", "写真.jpg", rb"\u5199\u771f.jpg"),
+        ("ascii", "caf\u00e9.jpg", rb"caf\xe9.jpg"),
+        ("utf-8", "caf\udce9.jpg", b"caf\xe9.jpg"),
+        ("utf-8", "写真.jpg", "写真.jpg".encode()),
+    ],
+)
+def test_every_name_can_be_printed(monkeypatch, encoding, name, written):
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    console.never_fail_to_print()
+    print(name, flush=True)
+    assert data.getvalue() == written + b"\n"

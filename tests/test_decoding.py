@@ -1,5 +1,6 @@
 """Decoded pictures, against Pillow's own conversions, tifffile and literal formulas."""
 
+import base64
 import contextlib
 import io
 import logging
@@ -270,9 +271,119 @@ def test_deep_tiff(byteorder, compression, dtype):
     check(decode(encode_tiff(gray_alpha, **unassociated, **options)), unit[..., 2], unit[..., 3])
 
 
-def test_float_tiff_is_clipped():
-    samples = np.linspace(-1, 2, HEIGHT * WIDTH * 3, dtype=np.float32).reshape(HEIGHT, WIDTH, 3)
+def test_float_tiff_is_clipped_where_it_was_resampled():
+    samples = np.linspace(-0.5, 1.5, HEIGHT * WIDTH * 3, dtype=np.float32)
+    samples = samples.reshape(HEIGHT, WIDTH, 3)
     check(decode(encode_tiff(samples, photometric="rgb")), np.clip(samples, 0, 1))
+
+
+@pytest.mark.parametrize("largest", [8.0, 255.0, 65535.0])
+def test_floats_of_another_range_are_refused(largest):
+    samples = np.linspace(0, largest, HEIGHT * WIDTH * 3, dtype=np.float32)
+    data = encode_tiff(samples.reshape(HEIGHT, WIDTH, 3), photometric="rgb")
+    with pytest.raises(InputError, match=r"has floats from 0 to [\d.e+]+; expected floats"):
+        decode(data)
+
+
+def pages_of(*sizes, **options):
+    """A TIFF of several pages, each as bright as its number says."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for number, (height, width) in enumerate(sizes, 1):
+            dtype = options.get("dtype", np.uint8)
+            level = np.iinfo(dtype).max // 8 * number
+            samples = np.full((height, width, 3), level, dtype)
+            writer.write(samples, photometric="rgb", metadata=None)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_largest_page_is_the_picture(caplog, dtype):
+    data = pages_of((4, 6), (30, 40), (8, 12), dtype=dtype)
+    with caplog.at_level(logging.INFO, "neuart_jax"):
+        color, _ = decoding.decode(data, name=f"scan {dtype.__name__}")
+    assert color.shape == (30, 40, 3)
+    np.testing.assert_allclose(color, 2 * (np.iinfo(dtype).max // 8) / np.iinfo(dtype).max)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"scan {dtype.__name__} has 3 pages, of which number 2, the largest, is used."]
+
+
+def test_of_equal_pages_the_first_is_the_picture(caplog):
+    with caplog.at_level(logging.INFO, "neuart_jax"):
+        color, _ = decoding.decode(pages_of((8, 9), (8, 9)), name="two pages")
+    np.testing.assert_allclose(color, 31 / 255)
+    assert "two pages has 2 pages, of which the first is used." in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["dng", "below"])
+def test_a_raw_file_is_not_painted_from_its_preview(kind):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        version = [(50706, "B", 4, (1, 4, 0, 0), True)] if kind == "dng" else None
+        preview = np.zeros((12, 16, 3), np.uint8)
+        writer.write(preview, photometric="rgb", metadata=None, subifds=1, extratags=version)
+        writer.write(np.zeros((300, 400), np.uint16), photometric="minisblack", metadata=None)
+    with pytest.raises(InputError, match="is a camera's raw file.*as JPEG or as 16-bit TIFF"):
+        decode(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_animations_say_that_their_first_frame_is_used(caplog, kind):
+    frames = [Image.new("RGB", (6, 4), color) for color in ("white", "red", "blue")]
+    file = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=40, **options)
+    with caplog.at_level(logging.INFO, "neuart_jax"):
+        color, _ = decoding.decode(file.getvalue(), name=f"moving {kind}")
+    np.testing.assert_array_equal(color, 1)
+    assert f"moving {kind} is an animation, and only the first of its 3 frames is" in caplog.text
+
+
+# 24 x 16 pixels: red rises to the right, green to the bottom, blue falls to the right.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoAABAAAAAAAAAGMAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABo"
+    "dmMxAAAAAA5waXRtAAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEA"
+    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4CGgwIAAAAyAAAAD"
+    "AIRiAAEABkQBwXPBiQAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAGAAAAAEA"
+    "AAAQAAAAAf///9gAAAAC////0AAAAAIAAAAQcGl4aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAa21k"
+    "YXQAAABfKAGvCchs0iI97QobB/ve8ubG3BKLpcLuD0Gc3FltcTfLaHLKWDI7pRfne3XXCe7dBJnz3j1zE/ztBVH6/lkF"
+    "aTwr9MvLBNFbYztoKTocTcyNSOVg2xPjoMYjIrBqn4A="
+)
+
+
+def test_heic_is_read_with_its_extra():
+    pytest.importorskip("pi_heif")
+    y, x = np.mgrid[:16, :24]
+    expected = np.clip(np.stack([x * 10, y * 15, 255 - x * 10], axis=-1), 0, 255) / 255
+    check(decode(HEIC), expected, tolerance=20 / 255)
+    assert ".heic" in decoding.readable_extensions()
+
+
+def test_without_it_the_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setattr(decoding, "_find_formats", lambda: decoding._FORMATS)
+    with pytest.raises(InputError, match=r'is a HEIC picture.*pip install "neuart_jax\[heic\]"'):
+        decode(HEIC)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"<!DOCTYPE html><html><body>404", "a web page"),
+        (b"\n <html lang='en'>", "a web page"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg xmlns="">', "an SVG drawing"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (b"\0\0\1\0\1\0 \0", "an icon"),
+        (b"\0\0\0\x18ftypcrx \0\0", "a camera's raw file"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file"),
+        (b"\0\0\0\x18ftypisom\0\0", "a video"),
+        (b"PK\x03\x04\x14", "an archive"),
+    ],
+)
+def test_what_is_no_picture_is_called_by_its_name(data, kind):
+    with pytest.raises(InputError, match=f"picture is {kind}; expected a complete .*PNG"):
+        decode(data)
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -281,7 +392,7 @@ def test_float_tiff_is_clipped():
 def test_16_bit_tiff_without_codec(monkeypatch, byteorder, compression, kind):
     """Pillow steps in for what tifffile can't decode alone, and keeps all the bits."""
 
-    def lack(data):
+    def lack(data, page):
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     options = {"compression": compression, "byteorder": byteorder, "planarconfig": "contig"}

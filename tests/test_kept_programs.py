@@ -1,14 +1,18 @@
 """Compiled programs that are found by what they were made from."""
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from neuart_jax import kept_programs
@@ -16,6 +20,8 @@ from neuart_jax.compilation_cache import FolderStore
 from neuart_jax.compiling import compile_fn
 from neuart_jax.kept_programs import KeptFn, describe, foresee, keep_programs_in, remembered
 from neuart_jax.models.vgg import VGG
+from neuart_jax.optimizers import Point
+from neuart_jax.plain_trees import from_plain, to_plain
 from neuart_jax.settings import nearest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,13 +120,118 @@ def test_inside_of_other_programs_and_without_a_store_it_is_an_ordinary_function
 
 def test_the_oldest_go(tmp_path):
     store = FolderStore(tmp_path / "programs", max_bytes=250)
-    for age, name in enumerate("abc"):
+    a, b, c, d = (64 * name for name in "abcd")
+    for age, name in enumerate((a, b, c)):
         store.keep(name, bytes(100))
         os.utime(tmp_path / "programs" / name, (age, age))
-    assert store.read("a") is None
-    store.read("b")  # Is newer than c by that.
-    store.keep("d", bytes(100))
-    assert {path.name for path in files(tmp_path)} == {"b", "d"}
+    assert store.read(a) is None
+    store.read(b)  # Is newer than c by that.
+    (tmp_path / "programs/notes.txt").write_text("x" * 300)
+    store.keep(d, bytes(100))
+    assert {path.name for path in files(tmp_path)} == {b, d, "notes.txt"}
+
+
+def test_what_a_killed_process_has_left_half_written_goes_after_a_day(tmp_path):
+    store = FolderStore(tmp_path / "programs")
+    store.keep("a" * 64, b"x")
+    names = [f".neuart_jax-{digit * 16}.tmp" for digit in "01"]
+    for name in (*names, ".mine.tmp"):
+        (tmp_path / "programs" / name).touch()
+    for name in (names[0], ".mine.tmp"):
+        os.utime(tmp_path / "programs" / name, (0, 0))
+    store.keep("b" * 64, b"x")
+    hidden = {path.name for path in files(tmp_path) if path.name.startswith(".")}
+    assert hidden == {names[1], ".mine.tmp"}
+
+
+class State(NamedTuple):
+    """Looks like one of this package's containers, and is none."""
+
+    numbers: object
+
+
+def test_containers_come_back_as_what_they_were():
+    spec = jax.ShapeDtypeStruct((2, 3), jnp.bfloat16, weak_type=True)
+    point = Point(jax.ShapeDtypeStruct((), np.float32), spec)
+    tree = {"b": [1, 2.5, None], "a": (point, optax.EmptyState(), "text", True)}
+    again = from_plain(json.loads(json.dumps(to_plain(tree))))
+    assert again == tree and list(again) == ["b", "a"]
+    assert type(again["a"][0]) is Point and again["a"][0][1].weak_type
+    for other in ({1: 2}, {"a": object()}, State(1), jax.random.key(0), {"x": {1}}):
+        with pytest.raises(TypeError):
+            to_plain(other)
+    for hostile in (
+        ["named", ["os", "system", ["echo"]]],
+        ["named", ["neuart_jax.main", "main", []]],
+    ):
+        with pytest.raises(TypeError):
+            from_plain(dict([hostile]))
+
+
+def test_no_pickle_is_read_from_a_folder(store, tmp_path, monkeypatch):
+    """Whatever lies there: a hostile one is never so much as opened."""
+    foresee("a run")
+    call(make_counted()[0])
+    forget_process(monkeypatch)
+    (tmp_path / "hit").mkdir()
+
+    class Hostile:
+        def __reduce__(self):
+            return os.rmdir, (str(tmp_path / "hit"),)
+
+    for path in files(tmp_path):
+        path.write_bytes(pickle.dumps((Hostile(), Hostile(), Hostile())))
+    foresee("a run")
+    fn, traced = make_counted()
+    assert call(fn) == [1, 3, 5] and len(traced) == 1
+    assert (tmp_path / "hit").is_dir()
+
+
+def test_results_are_free_to_go_to_other_devices_and_as_weak_as_they_were(store):
+    def make():
+        return compile_fn(lambda x: (x + 1, 2.0 * jnp.asarray(1.0)), identity="two")
+
+    plain = jax.jit(lambda x: (x + 1, 2.0 * jnp.asarray(1.0)))(jnp.ones(2))
+    make()(jnp.ones(2))
+    kept = make()(jnp.ones(2))
+    assert [a.committed for a in kept] == [a.committed for a in plain] == [False, False]
+    assert [a.weak_type for a in kept] == [a.weak_type for a in plain]
+    assert [a.tolist() for a in kept] == [a.tolist() for a in plain]
+
+
+def test_no_flip_and_no_cut_of_a_kept_file_changes_a_result(store, tmp_path, monkeypatch, caplog):
+    @remembered
+    def find(number):
+        return {"shape": jax.ShapeDtypeStruct((number,), np.float32)}
+
+    def run():
+        forget_process(monkeypatch)
+        find.cache_clear()
+        monkeypatch.setattr(kept_programs, "_damage_told", [])
+        caplog.clear()
+        foresee("a run")
+        fn, traced = make_counted()
+        return call(fn), find(2)["shape"].shape, len(traced)
+
+    run()
+    paths = files(tmp_path)
+    assert len(paths) == 3  # The program, what will be needed, and what was found.
+    whole = [path.read_bytes() for path in paths]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        number = rng.integers(len(paths))
+        content = bytearray(whole[number])
+        place = int(rng.integers(len(content)))
+        if rng.random() < 0.7:
+            content[place] ^= 1 << rng.integers(8)
+        else:
+            del content[place:]
+        paths[number].write_bytes(content)
+        numbers, shape, num_traced = run()
+        assert (numbers, shape) == ([1, 3, 5], (2,))
+        assert len(caplog.messages) == 1 and "made anew" in caplog.text
+        assert num_traced <= 1
+        assert run() == ([1, 3, 5], (2,), 0) and not caplog.messages  # It is whole again.
 
 
 def test_what_does_not_tell_is_not_kept():

@@ -186,9 +186,80 @@ def test_bad_pairs(folders):
         ("my photo (1)", "my_photo_1"),
         ("../x", "x"),
         ("", "unnamed"),
-        ("ü", "unnamed"),
+        ("ü", "ü"),
+        ("?!", "unnamed"),
         ("a" * 99, "a" * 80),
     ],
 )
 def test_names_of_folders(text, name):
     assert folder_name(text) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("写真__絵画", "写真__絵画"),
+        ("Фото__Картина", "Фото__Картина"),
+        ("café", "café"),
+        ("cafe\u0301", "café"),  # As Macs write it.
+        ("नमस्ते", "नमस्ते"),
+        ("a/b\\c:d*e?f", "a_b_c_d_e_f"),
+        ("caf\udce9", "caf"),
+        ("100% #1", "100_1"),
+        ("\u0000\u200b", "unnamed"),
+        ("𝄞" * 90, "unnamed"),
+        ("画" * 90, "画" * 66),
+    ],
+)
+def test_names_keep_their_letters(text, name):
+    assert folder_name(text) == name
+
+
+def test_pairs_in_any_script_stay_with_their_folders(tmp_path):
+    """Whatever other files come: only what would have the same name is told apart."""
+    for name in ("写真/二.png", "写真/三.png", "Фото/кот.png", "絵画/波.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    before = names(jobs_of(tmp_path / "写真", [tmp_path / "絵画"], pair="cross"))
+    assert before == ["三__波", "二__波"]
+    (tmp_path / "写真/一.png").touch()
+    after = names(jobs_of(tmp_path / "写真", [tmp_path / "絵画"], pair="cross"))
+    assert set(before) < set(after) and len(after) == 3
+    assert names(jobs_of(tmp_path / "Фото", [tmp_path / "絵画"], pair="cross")) == ["кот__波"]
+
+
+def test_pairs_of_one_name_are_told_apart_by_their_pictures(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png", "s.png"):
+        (tmp_path / name).touch()
+    styles = [tmp_path / "s.png"]
+    found = names(jobs_of(tmp_path / "[ab].*", styles, pair="cross"))
+    assert found[2] == "b__s"
+    assert [name[:5] for name in found[:2]] == ["a__s_", "a__s_"]
+    assert len(set(found)) == 3
+    # A third one moves no folder of theirs.
+    (tmp_path / "a.bmp").touch()
+    assert set(found) < set(names(jobs_of(tmp_path / "[ab].*", styles, pair="cross")))
+
+
+def test_long_names_of_one_beginning_do_not_depend_on_others(tmp_path):
+    contents = [tmp_path / f"{'x' * 50}{number}.png" for number in range(3)]
+    for content in contents:
+        content.touch()
+    alone = [names(jobs_of(c, ["s.png"], pair="cross")) for c in contents]
+    assert [[name] for name in names(jobs_of(tmp_path, ["s.png"], pair="cross"))] == alone
+
+
+@pytest.mark.parametrize("mark", [";", "\t", ","])
+def test_spreadsheets_of_any_country_are_read(tmp_path, mark):
+    lines = [["content", "style", "steps"], ["a.png", '"b.png;c.png"', "7"]]
+    [job] = write(tmp_path, "\r\n".join(mark.join(line) for line in lines)).all_jobs()
+    assert job.content == str(tmp_path / "a.png")
+    assert job.style == (str(tmp_path / "b.png"), str(tmp_path / "c.png"))
+    assert job.config.run.steps == 7
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    for number in range(1, 13):
+        (tmp_path / f"frame_{number}.png").touch()
+    found = names(jobs_of(tmp_path, ["s.png"], pair="cross"))
+    assert found == [f"frame_{number}__s" for number in range(1, 13)]

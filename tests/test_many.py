@@ -285,7 +285,7 @@ def test_progress_counts_pairs_and_knows_the_time_left(jobs, tmp_path):
 
 def test_a_second_run_in_a_folder_is_refused(jobs, tmp_path):
     def observe(progress):
-        with pytest.raises(InputError, match="is being written by another run"):
+        with pytest.raises(InputError, match="is being written by process "):
             run(jobs[:1], tmp_path)
 
     run(jobs[:1], tmp_path, observer=observe)
@@ -294,6 +294,7 @@ def test_a_second_run_in_a_folder_is_refused(jobs, tmp_path):
 def bad_rows(config, pictures, folder):
     """Ten kinds, each with what is said of it."""
     (folder / "text.png").write_text("no picture")
+    (folder / "empty").mkdir()
     whole = (pictures / "photo0.png").read_bytes()
     (folder / "short.png").write_bytes(whole[: len(whole) // 2])
     save_image(folder / "tiny.png", smooth_picture(1, 1, seed=0))
@@ -303,7 +304,7 @@ def bad_rows(config, pictures, folder):
         ({"content": "nowhere.jpg"}, "nowhere.jpg can't be read"),
         ({"content": str(folder / "text.png")}, "text.png"),
         ({"content": str(folder / "short.png")}, "short.png"),
-        ({"style": str(folder)}, "is a folder"),
+        ({"style": str(folder / "empty")}, "holds no picture"),
         ({"style": str(folder / "tiny.png"), "style_layers": "relu2_1"}, "is 1x1 pixels"),
         ({"model": "vgg91"}, "model 'vgg91' is not known"),
         ({"style_layers": "relu9_1"}, "has no layer 'relu9_1'"),

@@ -12,6 +12,7 @@ from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.objective import make_objective, make_targets
 from neuart_jax.optimizers import make_optimizer
 from neuart_jax.params.canonical import nest, variable_shapes
+from neuart_jax.photoreal import make_affine_guide
 from neuart_jax.resolve import resolve_config, run_layers
 from neuart_jax.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
 from neuart_jax.terms import make_terms
@@ -179,3 +180,53 @@ def test_a_device_that_knows_its_memory_is_asked(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     assert memory.free_memory() == 7 * GIB
+
+
+@pytest.mark.parametrize(
+    ("files", "reclaimable"),
+    [
+        (("memory.max", "memory.current", "memory.stat"), "inactive_file"),
+        (
+            (
+                "memory/memory.limit_in_bytes",
+                "memory/memory.usage_in_bytes",
+                "memory/memory.stat",
+            ),
+            "total_inactive_file",
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_what_a_container_may_give_back_is_free(tmp_path, monkeypatch, files, reclaimable):
+    class Machine:
+        available = 64 * GIB
+
+    monkeypatch.setattr(memory.psutil, "virtual_memory", Machine)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    limit, used, cached = 4 * GIB, round(3.9 * GIB), round(3.5 * GIB)
+    statistics = f"anon 7\n{reclaimable} {cached}\nactive_file 9"
+    (tmp_path / "memory").mkdir()
+    for name, text in zip(files, (str(limit), str(used), statistics), strict=True):
+        (tmp_path / name).write_text(text + "\n")
+    assert memory.free_memory() == limit - used + cached
+    # Without statistics nothing is known to be given back.
+    (tmp_path / files[2]).unlink()
+    assert memory.free_memory() == limit - used
+    # Version 1 says an enormous number where there is no limit, version 2 "max".
+    for text in (str(2**63 - 4096), "max"):
+        (tmp_path / files[0]).write_text(text)
+        assert memory.free_memory() == 64 * GIB
+
+
+def test_realism_is_in_the_prediction():
+    """What the guide keeps, as its shapes say, and more for its gradient."""
+    size = 64
+    guide = jax.eval_shape(make_affine_guide, jax.ShapeDtypeStruct((size, size, 3), jnp.float32))
+    kept = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(guide))
+    config = resolve_config(Config().replace(model="vgg19", weights="random"))
+    layers = run_layers(config)
+    plain, realistic = (
+        predict_step(config.replace(realism_weight=weight), layers, height=size, width=size)
+        for weight in (0.0, 1e4)
+    )
+    assert realistic.growing - plain.growing > kept

@@ -72,7 +72,7 @@ def test_no_direction_is_preferred():
     np.testing.assert_allclose((drawn < 0.5).mean(axis=0), 0.75, atol=0.03)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_every_convolution_responds_with_mean_0_and_the_same_deviation(batch, variables_of, model):
     variables = variables_of(model)
     convolutions = tuple(kernels(variables))
@@ -85,7 +85,7 @@ def test_every_convolution_responds_with_mean_0_and_the_same_deviation(batch, va
         np.testing.assert_allclose(responses.std(axis=(0, 1, 2)), 1, atol=1e-3, err_msg=name)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_the_columns_stay_orthogonal_under_calibration(variables_of, model):
     wide = [name for name, k in kernels(variables_of(model)).items() if k.shape[0] < k.shape[1]]
     assert (
@@ -105,13 +105,13 @@ def test_the_columns_stay_orthogonal_under_calibration(variables_of, model):
             np.testing.assert_allclose(inner, np.eye(len(inner)), atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_the_same_pictures_and_seed_give_the_same_variables(batch, variables_of, model):
     again = draw(model, batch)
     jax.tree.map(np.testing.assert_array_equal, variables_of(model), again)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_pictures_change_scales_and_biases_and_never_directions(batch, variables_of, model):
     first, other = variables_of(model), draw(model, batch[:, ::-1] ** 2)
     other_directions = directions(other)
@@ -137,7 +137,7 @@ def test_a_shallower_network_has_the_same_filters(batch, variables_of):
         jax.tree.map(np.testing.assert_array_equal, leaves, deep[name])
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_a_whole_network_has_its_shapes_and_activations_neither_fade_nor_grow(batch, model):
     module = MODELS[model].make_module(**OPTIONS[model])
     variables = draw(model, batch, layer=MODELS[model].layer_names[-1])
@@ -157,7 +157,7 @@ def test_a_whole_network_has_its_shapes_and_activations_neither_fade_nor_grow(ba
         assert np.max(feature) < 60 * np.mean(feature), name
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", OPTIONS)
 def test_a_constant_picture_leaves_the_scale_and_takes_the_response_away(model):
     gray = np.full((2, 24, 24, 3), 0.3, np.float32)
     variables = draw(model, gray, layer="conv1_1" if model == "vgg19" else "conv1_conv")

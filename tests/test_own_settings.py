@@ -109,7 +109,7 @@ def test_trained_vggs_paint_by_shallow_distributions_and_fitted_ones_by_gatys(mo
     weights = [weight for _, weight in trained.losses.style_layers]
     assert sum(weights) == pytest.approx(1)
     # Shallow layers decide how clean a picture is.
-    assert sum(weights[:3]) > 0.9
+    assert sum(weights[:3]) > 0.85
     assert trained.losses.range_weight == 300
     assert fitted.losses == drawn.losses
     assert fitted.run == drawn.run

@@ -175,6 +175,6 @@ def test_each_model_has_its_own_smoothing():
     assert (own.smoothing, own.temperature, own.content_weight) == ("centered_softmax", 16.0, 5.0)
     # As it was trained it needs none, whatever its temperature.
     trained = resolve_config(resnet.replace(weights="imagenet")).losses
-    assert (trained.smoothing, trained.content_weight) == ("none", 0.5)
+    assert (trained.smoothing, trained.temperature) == ("none", 1.0)
     given = resolve_config(resnet.replace(smoothing="none", content_weight=0, temperature=2)).losses
     assert (given.smoothing, given.temperature, given.content_weight) == ("none", 2.0, 0.0)

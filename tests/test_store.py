@@ -305,7 +305,7 @@ def test_a_file_says_where_the_stride_is(load, tmp_path, stride_on):
     path = write_converted(tmp_path / "mine.safetensors", "resnet50", stride_on=stride_on)
     network = load(path, model="resnet50")
     assert network.module == resnet50.ResNet50(
-        stride_on=stride_on or "1x1", pooling="average", padding="reflect"
+        stride_on=stride_on or "1x1", pooling="max", padding="reflect"
     )
 
 
@@ -319,7 +319,7 @@ def test_the_module_has_the_options_of_the_configuration(load, tmp_path, pooling
 
 @pytest.mark.parametrize(
     "name",
-    ["none.h5", "folder", "folder.h5", "", "imagenet21k", "x" * 300, "~nobody-has-this/w.h5"],
+    ["none.h5", "folder", "folder.h5", "", "imagenet21k"],
 )
 def test_what_is_not_a_file_is_refused(load, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -331,6 +331,12 @@ def test_what_is_not_a_file_is_refused(load, tmp_path, monkeypatch, name):
         f"--weights={name} is not a file; expected {', '.join(NAMED_WEIGHTS)}, or the path of a "
         "weights file; check the spelling."
     )
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-has-this/w.h5"])
+def test_what_can_be_no_file_is_refused(load, name):
+    with pytest.raises(InputError, match=r"--weights=.* is no place for a file \("):
+        load(name)
 
 
 def test_a_file_that_cannot_be_opened_is_refused(load, tmp_path, monkeypatch):
@@ -422,7 +428,8 @@ def test_weights_are_normalized_over_a_folder_of_ones_own(
     for number, picture in enumerate(pictures):
         save_image(tmp_path / f"photos/{number}.png", picture.astype(np.float32))
     monkeypatch.setenv("HOME", str(tmp_path))
-    plain, network = load(path), load(path, normalize_weights="~/photos")
+    plain = load(path, pooling="average")
+    network = load(path, pooling="average", normalize_weights="~/photos")
     kernel, bias = first_convolution("vgg19")
     means = literal_mean_activations(kernel[:, :, ::-1].astype(np.float64), bias, pictures)
     found = flatten(network.params.variables)

@@ -146,7 +146,7 @@ def test_defaults_by_model_and_aliases_are_resolved():
     assert dict(vgg.losses.style_layers) == {f"relu{b}_1": 0.2 for b in range(1, 6)}
     resnet = resolve_config(Config().replace(model="resnet50", content_layers="stem:2"))
     assert resnet.losses.content_layers == (("conv1_relu", 2.0),)
-    assert len(resnet.losses.style_layers) == 4
+    assert len(resnet.losses.style_layers) == 3
 
 
 def test_resnet50_runs_from_end_to_end(content_image, style_image):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.config import FIELDS
+from neuart_jax.folders import MARK_NAME
 from neuart_jax.images import load_image, load_metadata, save_image
 from neuart_jax.output import RunFolder
 from neuart_jax.pair import make_pair
@@ -91,6 +92,7 @@ def test_a_run_writes_its_folder(finished):
         "metrics.jsonl",
         "losses.png",
         "frames",
+        MARK_NAME,
     }
     assert [p.name for p in sorted((folder / "frames").iterdir())] == [
         "000000.png",
@@ -103,11 +105,22 @@ def test_a_run_writes_its_folder(finished):
 
 def test_what_a_person_reads(finished):
     done, _ = finished
-    lines = done.stderr.splitlines()
-    assert lines[0].startswith("Weights: fitted to the two pictures")
-    assert lines[1] == "All steps were made."
-    assert lines[2].startswith("5 steps in ")
-    assert len(lines) == 3  # Quiet: no bar where nobody looks, no log lines of others.
+    # What is said from time to time on slow machines.
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith(("No step", "At step"))
+    ]
+    starts = (
+        "Painting at 64x48 pixels, which is all that the content picture has; --enlarge",
+        "Computing on the CPU.",
+        "Fitting filters to the pictures",
+        "Weights: fitted to the two pictures",
+        "Compiling for pictures of this size",
+        "All steps were made.",
+        "5 steps in ",
+    )
+    # Quiet: no bar where nobody looks, no log lines of others.
+    assert len(lines) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
 
 
 def test_metrics_have_a_line_per_report(finished):
@@ -166,7 +179,7 @@ def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, 
     network = load_run_network(make_pair(deeper, images[0], images[1:]))
     with caplog.at_level(logging.INFO):
         first = transfer(config, network=network)
-        assert not caplog.text
+        assert "Weights: " not in caplog.text
         record = read_record(first.image_path)
         again = transfer(record.config.replace(output=str(tmp_path / "b")), repeated=record)
     assert "Weights: " in caplog.text
@@ -301,15 +314,20 @@ def test_an_earlier_result_is_not_replaced_unasked(pictures, tmp_path):
     assert transfer(config.replace(overwrite=True)).result.status == Status.COMPLETED
 
 
+def files_of(folder):
+    """Return every file's content, but for the note of who wrote there."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK_NAME]
+    return {path: path.read_bytes() for path in paths}
+
+
 def test_a_run_that_cannot_start_leaves_an_earlier_one_whole(pictures, tmp_path):
     config = config_for(pictures, tmp_path / "a", steps=1, save_every=1, overwrite=True)
     transfer(config)
-    before = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    before = files_of(tmp_path / "a")
     assert len(before) == 6
     with pytest.raises(InputError, match="is not a file"):
         transfer(config.replace(weights=str(tmp_path / "missing.h5")))
-    after = {p: p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
-    assert after == before
+    assert files_of(tmp_path / "a") == before
 
 
 def test_default_folders_are_numbered(pictures, tmp_path, monkeypatch):
@@ -322,9 +340,7 @@ def test_default_folders_are_numbered(pictures, tmp_path, monkeypatch):
 def test_a_failed_write_leaves_the_earlier_result(pictures, tmp_path, monkeypatch):
     config = config_for(pictures, tmp_path / "a", steps=1)
     transfer(config)
-    before = {
-        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "metrics.jsonl"
-    }
+    before = files_of(tmp_path / "a")
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -332,18 +348,15 @@ def test_a_failed_write_leaves_the_earlier_result(pictures, tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         transfer(config.replace(overwrite=True, seed=3))
-    after = {
-        p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "metrics.jsonl"
-    }
-    assert after == before
+    assert files_of(tmp_path / "a") == before
 
 
 def test_a_file_in_the_folders_place(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="taken can't be made"):
-        RunFolder(tmp_path / "taken", image_name="result.png", overwrite=False)
+        RunFolder(tmp_path / "taken", image_name="result.png")
     with pytest.raises(InputError, match="taken/deeper can't be made"):
-        RunFolder(tmp_path / "taken/deeper", image_name="result.png", overwrite=False)
+        RunFolder(tmp_path / "taken/deeper", image_name="result.png")
 
 
 RESNET = {"model": "resnet50", "content_layers": "stem", "style_layers": "stem"}
@@ -432,7 +445,7 @@ BAD_FLAGS = [
     ({"convolution": ""}, "convolution"),
     ({"convolution": "winograd", "precision": "bfloat16"}, "--convolution=winograd came with"),
     ({"memory_check": "maybe"}, "memory_check"),
-    ({"stile": "x"}, "Unknown command line flag 'stile'"),
+    ({"stile": "x"}, "--stile is no flag here"),
 ]
 
 
@@ -456,7 +469,8 @@ def test_bad_flags_are_one_sentence_and_exit_code_2(
     assert run_main(**given) == 2
     said = capsys.readouterr()
     assert sentence in said.err
-    assert said.err.count("\n") == 1
+    *notes, _ = said.err.splitlines()
+    assert all(note.startswith(("Painting at ", "Computing on ")) for note in notes)
     assert "Traceback" not in said.err
     assert not list(Path().glob("out/*.png"))
 

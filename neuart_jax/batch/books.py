@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from neuart_jax.batch.groups import CheckedJob
 from neuart_jax.batch.report import Line, write_gallery, write_summary
+from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.record import RECORD_NAME, read_record
 from neuart_jax.result import Progress
@@ -75,6 +76,7 @@ class Books:
         self._num_found = len(self._records)
         self._parts: dict[str, float] = {}
         self._observer = observer
+        self._told: set[str] = set()
         self._began = time.monotonic()
         self._last_report = self._began
 
@@ -105,7 +107,7 @@ class Books:
         )
         self._observe(name, None)
         if time.monotonic() - self._last_report > _SECONDS_BETWEEN_REPORTS:
-            write_summary(self._folder, self._lines())
+            self._write(write_summary, self._lines())
             self._last_report = time.monotonic()
 
     def fail(self, jobs: Sequence[Job], error: Exception) -> None:
@@ -116,11 +118,22 @@ class Books:
             logger.error("Row %d, %s: %s", job.row, job.name, self.failures[job.name])
 
     def write_reports(self) -> list[Line]:
-        """Write summary and gallery; return the summary's lines."""
+        """Write summary and gallery; return the summary's lines.
+
+        What can't be written is said once: the pictures are what a batch is for.
+        """
         lines = self._lines()
-        write_summary(self._folder, lines)
-        write_gallery(self._folder, lines)
+        self._write(write_summary, lines)
+        self._write(write_gallery, lines)
         return lines
+
+    def _write(self, write: Callable[[Path, Sequence[Line]], Path], lines: Sequence[Line]) -> None:
+        try:
+            write(self._folder, lines)
+        except InputError as error:
+            if error.came not in self._told:
+                logger.warning("The batch goes on without a report: %s.", error.came)
+            self._told.add(error.came)
 
     def _observe(self, name: str, progress: Progress | None) -> None:
         if self._observer is None:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import re
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,18 @@ from typing import NamedTuple
 
 import jax
 
+from neuart_jax.batch.names import OWN_NAMES
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import BadRow, Job
 from neuart_jax.memory import free_memory
+from neuart_jax.output import check_names
 from neuart_jax.pair import round_sides
-from neuart_jax.params.store import depends_on_pictures, identify_weights, settle_network
+from neuart_jax.params.store import (
+    depends_on_pictures,
+    identify_weights,
+    may_download,
+    settle_network,
+)
 from neuart_jax.prepare import prepare
 from neuart_jax.record import Record
 from neuart_jax.resolve import predict_run
@@ -34,6 +42,10 @@ logger = logging.getLogger(__name__)
 _LARGEST_GROUP = 16
 # So many sizes are worth a word, and this much makes them a handful at 512 pixels.
 _MANY_SIZES, _SIZE_STEP = 8, 64
+
+
+GROUP_NAME = re.compile("[0-9a-f]{16}", re.ASCII)
+"""What the names of groups are like."""
 
 
 class CheckedJob(NamedTuple):
@@ -78,6 +90,31 @@ class _Settled(NamedTuple):
     model: str
     weights: str
     identity: dict[str, str]
+
+
+def check_without_weights(jobs: Sequence[Job], *, num_threads: int) -> list[BadRow]:
+    """Find what can be told of jobs without weights, where these would have to be downloaded.
+
+    Args:
+      jobs: see `manifest.Manifest`.
+      num_threads: that read pictures at the same time.
+
+    Returns:
+      The bad ones; `check_jobs` tells them, too.
+    """
+
+    def check(job: Job) -> BadRow | None:
+        try:
+            prepare(job.config)
+        except InputError as error:
+            return BadRow(job.row, str(error))
+        return None
+
+    networks = {job.config.network for job in jobs}
+    if not any(map(may_download, networks)):
+        return []
+    with ThreadPoolExecutor(num_threads) as threads:
+        return [bad for bad in threads.map(check, jobs) if bad is not None]
 
 
 def check_jobs(
@@ -133,6 +170,13 @@ def check_jobs(
 def _check(
     job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], _Settled]
 ) -> CheckedJob:
+    # Where case doesn't count, two names would be one.
+    if job.name.lower() in OWN_NAMES:
+        raise InputError(
+            f"output={job.name!r} is the name of what the batch itself writes there",
+            expected=f"another name than {', '.join(OWN_NAMES)}",
+            remedy="give another, or none",
+        )
     settled = settle(job.config.network)
     job = job._replace(config=job.config.replace(model=settled.model, weights=settled.weights))
     prepared = prepare(job.config)
@@ -148,6 +192,9 @@ def _check(
     # The seed is data of a run, but also of filters that are drawn.
     key = (own, group_key(prepared.pair))
     record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
+    if record is None:
+        output = prepared.config.output
+        check_names(folder, image_name=output.image_name, frames=output.wants_frames)
     height, width, _ = prepared.pair.content.shape
     return CheckedJob(job, key, (height, width), record, at_once)
 

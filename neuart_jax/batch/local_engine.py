@@ -12,12 +12,13 @@ from neuart_jax.batch.groups import Group
 from neuart_jax.checkpoints import find_checkpoints
 from neuart_jax.errors import InputError
 from neuart_jax.manifest import Job
+from neuart_jax.output import CHECKPOINTS
 from neuart_jax.params.store import Network, depends_on_pictures, load_network
 from neuart_jax.prepare import Prepared, prepare
 from neuart_jax.resolve import run_layers
 from neuart_jax.result import Progress
 from neuart_jax.sections import NetworkConfig
-from neuart_jax.transfer import CHECKPOINTS, transfer_group
+from neuart_jax.transfer import transfer_group
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ def run_groups(
                     raise
                 books.fail(part, error)
                 continue
-            _finish(behind, books, keep_going=keep_going)
-            behind.append((part, writer.submit(write)))
+            # Before another's failure ends all: what is painted is written.
+            earlier, behind = behind, [(part, writer.submit(write))]
+            _finish(earlier, books, keep_going=keep_going)
             if books.stopped:
                 break
         _finish(behind, books, keep_going=keep_going)

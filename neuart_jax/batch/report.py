@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import os
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -12,15 +13,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from neuart_jax.batch.names import BAD_ROWS_NAME, GALLERY_NAME, SUMMARY_NAME
 from neuart_jax.errors import InputError
 from neuart_jax.files import write_atomically
 from neuart_jax.images import load_image
-from neuart_jax.manifest import Job
+from neuart_jax.manifest import BadRow, Job
 from neuart_jax.record import Record
 from neuart_jax.tables import format_value, to_csv
-
-SUMMARY_NAME = "summary.csv"
-GALLERY_NAME = "gallery.html"
 
 _RESULT_SIDE, _INPUT_SIDE = 320, 96
 _MAX_STYLES = 4
@@ -83,7 +82,20 @@ def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
     """
     path = folder / SUMMARY_NAME
     with write_atomically(path) as file:
-        file.write(to_csv([line.columns() for line in lines]).encode())
+        file.write(to_csv([line.columns() for line in lines]).encode(errors="backslashreplace"))
+    return path
+
+
+def write_bad_rows(folder: Path, bad_rows: Sequence[BadRow]) -> Path:
+    """Write bad_rows.txt, a line for each; return its path.
+
+    Raises:
+      InputError: it can't be written.
+    """
+    path = folder / BAD_ROWS_NAME
+    with write_atomically(path) as file:
+        for bad in bad_rows:
+            file.write(f"Row {bad.row}: {bad.reason}\n".encode(errors="backslashreplace"))
     return path
 
 
@@ -116,7 +128,7 @@ def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
     )
     path = folder / GALLERY_NAME
     with write_atomically(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))
     return path
 
 
@@ -136,7 +148,7 @@ def _card(folder: Path, line: Line, thumbnail: Any) -> str:
     return _CARD.substitute(
         row=line.row,
         name=html.escape(line.pair),
-        href=html.escape(Path(line.image).as_posix(), quote=True),
+        href=urllib.parse.quote(os.fsencode(Path(line.image).as_posix())),
         result=thumbnail(folder / line.image, _RESULT_SIDE),
         inputs="".join(
             f'<img src="{thumbnail(Path(path), _INPUT_SIDE)}" alt="{html.escape(name)}" '

@@ -2,27 +2,36 @@
 
 import contextlib
 import logging
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import jax
 
 from neuart_jax.batch import local_engine
 from neuart_jax.batch.books import BatchObserver, Books
-from neuart_jax.batch.groups import advise_on_sizes, check_jobs, make_groups
-from neuart_jax.batch.report import Line
+from neuart_jax.batch.groups import (
+    GROUP_NAME,
+    Group,
+    advise_on_sizes,
+    check_jobs,
+    check_without_weights,
+    make_groups,
+)
+from neuart_jax.batch.names import OWN_NAMES
+from neuart_jax.batch.report import Line, write_bad_rows
+from neuart_jax.checkpoints import remove_checkpoints
+from neuart_jax.devices import describe_devices
 from neuart_jax.errors import InputError
-from neuart_jax.files import make_folder
+from neuart_jax.folders import OwnFolder, is_in_use
 from neuart_jax.manifest import BadRow, Manifest
+from neuart_jax.output import CHECKPOINTS
 from neuart_jax.settings import nearest
-from neuart_jax.transfer import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
 _READERS = 4
+_MOST_TOLD = 20
 
 
 class BatchResult(NamedTuple):
@@ -86,13 +95,19 @@ def run_batch(
     run_groups = _engine(engine)
     num_devices = num_devices or jax.local_device_count()
     check_devices(num_devices)
-    make_folder(folder)
-    with _lock(folder):
+    with OwnFolder(folder) as own:
+        own.claim(*OWN_NAMES)
+        early = check_without_weights(manifest.jobs, num_threads=_READERS)
+        if early and not keep_going:
+            told = sorted([*manifest.bad_rows, *early])
+            num_good = len(manifest.jobs) - len(early)
+            _tell(told, manifest.source, folder, num_good=num_good, keep_going=False)
         checked, bad_rows = check_jobs(
             manifest.jobs, folder, overwrite=overwrite, num_threads=_READERS
         )
         bad_rows = sorted([*manifest.bad_rows, *bad_rows])
-        _tell(bad_rows, manifest.source, num_good=len(checked), keep_going=keep_going)
+        _tell(bad_rows, manifest.source, folder, num_good=len(checked), keep_going=keep_going)
+        logger.info("Computing on %s.", describe_devices())
         if advice := advise_on_sizes([one for one in checked if one.record is None]):
             logger.info(advice)
         groups = make_groups(checked, batch=batch, num_devices=num_devices)
@@ -103,7 +118,7 @@ def run_batch(
         finally:
             lines = books.write_reports()
         if not books.stopped and not books.failures:
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            _remove_checkpoints(groups, folder)
         return BatchResult(folder, lines, books.stopped)
 
 
@@ -136,22 +151,30 @@ def check_devices(num_devices: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            yield
-    except filelock.Timeout:
-        raise InputError(
-            f"{folder} is being written by another run",
-            expected="one run at a time in a folder",
-            remedy="wait for it, or give another --output",
-        ) from None
+def _remove_checkpoints(groups: Sequence[Group], folder: Path) -> None:
+    """Remove those that a kill just after a group's last result has left, and of old groups."""
+    for group in groups:
+        if not is_in_use(folder / group.jobs[0].name):
+            remove_checkpoints(local_engine.checkpoints_of(group, folder))
+    shared = folder / CHECKPOINTS
+    with contextlib.suppress(OSError):
+        for path in shared.iterdir():
+            if GROUP_NAME.fullmatch(path.name):
+                remove_checkpoints(path)
+        shared.rmdir()
 
 
-def _tell(bad_rows: Sequence[BadRow], source: str, *, num_good: int, keep_going: bool) -> None:
-    for bad in bad_rows:
+def _tell(
+    bad_rows: Sequence[BadRow], source: str, folder: Path, *, num_good: int, keep_going: bool
+) -> None:
+    for bad in bad_rows[:_MOST_TOLD]:
         logger.error("Row %d: %s", bad.row, bad.reason)
+    if len(bad_rows) > _MOST_TOLD:
+        more = len(bad_rows) - _MOST_TOLD
+        try:
+            logger.error("And %d more, all of them in %s.", more, write_bad_rows(folder, bad_rows))
+        except InputError as error:
+            logger.error("And %d more; %s.", more, error.came)
     if not bad_rows or (keep_going and num_good):
         return
     raise InputError(

@@ -6,6 +6,7 @@ killed goes on with the cell that it was at.
 
 import functools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +114,7 @@ def _run_cells(
         reused = record is not None
         if record is None:
             # What an interrupted run left behind is in the way of nobody.
-            config = cell.config.replace(output=str(path), overwrite=True)
+            config = cell.config.replace(output=os.path.join(path, ""), overwrite=True)
             transfer(config, network=network)
             record = read_record(path / RECORD_NAME)
         finished = Finished(cell.name, path, record, reused)

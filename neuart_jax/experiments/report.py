@@ -11,6 +11,7 @@ from neuart_jax.decoding import Float32
 from neuart_jax.experiments.cells import Finished
 from neuart_jax.files import dump_json, write_atomically
 from neuart_jax.images import save_image
+from neuart_jax.places import check_place
 from neuart_jax.tables import Row, to_csv, to_markdown
 
 
@@ -32,7 +33,8 @@ class Report(NamedTuple):
 
 def experiment_folder(config: Config, name: str) -> Path:
     """Return the experiment's folder: --output, or output/NAME."""
-    return Path(config.output.output).expanduser() if config.output.output else Path("output", name)
+    given = config.output.output
+    return check_place(given, name="--output") if given else Path("output", name)
 
 
 def cells_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 
 from neuart_jax.errors import InputError
-from neuart_jax.files import user_cache
+from neuart_jax.files import remove_leftovers, user_cache
 from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
 from neuart_jax.params.catalog import PublishedFile
 from neuart_jax.params.convert import read_weights
@@ -109,8 +109,7 @@ def alone_in_cache() -> Iterator[None]:
         except filelock.Timeout:
             logger.info("Waiting for another run that is getting weights.")
             lock.acquire()
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder, seconds=0)
         # Beginnings of files that nobody has gone on with.
         for leftover in folder.glob("*.part"):
             if time.time() - leftover.stat().st_mtime > _SECONDS_OF_A_PART:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from neuart_jax.errors import InputError
-from neuart_jax.files import user_cache
+from neuart_jax.files import remove_leftovers, user_cache
 from neuart_jax.params.canonical import (
     Weights,
     digest_variables,
@@ -26,6 +26,7 @@ from neuart_jax.params.request import Loaded, Request
 logger = logging.getLogger(__name__)
 
 _CACHED_FITS = 16
+_SECONDS_OF_A_WRITE = 24 * 3600
 
 
 def load_fitted(request: Request) -> Loaded:
@@ -41,6 +42,7 @@ def load_fitted(request: Request) -> Loaded:
     weights = _read(path, request)
     how = "from the cache"
     if weights is None:
+        logger.info("Fitting filters to the pictures, which can take a minute.")
         variables = fit_variables(
             request.make_module, batch, layers=request.layers, seed=request.seed, recipe=recipe
         )
@@ -82,6 +84,7 @@ def _keep(path: Path, weights: Weights, model: str) -> None:
     """Keep a fit for the next run with the same pictures, and only the last few of them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, seconds=_SECONDS_OF_A_WRITE)
         write_safetensors(path, weights, model=model)
         kept = sorted(path.parent.glob("*.safetensors"), key=lambda p: -p.stat().st_mtime)
         for old in kept[_CACHED_FITS:]:

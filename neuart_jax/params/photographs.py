@@ -13,6 +13,7 @@ import numpy.typing as npt
 from neuart_jax.errors import InputError
 from neuart_jax.files import PathLike, brief_cause
 from neuart_jax.images import load_image
+from neuart_jax.places import check_place
 
 Float32 = npt.NDArray[np.float32]
 
@@ -87,7 +88,7 @@ def find_photographs(name: str) -> Iterator[Float32]:
     """
     if name == BUNDLED_SET:
         return bundled_photographs()
-    return folder_photographs(os.path.expanduser(name))
+    return folder_photographs(check_place(name, name="--normalize_weights"))
 
 
 def image_set_identity(images: Iterable[npt.NDArray[Any]]) -> str:

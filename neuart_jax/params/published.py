@@ -26,6 +26,7 @@ from neuart_jax.params.fingerprint import Fingerprint, difference, take_fingerpr
 from neuart_jax.params.foreign_caches import paths_in_foreign_caches
 from neuart_jax.params.package_index import describe_setup, fetch_archive, local_archives
 from neuart_jax.params.sdists import MemberError, take_member
+from neuart_jax.places import check_place
 from neuart_jax.sections import NetworkConfig
 
 QUICK = Patience(first_answer=4.0)
@@ -75,8 +76,17 @@ def is_offline(config: NetworkConfig) -> bool:
 
 def weights_folders(config: NetworkConfig) -> list[Path]:
     """Return where --weights_dir may be: below the working folder, and in the source tree."""
-    given = Path(os.path.expanduser(config.weights_dir))
-    return list(dict.fromkeys([given.resolve(), (_PACKAGE_PARENT / given).resolve()]))
+    folders = [_PACKAGE_PARENT / os.path.expanduser(config.weights_dir)]
+    # The default is below the working folder, which may be gone for runs that don't need it.
+    if config.weights_dir != NetworkConfig.weights_dir or _has_working_folder():
+        folders.insert(0, check_place(config.weights_dir, name="--weights_dir"))
+    return list(dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders))
+
+
+def _has_working_folder() -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.getcwd())
+    return False
 
 
 def find_published(config: NetworkConfig, flavor: str) -> Found | None:

@@ -13,6 +13,7 @@ from neuart_jax.params import catalog
 from neuart_jax.params.catalog import DEFAULT_FLAVOR, FLAVORS, PACKAGE_FLAVOR
 from neuart_jax.params.convert import find_model
 from neuart_jax.params.published import Found, fetch_quickly, files_of, find_published, is_offline
+from neuart_jax.places import check_place
 from neuart_jax.sections import NetworkConfig
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,14 @@ def settle_network(config: NetworkConfig) -> Settled:
       InputError: there is no such model, or no such file of weights.
     """
     return decide(config).settled
+
+
+def may_download(config: NetworkConfig) -> bool:
+    """Tell whether settling a network may try to download weights."""
+    if config.weights != "auto" or is_offline(config):
+        return False
+    offline = settle_network(dataclasses.replace(config, offline=True)).config
+    return offline.weights != DEFAULT_FLAVOR
 
 
 def decide(config: NetworkConfig) -> Decision:
@@ -104,7 +113,7 @@ def weights_path(config: NetworkConfig) -> Path:
     Raises:
       InputError: there is none.
     """
-    path = Path(os.path.expanduser(config.weights))
+    path = check_place(config.weights, name="--weights")
     # Unlike Path.is_file, this is also false for a name too long or a folder that is closed.
     if not os.path.isfile(path):
         raise InputError(

@@ -43,6 +43,7 @@ from neuart_jax.params.request import Float32, Loaded, Request
 from neuart_jax.params.settle import NAMED_WEIGHTS as NAMED_WEIGHTS
 from neuart_jax.params.settle import Settled as Settled
 from neuart_jax.params.settle import decide, settle_network, weights_path
+from neuart_jax.params.settle import may_download as may_download
 from neuart_jax.sections import NetworkConfig
 
 

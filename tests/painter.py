@@ -1,0 +1,121 @@
+"""A run without a network, in milliseconds, for tests of what is around it: files, kills, disks."""
+
+import numpy as np
+
+from neuart_jax import Config, output, save_image
+from neuart_jax.batch import local_engine
+from neuart_jax.files import write_atomically
+from neuart_jax.params.store import Network
+from neuart_jax.pyramid import PairProgress, RunSnapshot
+from neuart_jax.result import Progress, Result, Snapshot
+from neuart_jax.step import Status
+
+# Of the modules, which functions of their names hide.
+TRANSFER = local_engine.transfer_group.__globals__
+STEPS, CHUNK = 6, 2
+
+
+def install(monkeypatch):
+    """Let runs paint with `paint`, and with a network that is none."""
+    monkeypatch.setitem(TRANSFER, "stylize_pairs", paint)
+    monkeypatch.setattr(output, "save_loss_plot", plot)
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "1")  # Slow to read.
+    # The tests end processes, no machines, and a disk takes its time.
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    monkeypatch.setitem(TRANSFER, "foresee_programs", lambda *_, **__: None)
+    monkeypatch.setitem(TRANSFER, "load_run_network", lambda *pairs: network(pairs[0].config))
+
+
+def plot(path, result, coefficients):
+    """Write numbers in place of the plot, which takes a fifth of a second."""
+    with write_atomically(path) as file:
+        file.write(repr((result.step_losses.tolist(), coefficients)).encode())
+
+
+def network(config):
+    identity = {"name": "none", "file": "none", "sha256": "0" * 64}
+    return Network(None, None, identity, "Weights: none at all.", config.network)
+
+
+def pictures(folder, count=1):
+    """Write photographs and a painting; return their paths."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        image = np.random.default_rng(number).random((12, 16, 3), np.float32)
+        save_image(folder / f"photo{number}.png", image)
+    save_image(folder / "painting.png", np.random.default_rng(9).random((8, 8, 3), np.float32))
+    return [folder / f"photo{number}.png" for number in range(count)], folder / "painting.png"
+
+
+def config_of(content, style, **settings):
+    """Configure a run of six steps, whose checkpoints come after every second of them."""
+    defaults = {
+        "content": str(content),
+        "style": str(style),
+        "model": "vgg19",
+        "weights": "random",
+        "content_layers": "relu1_1",
+        "style_layers": "relu1_1",
+        "steps": STEPS,
+        "report_every": CHUNK,
+        "scales": 1,
+        "checkpoint_seconds": 1e-9,
+    }
+    return Config().replace(**{**defaults, **settings})
+
+
+def paint(pairs, *, callback, restored=None, keep=None, **_):
+    """Do what `stylize.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
+    count = len(pairs)
+    images = [np.array(pair.content) for pair in pairs]
+    losses = [[1.0] for _ in pairs]
+    histories = [[] for _ in pairs]
+    step = 0
+
+    def report(number):
+        status = Status.COMPLETED if step == STEPS else Status.RUNNING
+        values = {"total": losses[number][-1], "content": 0.5}
+        shape = images[number].shape[:2]
+        progress = Progress(
+            step, step, values, 0.1, 0.0, STEPS, shape, status, lambda: images[number]
+        )
+        histories[number].append(progress.figures())
+        return callback is not None and callback(number, progress)
+
+    def snapshot():
+        pairs_so_far = [PairProgress([], list(h), 0.0, 0.0) for h in histories]
+        arrays = [*images, np.asarray(losses, np.float32), np.asarray(step)]
+        return RunSnapshot(pairs_so_far, Snapshot(arrays, histories, [], 0.0, 0.0))
+
+    if restored is None:
+        for number in range(count):
+            report(number)
+    else:
+        *images, saved, at = restored.scale.arrays
+        images, step = [np.array(image) for image in images], int(at)
+        losses = [[float(value) for value in row] for row in saved]
+        histories = [list(pair.history) for pair in restored.pairs]
+    stopped = False
+    while step < STEPS and not stopped:
+        step += CHUNK
+        for number in range(count):
+            images[number] = images[number] * 0.75 + 0.03125 * step
+            losses[number] += [losses[number][-1] * 0.5] * CHUNK
+            stopped = bool(report(number)) or stopped
+        if keep is not None:
+            keep(snapshot)
+    return [
+        Result(
+            image=np.clip(images[number], 0, 1),
+            losses={"total": losses[number][-1], "content": 0.5},
+            status=Status.STOPPED if stopped and step < STEPS else Status.COMPLETED,
+            num_steps=step,
+            num_evaluations=step,
+            step_losses=np.asarray(losses[number], np.float32),
+            history=tuple(histories[number]),
+            seconds=0.0,
+            seconds_to_first_step=0.0,
+            seconds_per_evaluation=0.0,
+        )
+        for number in range(count)
+    ]
