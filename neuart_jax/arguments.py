@@ -14,8 +14,8 @@ from neuart_jax.other_tools import translate_flag
 from neuart_jax.settings import nearest
 
 _BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), "true"),
-    **dict.fromkeys(("false", "no", "off", "0"), "false"),
+    **dict.fromkeys(("true", "t", "yes", "on", "1"), "true"),
+    **dict.fromkeys(("false", "f", "no", "off", "0"), "false"),
 }
 
 
@@ -72,8 +72,8 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
             unknown.append((word, rest.pop(0) if takes_next else value if has_value else None))
         elif is_negation or is_switch:
             if is_switch and takes_next and rest[0].lower() in _BOOLEANS:
-                has_value, value = "=", _BOOLEANS[rest.pop(0).lower()]
-            arranged.append((name, value if has_value else None))
+                has_value, value = "=", rest.pop(0)
+            arranged.append((name, _read_switch(name, value, is_switch) if has_value else None))
         elif has_value:
             arranged.append((name, value))
         elif takes_next:
@@ -98,6 +98,16 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
             f"{pictures[0]!r} is not a flag", expected="--name=value", remedy="see --help"
         )
     return [f"--{name}" if value is None else f"--{name}={value}" for name, value in arranged]
+
+
+def _read_switch(name: str, value: str, is_switch: bool) -> str:
+    if is_switch and value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    raise InputError(
+        f"--{name}={value}",
+        expected=f"--{name} or --no{name}" if is_switch else f"--{name} alone",
+        remedy="leave the value out",
+    )
 
 
 def _is_flag(word: str) -> bool:

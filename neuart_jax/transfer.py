@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -15,7 +14,7 @@ from neuart_jax.config import Config
 from neuart_jax.destination import find_destination, removing_empty_folders
 from neuart_jax.devices import agree, describe_devices, writes_files
 from neuart_jax.errors import InputError
-from neuart_jax.files import make_folder
+from neuart_jax.files import make_folder, write_atomically
 from neuart_jax.folders import is_in_use
 from neuart_jax.images import load_image
 from neuart_jax.output import CHECKPOINTS, RunFolder, default_folders, is_whole
@@ -133,7 +132,7 @@ def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:
     if Record(shorter, inputs=prepared.digests).unlike(base):
         return None
     kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
-    shutil.copyfile(image, kept)
+    _keep_picture(image, kept)
     logger.info(
         "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
         folder,
@@ -142,6 +141,22 @@ def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:
         kept.name,
     )
     return config.replace(init=str(kept), scales=1, steps=wanted - made, overwrite=True)
+
+
+def _keep_picture(image: Path, kept: Path) -> None:
+    """Keep a picture under another name, which nobody else's file may have."""
+    earlier = image.read_bytes()
+    if os.path.lexists(kept):
+        # After a kill it is there, and is that picture.
+        if kept.is_file() and kept.read_bytes() == earlier:
+            return
+        raise InputError(
+            f"{kept} is there already, where the picture so far would be kept",
+            expected="a name that is free",
+            remedy="move it away, or give another --output",
+        )
+    with write_atomically(kept) as file:
+        file.write(earlier)
 
 
 def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:

@@ -10,18 +10,15 @@ import sys
 from pathlib import Path
 
 import jax
-import skimage
 from absl import flags
 
 from neuart_jax.benchmarks.benchmark import benchmark
 from neuart_jax.benchmarks.plan import PARTS, Plan, read_plan
+from neuart_jax.benchmarks.problem import with_pictures
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
 from neuart_jax.files import make_folder
 from neuart_jax.record import Record
-
-CONTENT = Path(skimage.__file__).parent / "data" / "chelsea.png"
-STYLE = Path(__file__).resolve().parents[1] / "docs" / "images" / "brush_strokes.png"
 
 flags.DEFINE_list("parts", "evaluation,steps,start,torch", f"some of {', '.join(PARTS)}")
 flags.DEFINE_list("sizes", "256,512", "sides of the square pictures, in pixels")
@@ -42,11 +39,7 @@ def run(config: Config, record: Record | None) -> int:
     """Measure and print the tables; 1 if something can't be trusted or was not measured."""
     # This process only plans: a GPU that it held would have no memory left for those that measure.
     jax.config.update("jax_platforms", "cpu")
-    images, network = config.images, config.network
-    config = config.replace(
-        content=images.content or str(CONTENT),
-        style=images.style or str(STYLE),
-    )
+    network, config = config.network, with_pictures(config)
     parts = flags.FLAGS["parts"].value
     if network.weights == "auto" and "time_to_loss" not in parts:
         # What the filters are doesn't change the time; these need no download and no fit.

@@ -11,17 +11,15 @@ import sys
 from pathlib import Path
 
 import jax
-import skimage
 from absl import flags
 
-from neuart_jax.benchmarks.device_check import SMALL, Scope, check_device
+from neuart_jax.benchmarks.device_check import check_device
+from neuart_jax.benchmarks.device_plan import SMALL, Scope
+from neuart_jax.benchmarks.problem import with_pictures
 from neuart_jax.command_line import run_command
 from neuart_jax.config import Config
 from neuart_jax.files import make_folder
 from neuart_jax.record import Record
-
-CONTENT = Path(skimage.__file__).parent / "data" / "chelsea.png"
-STYLE = Path(__file__).resolve().parents[1] / "docs" / "images" / "brush_strokes.png"
 
 _SMALL = flags.DEFINE_bool("small", False, "tiny pictures")
 _MINUTES = flags.DEFINE_float("minutes", 6.0, "no part is begun after so many", lower_bound=0.1)
@@ -32,12 +30,9 @@ def run(config: Config, record: Record | None) -> int:
     """Check and print the table; 1 if something is wrong or could not be done."""
     # This process only plans: a GPU that it held would have no memory left for those that measure.
     jax.config.update("jax_platforms", "cpu")
-    images, network = config.images, config.network
-    config = config.replace(
-        content=images.content or str(CONTENT),
-        style=images.style or str(STYLE),
-        weights="random" if network.weights == "auto" else network.weights,
-    )
+    config = with_pictures(config)
+    if config.network.weights == "auto":
+        config = config.replace(weights="random")
     folder = Path(config.output.output or "output/check_gpu").expanduser()
     make_folder(folder)
     outcome = check_device(

@@ -30,6 +30,7 @@ def arrange(line):
         ("-size 64 --seed -1", "--size=64 --seed=-1"),
         ("--enlarge true --size=9", "--enlarge=true --size=9"),
         ("--enlarge No", "--enlarge=false"),
+        ("--enlarge=Off", "--enlarge=false"),
         ("--enlarge --noenlarge", "--enlarge --noenlarge"),
         ("--enlarge photo.jpg", "--enlarge --content=photo.jpg"),
         ("--content-weight 5", "--content_weight=5"),
@@ -91,3 +92,15 @@ def test_all_of_them_at_once():
         "-content_image, -style_image, -image_size, -wibble are no flags here; expected those of "
         "--help; write --content=a.jpg, write --style=b.jpg, write --size=512, for -wibble, did you"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--enlarge=maybe", r"--enlarge=maybe; expected --enlarge or --noenlarge"),
+        ("--noenlarge=3", r"--noenlarge=3; expected --noenlarge alone"),
+    ],
+)
+def test_a_switch_is_on_or_off(line, message):
+    with pytest.raises(InputError, match=message):
+        arrange(line)

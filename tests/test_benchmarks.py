@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from neuart_jax import Config, InputError
-from neuart_jax.benchmarks import jobs, memory, processes
+from neuart_jax.benchmarks import device_check, jobs, memory, processes
 from neuart_jax.benchmarks.benchmark import benchmark
-from neuart_jax.benchmarks.device_check import GRADIENT_LIMIT as DEVICE_GRADIENT_LIMIT
-from neuart_jax.benchmarks.device_check import Scope, check_device
+from neuart_jax.benchmarks.device_check import check_device
 from neuart_jax.benchmarks.device_jobs import DEVICE_JOBS
+from neuart_jax.benchmarks.device_plan import GRADIENT_LIMIT as DEVICE_GRADIENT_LIMIT
+from neuart_jax.benchmarks.device_plan import Scope
 from neuart_jax.benchmarks.flops import count_flops, evaluation_flops
 from neuart_jax.benchmarks.jobs import JOBS
 from neuart_jax.benchmarks.plan import (
@@ -666,6 +667,21 @@ def test_what_has_no_time_or_no_torch_is_left_out_and_nothing_is_wrong(config, t
     assert verdicts_of(outcome)["torch", "not measured"] == "left out" and outcome.wrong == 0
     late = check_device(config, TINY, tmp_path, seconds=0, run=run)
     assert {row["verdict"] for row in late.rows} == {"left out"} and late.wrong == 0
+
+
+def test_what_the_end_of_the_time_cuts_short_is_not_wrong(config, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(device_check.time, "time", lambda: now[0])
+
+    def run(job):
+        if job.task["kind"] == "products":
+            now[0] = 20.0
+            return {"error": "the process was ended after 10 s"}
+        return answers()(job)
+
+    outcome = check_device(config, TINY, tmp_path, seconds=10, run=run)
+    assert verdicts_of(outcome)["products", "not measured"] == "left out"
+    assert outcome.wrong == 0
 
 
 def test_a_run_that_was_cut_has_the_same_pixels(config):

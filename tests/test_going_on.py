@@ -52,6 +52,18 @@ def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog
     assert not any("Going on" in note for note in prepared.notes)
 
 
+def test_a_picture_that_has_the_name_of_the_kept_one_stays():
+    config = Config().replace(**TINY, scales=1, output="out", report_every=2)
+    transfer(config.replace(steps=4))
+    Path("out/result_4_steps.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="result_4_steps.png is there already"):
+        transfer(config.replace(steps=7))
+    assert Path("out/result_4_steps.png").read_bytes() == b"mine"
+    # What a kill has left of the same is no obstacle.
+    Path("out/result_4_steps.png").write_bytes(Path("out/result.png").read_bytes())
+    assert transfer(config.replace(steps=7)).result.num_steps == 3
+
+
 def test_a_finished_run_is_prolonged(caplog):
     config = Config().replace(**TINY, scales=1, output="out", report_every=2)
     first = transfer(config.replace(steps=4))

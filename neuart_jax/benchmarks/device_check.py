@@ -14,6 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import neuart_jax
+from neuart_jax.benchmarks.device_plan import (
+    COLUMNS,
+    GRADIENT_LIMIT,
+    LOSS_LIMIT,
+    MEMORY_LIMIT,
+    SAME_LOSS,
+    SAME_PIXELS,
+    Scope,
+    left_out,
+    make_row,
+)
 from neuart_jax.benchmarks.plan import reference_settings
 from neuart_jax.benchmarks.processes import Figures, Job, RunJob, run_job
 from neuart_jax.config import Config
@@ -21,65 +32,9 @@ from neuart_jax.files import dump_json, write_atomically
 from neuart_jax.resolve import resolve_config, settle_config
 from neuart_jax.tables import Row, to_markdown
 
-LOSS_LIMIT = {"float32": 1e-4, "tensorfloat32": 1e-2, "bfloat16": 5e-2}
-"""Relative error of a loss up to which a precision is what its name says, against float64: a few
-times its unit roundoff of 6e-8, 5e-4 and 4e-3, since sums of squares of differences magnify it."""
-
-GRADIENT_LIMIT = {"float32": 1e-2, "tensorfloat32": 5e-2, "bfloat16": 2e-1}
-"""The same of gradients, which single ReLUs change that are on instead of off."""
-
-SAME_LOSS, SAME_PIXELS = 1e-3, 1 / 255
-"""How far a pair in a batch may be from the same pair alone, relatively and in colors."""
-
-MEMORY_LIMIT = 0.25
-"""How far off a prediction of memory may be, relatively."""
-
 _CPU = {"JAX_PLATFORMS": "cpu"}
-_TESTS = "losses objective gaussians features convolution winograd line_search loop stylize".split()
 _ONE_ANSWER = 100.0
 """Seconds that one process may take, unless less is left."""
-
-
-class Scope(NamedTuple):
-    """How much is looked at.
-
-    Attributes:
-      models: networks.
-      agreement_size: side of the pictures that are compared with float64, in pixels.
-      sizes: sides of those that are timed.
-      batches: numbers of pairs at once.
-      evaluations: timed in one go.
-      most_pixels: of all pairs of a batch together; larger cells are left out.
-      product_side: of the matrices whose products are timed.
-      run_sizes: of pictures that are painted from the shell.
-      torch_size: of the pictures that torch gets, one pair and the largest batch.
-      tests: names of test modules, without "test_" and the ending.
-    """
-
-    models: tuple[str, ...] = ("vgg19", "resnet50")
-    agreement_size: int = 256
-    sizes: tuple[int, ...] = (512, 256, 1024, 2048)
-    batches: tuple[int, ...] = (1, 16, 4)
-    evaluations: int = 20
-    most_pixels: int = 16 * 1024**2
-    product_side: int = 8192
-    run_sizes: tuple[int, ...] = (512, 1024)
-    torch_size: int = 512
-    tests: tuple[str, ...] = tuple(_TESTS)
-
-
-SMALL = Scope(
-    models=("vgg16",),
-    agreement_size=48,
-    sizes=(48,),
-    batches=(1, 2),
-    evaluations=2,
-    product_side=256,
-    run_sizes=(64,),
-    torch_size=48,
-    tests=("line_search",),
-)
-"""Enough to see on a CPU that every part works."""
 
 
 class Outcome(NamedTuple):
@@ -165,7 +120,7 @@ class _Check:
 
     def _take(self, name: str, part: Part) -> None:
         if self._left() <= 0:
-            self._rows.append(_left_out(name, "there was no time"))
+            self._rows.append(left_out(name, "there was no time"))
             return
         began = time.time()
         try:
@@ -181,7 +136,7 @@ class _Check:
         self._report()
 
     def _report(self) -> Outcome:
-        rows: list[Row] = [{name: row.get(name) for name in _COLUMNS} for row in self._rows]
+        rows: list[Row] = [{name: row.get(name) for name in COLUMNS} for row in self._rows]
         facts = self._facts
         versions = ", ".join(f"{n} {v}" for n, v in facts.get("versions", {}).items())
         head = f"{facts.get('device')}; {facts.get('processor')}; {facts.get('machine')}  \n"
@@ -215,8 +170,12 @@ class _Check:
     def _checked(self, job: Job) -> Figures:
         figures = self._run(job)
         if "error" in figures:
-            raise _PartFailed(figures["error"])
+            raise self._failure(figures["error"])
         return figures
+
+    def _failure(self, why: str) -> "_PartFailed":
+        # What the end of the time has cut short is not wrong.
+        return _PartFailed(why, is_absence=self._left() <= 0)
 
     def _base(self, model: str) -> Config:
         """Return a configuration with the network in a file, made on the processor, once."""
@@ -239,7 +198,7 @@ class _Check:
         rates = self._ask("products", self._config, side=self._scope.product_side)
         self._facts["product_tflops"] = rates
         for precision, rate in rates.items():
-            yield _row(f"{precision} products of {self._scope.product_side}²", rate, "TFLOP/s")
+            yield make_row(f"{precision} products of {self._scope.product_side}²", rate, "TFLOP/s")
 
     def _reference(self, config: Config, *, batch: int, for_torch: bool) -> tuple[str, Figures]:
         npz = str(self._scratch / "reference.npz")
@@ -260,7 +219,7 @@ class _Check:
                 ("gradient against float64", "gradient_error", GRADIENT_LIMIT[name]),
                 ("loss, a batch against one", "batch_loss_error", max(SAME_LOSS, LOSS_LIMIT[name])),
             ):
-                yield _row(f"{name}: {what}", row[key], "relative", limit=limit)
+                yield make_row(f"{name}: {what}", row[key], "relative", limit=limit)
 
     def _cells(self) -> list[dict[str, Any]]:
         scope = self._scope
@@ -281,13 +240,13 @@ class _Check:
             if "error" in row:
                 yield {"what": what, "value": row["error"], "verdict": "left out"}
                 continue
-            yield _row(f"{what}: an evaluation", row["seconds"], "s")
+            yield make_row(f"{what}: an evaluation", row["seconds"], "s")
             if rate := rates.get(row["precision"]):
-                yield _row(f"{what}: of the product rate", row["tflops"] / rate, "share")
+                yield make_row(f"{what}: of the product rate", row["tflops"] / rate, "share")
             if row["bytes"]:
                 off = abs(row["predicted_bytes"] / row["bytes"] - 1)
-                yield _row(f"{what}: memory", row["bytes"] / 1e9, "GB")
-                yield _row(f"{what}: prediction of it off by", off, "share", limit=MEMORY_LIMIT)
+                yield make_row(f"{what}: memory", row["bytes"] / 1e9, "GB")
+                yield make_row(f"{what}: prediction of it off by", off, "share", limit=MEMORY_LIMIT)
 
     def _time_cells(self, config: Config, cells: list[dict[str, Any]]) -> list[Figures]:
         # Half of what is left: others come after.
@@ -300,7 +259,7 @@ class _Check:
     def _from_the_shell(self) -> Iterator[Row]:
         for size in self._scope.run_sizes:
             for state in ("nothing cached", "cached"):
-                yield _row(f"{size} pixels, {state}", self._time_command(size), "s")
+                yield make_row(f"{size} pixels, {state}", self._time_command(size), "s")
 
     def _time_command(self, size: int) -> float:
         images, scratch = self._config.images, self._scratch
@@ -330,7 +289,7 @@ class _Check:
                 command, capture_output=True, text=True, env=environment, timeout=limit, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise _PartFailed(f"ended after {limit:.0f} s") from error
+            raise self._failure(f"ended after {limit:.0f} s") from error
         if done.returncode:
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             said = lines[-1][:300] if lines else "no word"
@@ -375,9 +334,9 @@ class _Check:
                 if "error" in figures:
                     yield {"what": name, "value": figures["error"], "verdict": "left out"}
                     continue
-                yield _row(f"{name}: an evaluation", figures["seconds"], "s")
+                yield make_row(f"{name}: an evaluation", figures["seconds"], "s")
                 limit = GRADIENT_LIMIT[cell["precision"]]
-                yield _row(
+                yield make_row(
                     f"{name}: gradient against float64",
                     figures["gradient_error"],
                     "relative",
@@ -385,23 +344,23 @@ class _Check:
                 )
                 if "seconds" in cell:
                     ratio = figures["seconds"] / cell["seconds"]
-                    yield _row(f"{name}: its time over ours", ratio, "times")
+                    yield make_row(f"{name}: its time over ours", ratio, "times")
 
     def _same_pixels(self) -> Iterator[Row]:
         model, size = self._scope.models[0], self._scope.agreement_size
         config = self._base(model).replace(steps=10, report_every=5, size=size, scales=1)
         found = self._ask("same_pixels", config)
-        yield _row("a run that was cut", found["resumed_difference"], "of 1", limit=0.0)
-        yield _row("a pair in a batch", found["batch_difference"], "of 1", limit=SAME_PIXELS)
+        yield make_row("a run that was cut", found["resumed_difference"], "of 1", limit=0.0)
+        yield make_row("a pair in a batch", found["batch_difference"], "of 1", limit=SAME_PIXELS)
 
     def _steps(self) -> Iterator[Row]:
         for optimizer in ("lbfgs", "adam"):
             config = self._base(self._scope.models[0])
             config = config.replace(optimizer=optimizer, learning_rate=0.0, scales=1, steps=40)
             found = self._ask("steps", config.replace(size=self._scope.sizes[0], report_every=10))
-            yield _row(f"{optimizer}: a step at {self._scope.sizes[0]}²", found["seconds"], "s")
+            yield make_row(f"{optimizer}: a step at {self._scope.sizes[0]}²", found["seconds"], "s")
             each = found["evaluations_per_step"]
-            yield _row(f"{optimizer}: evaluations in it", each, "")
+            yield make_row(f"{optimizer}: evaluations in it", each, "")
 
     def _program(self) -> Iterator[Row]:
         for precision in ("tensorfloat32", "bfloat16"):
@@ -409,15 +368,15 @@ class _Check:
             config = config.replace(precision=precision, convolution="direct")
             found = self._ask("program", config, on_cpu=True, batch=1, platform="cuda")
             for name in ("convolutions", "products", "transposes"):
-                yield _row(f"{precision}: {name.replace('_', ' ')}", found[name], "")
+                yield make_row(f"{precision}: {name.replace('_', ' ')}", found[name], "")
             allowed = 0.0 if precision == "bfloat16" else None
-            yield _row(
+            yield make_row(
                 f"{precision}: convolutions in float32",
                 found["convolutions_float32"],
                 "",
                 limit=allowed,
             )
-            yield _row(f"{precision}: calls to the host", found["host_calls"], "", limit=0.0)
+            yield make_row(f"{precision}: calls to the host", found["host_calls"], "", limit=0.0)
 
     def _tests(self) -> Iterator[Row]:
         if not self._scope.tests:
@@ -444,21 +403,6 @@ class _PartFailed(Exception):
     def __init__(self, why: str, *, is_absence: bool = False) -> None:
         super().__init__(why)
         self.is_absence = is_absence
-
-
-_COLUMNS = ("part", "what", "value", "unit", "limit", "verdict")
-
-
-def _row(what: str, value: float | None, unit: str, *, limit: float | None = None) -> Row:
-    verdict = ""
-    if limit is not None:
-        # Not `value > limit`, which is false for a number that is none.
-        verdict = "ok" if value is not None and value <= limit else "WRONG"
-    return {"what": what, "value": value, "unit": unit, "limit": limit, "verdict": verdict}
-
-
-def _left_out(part: str, why: str) -> Row:
-    return {"part": part, "what": "not measured", "value": why, "verdict": "left out"}
 
 
 def _join_paths(*paths: str | None) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+import neuart_jax
 from neuart_jax.benchmarks.flops import evaluation_flops
 from neuart_jax.compiling import compile_fn
 from neuart_jax.config import Config
@@ -57,6 +58,16 @@ class Problem(NamedTuple):
         """Operations of an evaluation of all pairs, see `flops.evaluation_flops`."""
         stride_on = getattr(self.module, "stride_on", "")
         return len(self.images) * evaluation_flops(self.config, stride_on=stride_on)
+
+
+def with_pictures(config: Config) -> Config:
+    """Take scikit-image's cat and our own brush strokes where no pictures are named."""
+    import skimage  # Not at the top: measured processes, whose pictures are named, go without.
+
+    cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
+    strokes = Path(neuart_jax.__file__).parents[1] / "docs" / "images" / "brush_strokes.png"
+    images = config.images
+    return config.replace(content=images.content or str(cat), style=images.style or str(strokes))
 
 
 def load_pictures(config: Config) -> tuple[Float32, Float32]:
