@@ -87,9 +87,12 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
         photographs[name] for name in ("astronaut", "chelsea", "coffee", "rocket", "grace_hopper")
     )
     small = {"size": 384}
+    # Half an hour is enough for one picture: a frame that this recipe saves on its way.
+    own_lengths = {"slides": {"steps": 1400}, "gatys2017": {"enlarge": True}}
     recipes = {
         name: {"preset": name, **({"style": [_AUVERS, _CAFE]} if preset.num_styles == 2 else {})}
         | (both["ResNet50"] if preset.settings.get("model") == "resnet50" else {})
+        | own_lengths.get(name, {})
         for name, preset in PRESETS.items()
         # It wants masks and two photographs.
         if name != "photoreal"
