@@ -7,12 +7,15 @@ anew if a byte of it has changed.
 """
 
 import contextlib
+import dataclasses
+import enum
 import functools
 import hashlib
 import importlib.metadata
 import logging
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -210,19 +213,24 @@ def foresee(text: str | None) -> None:
     _foreseen[:] = [_Foresight(_stores[0], text)] if _stores and text is not None else []
 
 
+_compiling = threading.RLock()
+"""Held while the setting is changed: it is the whole process's, and has to be restored in turn."""
+
+
 @contextlib.contextmanager
 def _without_jaxs_cache() -> Iterator[None]:
     """Have programs compiled: one that comes from JAX's cache can't be written down on CPUs."""
     setting = "jax_enable_compilation_cache"
-    before = getattr(jax.config, setting)
-    jax.config.update(setting, False)
-    # Whether there is a cache is looked up once.
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update(setting, before)
+    with _compiling:
+        before = getattr(jax.config, setting)
+        jax.config.update(setting, False)
+        # Whether there is a cache is looked up once.
         compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            jax.config.update(setting, before)
+            compilation_cache.reset_cache()
 
 
 def remembered(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,16 +313,42 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe(source: Any, *parts: Any) -> str:
-    """Return a text that is equal where all parts are, or "" if one of them doesn't tell.
+def describe(*parts: Any) -> str:
+    """Return a text that is equal where all parts are, or "" if one of them isn't told by a text.
 
-    A function doesn't, nor does anything whose text shows no more than its address.
-
-    Args:
-      source: of features; "" unless its class is this package's, whose code is part of a kept
-        program's name.
-      parts: settings.
+    Told are numbers, strings, None, and tuples, mappings and dataclasses of this package's own
+    classes that hold nothing else; their code is part of a kept program's name. Whatever a user
+    wrote isn't: its text may stay the same when its code changes.
     """
-    ours = type(source).__module__.partition(".")[0] == __package__
-    text = repr((source, *parts))
-    return text if ours and " at 0x" not in text else ""
+    try:
+        return repr([_plain(part) for part in parts])
+    except TypeError:
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as plain tuples, of which equal ones mean equal values.
+
+    Raises:
+      TypeError: it is of a class that isn't this package's, or a function.
+    """
+    # Exactly: a subclass may mean something else.
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind in (tuple, list, set, frozenset, dict):
+        items = value.items() if kind is dict else value
+        plain = [_plain(item) for item in items]
+        return name, tuple(sorted(plain, key=repr) if kind in (set, frozenset) else plain)
+    if kind.__module__.partition(".")[0] != __package__:
+        raise TypeError(f"{name} isn't one of this package's classes")
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        fields = list(value._fields)
+    elif isinstance(value, enum.Enum):
+        return name, value.name
+    else:
+        raise TypeError(f"{name} doesn't say what it holds")
+    return name, tuple((field, _plain(getattr(value, field))) for field in fields)

@@ -146,7 +146,7 @@ def _options(program: Program) -> dict[str, Any]:
     return {
         "chunk_steps": program.chunk_steps,
         "decay": program.optimizer.average,
-        "identity": describe(program.source, program),
+        "identity": describe(program),
     }
 
 

@@ -24,6 +24,8 @@ RECORD_NAME = "config.json"
 """Name of the file, in a run's folder, that holds its record."""
 
 _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
+_NOT_INSTALLED = "not installed"
+"""The version of a package that is run from its source tree."""
 # What doesn't change a picture, and what is compared by its hash.
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
@@ -35,6 +37,13 @@ _NAMED = ("init", "weights", "normalize_weights")
 _MAX_DIFFERENCES = 5
 _MOST_BYTES = 64 << 20
 _EXPECTED = "a run's config.json or a picture written by this program"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return _NOT_INSTALLED
 
 
 class Record(NamedTuple):
@@ -69,7 +78,7 @@ class Record(NamedTuple):
         predicted_bytes: int,
     ) -> Self:
         """Complete a record with this machine's versions and device."""
-        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        versions = {name: _version(name) for name in _PACKAGES}
         device = jax.local_devices()[0]
         return cls(
             config,

@@ -1,5 +1,6 @@
 """Compiled programs that are found by what they were made from."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -15,13 +16,14 @@ import numpy as np
 import optax
 import pytest
 
-from neuart_jax import kept_programs
+from neuart_jax import Config, Term, kept_programs, stylize
 from neuart_jax.compilation_cache import FolderStore
 from neuart_jax.compiling import compile_fn
 from neuart_jax.kept_programs import KeptFn, describe, foresee, keep_programs_in, remembered
 from neuart_jax.models.vgg import VGG
 from neuart_jax.optimizers import Point
 from neuart_jax.plain_trees import from_plain, to_plain
+from neuart_jax.presets import apply_preset
 from neuart_jax.settings import nearest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -240,8 +242,64 @@ def test_what_does_not_tell_is_not_kept():
     assert describe(module) != describe(VGG(pooling="max"))
     assert describe(module, nearest) == ""  # A function.
     assert describe(lambda params, image: {}, 1) == ""
-    assert describe("a text of others", 1) == ""
+    assert describe(Config()) and describe(apply_preset("gatys2017"))
+    assert describe(np.float32(1)) == ""  # It equals 1.0 and its text does not.
     assert not isinstance(compile_fn(lambda x: x), KeptFn)
+
+
+def make_users_term(target, factor):
+    """Define a loss as a notebook's cell does: its text is the same however it is edited."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Target:
+        scale: float = 1.0
+
+        def __call__(self, inputs):
+            return jnp.float32(target) * self.scale
+
+    @dataclasses.dataclass(frozen=True)
+    class Loss:
+        def __call__(self, image, features, target):
+            return factor * jnp.sum((jnp.mean(image) - target) ** 2)
+
+    return Term(name="mine", weight=1.0, make_target=Target(), loss_fn=Loss())
+
+
+def test_what_a_user_wrote_is_never_told_by_its_text(store):
+    first, edited = make_users_term(0.0, 1.0), make_users_term(100.0, 10.0)
+    assert repr(first) == repr(edited) and " at 0x" not in repr(first)
+    assert describe(first) == describe((1, {"of a user": first})) == ""
+    config = Config().replace(
+        **{"weights": "random", "content_layers": "relu1_1", "style_layers": "relu1_1"},
+        **{"steps": 1, "scales": 1, "optimizer": "adam", "content_weight": 0, "tv_weight": 0},
+        **{"style_weight": 1e-12, "memory_check": False},
+    )
+    picture = np.full((32, 32, 3), 0.5, np.float32)
+    for term, right in ((first, 0.25), (edited, 10 * 99.5**2), (first, 0.25)):
+        result = stylize(picture, picture, config, extra_terms=[term])
+        np.testing.assert_allclose(result.history[0]["mine"], right, rtol=1e-6)
+
+
+def test_compilations_at_the_same_time_leave_jaxs_cache_as_it_was():
+    before = jax.config.jax_enable_compilation_cache
+    inside, tried = threading.Event(), threading.Event()
+
+    def first():
+        with kept_programs._without_jaxs_cache():
+            inside.set()
+            tried.wait(1)
+
+    def second():
+        inside.wait()
+        tried.set()
+        with kept_programs._without_jaxs_cache():
+            one.join()
+
+    one, two = threading.Thread(target=first), threading.Thread(target=second)
+    for thread in (one, two):
+        thread.start()
+    two.join()
+    assert jax.config.jax_enable_compilation_cache == before
 
 
 def test_results_of_tracing_are_kept(store, tmp_path):

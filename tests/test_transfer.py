@@ -1,5 +1,6 @@
 """From files to files: the run's folder, its record, and the command line around them."""
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -537,3 +539,17 @@ def test_a_failed_run_has_exit_code_1_and_a_picture(pictures, tmp_path, monkeypa
     assert "The loss was no longer a finite number" in done.stderr
     with Image.open(tmp_path / "out/result.png") as result:
         assert result.size == (64, 48)
+
+
+def test_a_record_is_made_from_a_source_tree_that_is_not_installed(monkeypatch):
+    installed = importlib.metadata.version
+
+    def version(name):
+        if name == "neuart_jax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    record = Record.of_this_run(Config(), weights={}, inputs={}, predicted_bytes=1)
+    assert record.versions["neuart_jax"] == "not installed"
+    assert record.versions["jax"] == jax.__version__
