@@ -13,8 +13,9 @@ from neuart_jax.color import luminance
 from neuart_jax.config import Config
 from neuart_jax.devices import share_copies, share_rows
 from neuart_jax.errors import InputError
-from neuart_jax.features import FeatureFn, takes_winograd, transform_kernels
+from neuart_jax.features import FeatureFn, takes_winograd
 from neuart_jax.kept_programs import describe
+from neuart_jax.kernel_transforms import transform_kernels
 from neuart_jax.loop import make_next_stop
 from neuart_jax.models import NetworkParams
 from neuart_jax.objective import Term, all_layers

@@ -105,7 +105,7 @@ CASES: dict[str, Callable[[], list[Result]]] = {
 
 
 def collect(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a case's float32[pictures, height, width, 3] and its last losses, float64[pictures]."""
+    """Return float32[pictures, height, width, 3] and the last losses, float64[pictures]."""
     results = CASES[name]()
     images = np.stack([result.image for result in results])
     return images, np.asarray([result.losses["total"] for result in results])

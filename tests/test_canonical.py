@@ -4,6 +4,8 @@ import hashlib
 import json
 import struct
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
@@ -11,6 +13,7 @@ import safetensors.numpy
 from weights_files import assert_same_bits, expected_variables
 
 from neuart_jax.errors import InputError
+from neuart_jax.models import find_architecture
 from neuart_jax.params.canonical import (
     Weights,
     check_variables,
@@ -323,3 +326,22 @@ def test_numbers_too_large_for_float32_become_infinite():
 def test_a_whole_network_has_the_published_count_of_numbers(model, total):
     shapes = variable_shapes(model)
     assert sum(int(np.prod(leaf.shape)) for leaf in shapes.values()) == total
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ("vgg16", None),
+        ("vgg19", ["relu3_3", "conv2_1"]),
+        ("resnet50", None),
+        ("resnet50", ["conv3_block1_0_conv"]),
+        ("resnet50", ["conv2_block3_2_relu"]),
+    ],
+)
+def test_shapes_are_those_that_the_module_makes(model, layers):
+    module = find_architecture(model).make_module()
+    image, key = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32), jax.random.key(0)
+    made = jax.eval_shape(lambda image: module.init(key, image, layers=layers), image)
+    assert variable_shapes(model, layers) == {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in flatten(made).items()
+    }

@@ -6,7 +6,8 @@ import pytest
 
 from neuart_jax import Config, InputError, memory
 from neuart_jax.compiling import compile_fn
-from neuart_jax.features import make_feature_fn, takes_winograd, transform_kernels
+from neuart_jax.features import make_feature_fn, takes_winograd
+from neuart_jax.kernel_transforms import transform_kernels
 from neuart_jax.memory import GIB, check_memory, predict_memory, predict_step
 from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.objective import make_objective, make_targets

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose
 from neuart_jax.config import FIELDS
 from neuart_jax.content_term import content_term
 from neuart_jax.errors import InputError
-from neuart_jax.features import make_feature_fn, transform_kernels
+from neuart_jax.features import make_feature_fn
+from neuart_jax.kernel_transforms import transform_kernels
 from neuart_jax.loop import make_run_fn
 from neuart_jax.losses import CONTENT_FORMULAS
 from neuart_jax.models import NetworkParams, resnet50, vgg

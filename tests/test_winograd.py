@@ -10,7 +10,8 @@ import pytest
 import scipy.signal
 
 from neuart_jax.config import Config
-from neuart_jax.features import make_feature_fn, transform_kernels
+from neuart_jax.features import make_feature_fn
+from neuart_jax.kernel_transforms import transform_kernels
 from neuart_jax.models import MODELS, NetworkParams, winograd
 from neuart_jax.models.convolution import convolve, has_fast_form
 from neuart_jax.models.winograd import transform_kernel

@@ -26,6 +26,7 @@ class Architecture(NamedTuple):
       layer_names: every layer, in the order of computation.
       aliases: other names of the same layers.
       layer_stride: image pixels between neighboring positions of a layer.
+      variable_shapes: path of every variable, such as "params/conv1_1/kernel", to its shape.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Architecture(NamedTuple):
     layer_names: tuple[str, ...]
     aliases: dict[str, str]
     layer_stride: Callable[[str], int]
+    variable_shapes: Callable[[], dict[str, tuple[int, ...]]]
 
 
 def _vgg(model: str) -> Architecture:
@@ -44,6 +46,7 @@ def _vgg(model: str) -> Architecture:
         layer_names=vgg.layer_names(model),
         aliases=vgg.keras_aliases(model),
         layer_stride=functools.partial(vgg.layer_stride, model),
+        variable_shapes=functools.partial(vgg.variable_shapes, model),
     )
 
 
@@ -57,6 +60,7 @@ MODELS = {
         layer_names=resnet50.layer_names(),
         aliases={"stem": "conv1_relu"},
         layer_stride=resnet50.layer_stride,
+        variable_shapes=resnet50.variable_shapes,
     ),
 }
 

@@ -1,6 +1,7 @@
 """Building blocks that the networks share. Arrays are [batch, height, width, channels]."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -45,6 +46,21 @@ def collect_layers(
         if missing is not None:
             missing.discard(name)
     return found
+
+
+def convolution_shapes(name: str, size: int, depth: int, channels: int) -> dict[str, Any]:
+    """Map the paths of a `Convolution`'s variables to their shapes.
+
+    Args:
+      name: of the module.
+      size: side of the square kernel.
+      depth: number of input channels.
+      channels: number of output channels.
+    """
+    return {
+        f"params/{name}/kernel": (size, size, depth, channels),
+        f"params/{name}/bias": (channels,),
+    }
 
 
 class Convolution(nn.Module):

@@ -13,6 +13,7 @@ from neuart_jax.models.layers import (
     FitConvolution,
     NamedLayers,
     collect_layers,
+    convolution_shapes,
     pool,
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
@@ -87,6 +88,30 @@ def layer_stride(layer: str) -> int:
     With the stride on the 3x3, the first 1x1 convolution of a stage still has half of that.
     """
     return layer_reaches()[layer].stride
+
+
+def variable_shapes() -> dict[str, tuple[int, ...]]:
+    """Map every variable's path, such as "params/conv1_conv/kernel", to its shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, size: int, depth: int, channels: int) -> None:
+        nonlocal shapes
+        shapes |= convolution_shapes(f"{name}_conv", size, depth, channels)
+        shapes |= {f"params/{name}_bn/{part}": (channels,) for part in ("scale", "bias")}
+        shapes |= {f"batch_stats/{name}_bn/{part}": (channels,) for part in ("mean", "var")}
+
+    depth = STAGES[0][0]
+    add("conv1", 7, 3, depth)
+    for stage, (width, num_blocks) in enumerate(STAGES, 2):
+        for block in range(1, num_blocks + 1):
+            name = f"conv{stage}_block{block}"
+            if block == 1:
+                add(f"{name}_0", 1, depth, EXPANSION * width)
+            add(f"{name}_1", 1, depth, width)
+            add(f"{name}_2", 3, width, width)
+            add(f"{name}_3", 1, width, EXPANSION * width)
+            depth = EXPANSION * width
+    return shapes
 
 
 class ResNet50(nn.Module):

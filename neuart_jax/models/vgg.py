@@ -12,6 +12,7 @@ from neuart_jax.models.layers import (
     FitConvolution,
     NamedLayers,
     collect_layers,
+    convolution_shapes,
     pool,
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
@@ -61,6 +62,17 @@ def layer_reaches(model: str) -> dict[str, Reach]:
 def layer_stride(model: str, layer: str) -> int:
     """Return how many image pixels lie between two neighboring positions of a layer."""
     return layer_reaches(model)[layer].stride
+
+
+def variable_shapes(model: str) -> dict[str, tuple[int, ...]]:
+    """Map every variable's path, such as "params/conv1_1/kernel", to its shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    depth = 3
+    for block, (channels, num_convolutions) in enumerate(BLOCKS[model], 1):
+        for index in range(1, num_convolutions + 1):
+            shapes |= convolution_shapes(f"conv{block}_{index}", 3, depth, channels)
+            depth = channels
+    return shapes
 
 
 class VGG(nn.Module):

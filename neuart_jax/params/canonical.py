@@ -20,7 +20,6 @@ import safetensors
 
 from neuart_jax.errors import InputError
 from neuart_jax.files import brief_cause, write_atomically
-from neuart_jax.kept_programs import remembered
 from neuart_jax.models import find_architecture
 from neuart_jax.params.catalog import Normalization
 
@@ -85,16 +84,15 @@ def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 def variable_shapes(model: str, layers: Iterable[str] | None = None) -> dict[str, Any]:
     """Return path to shape and dtype of the variables that layers need; None: the whole network."""
-    return dict(_variable_shapes(model, None if layers is None else tuple(layers)))
-
-
-@remembered
-def _variable_shapes(model: str, layers: tuple[str, ...] | None) -> dict[str, Any]:
-    module = find_architecture(model).make_module()
-    # The image only has to be large enough for the deepest layer; kernels don't depend on it.
-    image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    return flatten(jax.eval_shape(lambda k, x: module.init(k, x, layers=layers), key, image))
+    architecture = find_architecture(model)
+    names = architecture.layer_names
+    deepest = len(names) if layers is None else max(map(names.index, layers))
+    return {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for path, shape in architecture.variable_shapes().items()
+        # Modules have the names of the layers that they compute.
+        if names.index(path.split("/")[1]) <= deepest
+    }
 
 
 def check_variables(
