@@ -1,20 +1,20 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
-from neuart_jax import console
-from neuart_jax.batch import run_batch
-from neuart_jax.command_line import (
+from neuart_jax.cli import console
+from neuart_jax.cli.flags import (
     BatchFlags,
     define_batch_flags,
     define_machine_flags,
     define_pair_flags,
     run_command,
 )
-from neuart_jax.config import Config
-from neuart_jax.destination import find_batch_folder
-from neuart_jax.manifest import find_jobs
-from neuart_jax.record import Record
-from neuart_jax.step import Status
-from neuart_jax.transfer import transfer
+from neuart_jax.config.config import Config
+from neuart_jax.engine.step import Status
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.destination import find_batch_folder
+from neuart_jax.runs.driver import transfer
+from neuart_jax.runs.manifest import find_jobs
+from neuart_jax.runs.record import Record
 
 _USAGE = """Paint one picture in the manner of another, or many.
 

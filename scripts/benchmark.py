@@ -12,13 +12,16 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from neuart_jax.benchmarks.benchmark import benchmark
-from neuart_jax.benchmarks.plan import PARTS, Plan, read_plan
-from neuart_jax.benchmarks.problem import with_pictures
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.files import make_folder
-from neuart_jax.record import Record
+# The benchmarks are in no wheel, and a borrowed machine may have nothing installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.benchmark import benchmark
+from benchmarks.plan import PARTS, Plan, read_plan
+from benchmarks.problem import with_pictures
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.io.files import make_folder
+from neuart_jax.runs.record import Record
 
 flags.DEFINE_list("parts", "evaluation,steps,start,torch", f"some of {', '.join(PARTS)}")
 flags.DEFINE_list("sizes", "256,512", "sides of the square pictures, in pixels")

@@ -13,13 +13,16 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from neuart_jax.benchmarks.device_check import check_device
-from neuart_jax.benchmarks.device_plan import SMALL, Scope
-from neuart_jax.benchmarks.problem import with_pictures
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.files import make_folder
-from neuart_jax.record import Record
+# The benchmarks are in no wheel, and a borrowed machine may have nothing installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.device_check import check_device
+from benchmarks.device_plan import SMALL, Scope
+from benchmarks.problem import with_pictures
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.io.files import make_folder
+from neuart_jax.runs.record import Record
 
 _SMALL = flags.DEFINE_bool("small", False, "tiny pictures")
 _MINUTES = flags.DEFINE_float("minutes", 6.0, "no part is begun after so many", lower_bound=0.1)

@@ -10,12 +10,12 @@ are not made again.
 
 from absl import flags
 
-from neuart_jax.command_line import define_pair_flags, run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments import compare_models
-from neuart_jax.experiments.compare_models import DEFAULT_JUDGES, DEFAULT_VARIANTS
-from neuart_jax.manifest import find_jobs
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import define_pair_flags, run_command
+from neuart_jax.config.config import Config
+from neuart_jax.runs.experiments import compare_models
+from neuart_jax.runs.experiments.model_comparison import DEFAULT_JUDGES, DEFAULT_VARIANTS
+from neuart_jax.runs.manifest import find_jobs
+from neuart_jax.runs.record import Record
 
 _PAIR_FLAGS = define_pair_flags()
 _VARIANT = flags.DEFINE_multi_string(

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.params.canonical import Weights
-from neuart_jax.params.conventions import PREPROCESSING
-from neuart_jax.params.convert import convert_file
-from neuart_jax.params.fingerprint import take_fingerprint
-from neuart_jax.params.normalized import normalize_weights
+from neuart_jax.models.params.canonical import Weights
+from neuart_jax.models.params.conventions import PREPROCESSING
+from neuart_jax.models.params.fingerprint import take_fingerprint
+from neuart_jax.models.params.fitted.normalized import normalize_weights
+from neuart_jax.models.params.formats.convert import convert_file
 
 _SOURCE = flags.DEFINE_string("source", None, "File to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, ".safetensors file to write.")

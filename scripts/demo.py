@@ -11,7 +11,7 @@ import numpy as np
 import skimage.data
 
 from neuart_jax import main
-from neuart_jax.images import save_image
+from neuart_jax.io.images import save_image
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "output" / "demo"

@@ -6,11 +6,11 @@
 Finished cells below --output are not made again.
 """
 
-from neuart_jax.command_line import define_pair_flags, run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments import evaluate
-from neuart_jax.manifest import find_jobs
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import define_pair_flags, run_command
+from neuart_jax.config.config import Config
+from neuart_jax.runs.experiments import evaluate
+from neuart_jax.runs.manifest import find_jobs
+from neuart_jax.runs.record import Record
 
 _PAIR_FLAGS = define_pair_flags()
 

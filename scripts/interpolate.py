@@ -8,11 +8,11 @@ Finished cells below --output are not made again.
 
 from absl import flags
 
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments import interpolate
-from neuart_jax.experiments.number_lists import read_numbers
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.runs.experiments import interpolate
+from neuart_jax.runs.experiments.number_lists import read_numbers
+from neuart_jax.runs.record import Record
 
 _SHARES = flags.DEFINE_string(
     "shares", "0,0.25,0.5,0.75,1", "shares of the second style, from 0 to 1, with commas between"

@@ -7,11 +7,11 @@ Rows are --style_layers, one more at a time. Finished cells below --output are n
 
 from absl import flags
 
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments import layer_grid
-from neuart_jax.experiments.number_lists import read_numbers
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.runs.experiments import layer_grid
+from neuart_jax.runs.experiments.number_lists import read_numbers
+from neuart_jax.runs.record import Record
 
 _RATIOS = flags.DEFINE_string(
     "ratios",

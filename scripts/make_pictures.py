@@ -19,15 +19,15 @@ import skimage.data
 from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments.cells import run_cells
-from neuart_jax.experiments.compare_models import DEFAULT_VARIANTS, parse_variant
-from neuart_jax.experiments.networks import NetworkPool
-from neuart_jax.images import load_image, save_image
-from neuart_jax.manifest import Job
-from neuart_jax.presets import PRESETS, apply_preset
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.config.presets import PRESETS, apply_preset
+from neuart_jax.io.images import load_image, save_image
+from neuart_jax.runs.experiments.cells import run_cells
+from neuart_jax.runs.experiments.model_comparison import DEFAULT_VARIANTS, parse_variant
+from neuart_jax.runs.experiments.networks import NetworkPool
+from neuart_jax.runs.manifest import Job
+from neuart_jax.runs.record import Record
 
 _ONLY = flags.DEFINE_list("only", [], "Sheets to make; empty makes all.")
 _RESNET50 = flags.DEFINE_string("resnet50", "auto", "ResNet50's weights.")

@@ -14,8 +14,8 @@ from numpy import ndarray as Array
 from numpy.random import Generator
 from PIL import Image
 
-from neuart_jax.errors import InputError
-from neuart_jax.files import write_atomically
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.files import write_atomically
 
 _OUTPUT = flags.DEFINE_string("output", "brush_strokes.png", "PNG file to write.")
 _WIDTH = flags.DEFINE_integer("width", 640, "Pixels across.", lower_bound=64, upper_bound=2048)

@@ -6,10 +6,10 @@
 style layers for both. The start is noise. Finished cells below --output are not made again.
 """
 
-from neuart_jax.command_line import run_command
-from neuart_jax.config import Config
-from neuart_jax.experiments import reconstruct
-from neuart_jax.record import Record
+from neuart_jax.cli.flags import run_command
+from neuart_jax.config.config import Config
+from neuart_jax.runs.experiments import reconstruct
+from neuart_jax.runs.record import Record
 
 
 def run(config: Config, record: Record | None) -> int:

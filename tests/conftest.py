@@ -83,7 +83,7 @@ def run_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     from absl import flags
 
     from neuart_jax import main
-    from neuart_jax.kept_programs import keep_programs_in
+    from neuart_jax.engine.program_cache import keep_programs_in
 
     logger = logging.getLogger("neuart_jax")
     before = logger.propagate, logger.level

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from neuart_jax.errors import InputError
-from neuart_jax.params.canonical import check_variables
-from neuart_jax.params.convert import read_weights
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.canonical import check_variables
+from neuart_jax.models.params.formats.convert import read_weights
 
 MOST_SECONDS = 10
 MOST_BYTES = 2**29

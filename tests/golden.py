@@ -14,7 +14,7 @@ import skimage.data
 from conftest import smooth_picture
 
 from neuart_jax import Config, Result, load_image, save_image, stylize, stylize_batch, transfer
-from neuart_jax.presets import apply_preset
+from neuart_jax.config.presets import apply_preset
 
 FILE = Path(__file__).with_name("golden.npz")
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from neuart_jax import Config, output, save_image
-from neuart_jax.batch import local_engine
-from neuart_jax.files import write_atomically
-from neuart_jax.params.store import Network
-from neuart_jax.pyramid import PairProgress, RunSnapshot
-from neuart_jax.result import Progress, Result, Snapshot
-from neuart_jax.step import Status
+from neuart_jax import Config, save_image
+from neuart_jax.engine.pyramid import PairProgress, RunSnapshot
+from neuart_jax.engine.result import Progress, Result, Snapshot
+from neuart_jax.engine.step import Status
+from neuart_jax.io.files import write_atomically
+from neuart_jax.models.params.load import Network
+from neuart_jax.runs import folder
+from neuart_jax.runs.batch import local_engine
 
 # Of the modules, which functions of their names hide.
 TRANSFER = local_engine.transfer_group.__globals__
@@ -18,7 +19,7 @@ STEPS, CHUNK = 6, 2
 def install(monkeypatch):
     """Let runs paint with `paint`, and with a network that is none."""
     monkeypatch.setitem(TRANSFER, "stylize_pairs", paint)
-    monkeypatch.setattr(output, "save_loss_plot", plot)
+    monkeypatch.setattr(folder, "save_loss_plot", plot)
     monkeypatch.setattr("importlib.metadata.version", lambda package: "1")  # Slow to read.
     # The tests end processes, no machines, and a disk takes its time.
     monkeypatch.setattr("os.fsync", lambda file: None)
@@ -65,7 +66,7 @@ def config_of(content, style, **settings):
 
 
 def paint(pairs, *, callback, restored=None, keep=None, **_):
-    """Do what `stylize.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
+    """Do what `stylizer.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
     count = len(pairs)
     images = [np.array(pair.content) for pair in pairs]
     losses = [[1.0] for _ in pairs]

@@ -8,9 +8,9 @@ import hashlib
 import h5py
 import numpy as np
 
-from neuart_jax.params import catalog
-from neuart_jax.params.canonical import Weights, write_safetensors
-from neuart_jax.params.catalog import CAFFE
+from neuart_jax.models.params import catalog
+from neuart_jax.models.params.canonical import Weights, write_safetensors
+from neuart_jax.models.params.catalog import CAFFE
 
 FIRST_LAYER = {"vgg19": "relu1_1", "vgg16": "relu1_1", "resnet50": "conv1_conv"}
 FIRST_CONVOLUTION = {

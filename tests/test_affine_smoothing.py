@@ -5,8 +5,8 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax.affine_smoothing import smooth_affine
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
+from neuart_jax.inputs.guided_filter import smooth_affine
 
 
 @pytest.fixture(scope="module")

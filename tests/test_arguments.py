@@ -2,8 +2,8 @@
 
 import pytest
 
-from neuart_jax.arguments import Flags, arrange_arguments
-from neuart_jax.errors import InputError
+from neuart_jax.cli.arguments import Flags, arrange_arguments
+from neuart_jax.config.errors import InputError
 
 FLAGS = Flags(
     known=("content", "style", "style_mask", "size", "steps", "init", "enlarge", "output", "seed")

@@ -13,26 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neuart_jax import Config, InputError
-from neuart_jax.benchmarks import device_check, jobs, memory, processes
-from neuart_jax.benchmarks.benchmark import benchmark
-from neuart_jax.benchmarks.device_check import check_device
-from neuart_jax.benchmarks.device_jobs import DEVICE_JOBS
-from neuart_jax.benchmarks.device_plan import GRADIENT_LIMIT as DEVICE_GRADIENT_LIMIT
-from neuart_jax.benchmarks.device_plan import Scope
-from neuart_jax.benchmarks.flops import count_flops, evaluation_flops
-from neuart_jax.benchmarks.jobs import JOBS
-from neuart_jax.benchmarks.plan import (
-    PARTS,
-    Plan,
-    jax_variants,
-    read_plan,
-    reference_settings,
-    torch_variants,
-)
-from neuart_jax.benchmarks.problem import load_pictures, make_problem
-from neuart_jax.benchmarks.processes import Job, run_job, run_rounds
-from neuart_jax.benchmarks.rows import (
+from benchmarks import device_check, jobs, memory, processes
+from benchmarks.benchmark import benchmark
+from benchmarks.device_check import check_device
+from benchmarks.device_jobs import DEVICE_JOBS
+from benchmarks.device_plan import GRADIENT_LIMIT as DEVICE_GRADIENT_LIMIT
+from benchmarks.device_plan import Scope
+from benchmarks.flops import count_flops, evaluation_flops
+from benchmarks.jobs import JOBS
+from benchmarks.plan import PARTS, Plan, jax_variants, read_plan, reference_settings, torch_variants
+from benchmarks.problem import load_pictures, make_problem
+from benchmarks.processes import Job, run_job, run_rounds
+from benchmarks.rows import (
     GRADIENT_TOLERANCE,
     TOLERANCE,
     Group,
@@ -41,10 +33,11 @@ from neuart_jax.benchmarks.rows import (
     loss_rows,
     torch_rows,
 )
-from neuart_jax.images import save_image
-from neuart_jax.resolve import resolve_config
-from neuart_jax.sections import OWN_SETTINGS
-from neuart_jax.stylize import stylize
+from neuart_jax import Config, InputError
+from neuart_jax.config.sections import OWN_SETTINGS
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.stylizer import stylize
+from neuart_jax.io.images import save_image
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -479,7 +472,7 @@ NETWORKS = [
 @pytest.mark.parametrize(("model", "padding", "pooling"), NETWORKS)
 def test_torch_computes_the_same(pictures, tmp_path, model, padding, pooling):
     pytest.importorskip("torch")
-    from neuart_jax.benchmarks import torch_objective
+    from benchmarks import torch_objective
 
     # Both halvings of the resolution, no more: the rest is compiled in vain.
     layers = {

@@ -12,9 +12,9 @@ import safetensors
 import safetensors.numpy
 from weights_files import assert_same_bits, expected_variables
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import find_architecture
-from neuart_jax.params.canonical import (
+from neuart_jax.models.params.canonical import (
     Weights,
     check_variables,
     flatten,
@@ -24,7 +24,7 @@ from neuart_jax.params.canonical import (
     variable_shapes,
     write_safetensors,
 )
-from neuart_jax.params.catalog import CAFFE, FITTED
+from neuart_jax.models.params.catalog import CAFFE, FITTED
 
 
 def make_weights(*, stride_on="", normalization=FITTED):

@@ -12,11 +12,12 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_array_equal
 
-from neuart_jax import Config, InputError, Status, checkpoints, save_image, transfer
-from neuart_jax.checkpoints import find_checkpoints
-from neuart_jax.images import load_image
-from neuart_jax.prepare import prepare
-from neuart_jax.transfer import transfer_group
+from neuart_jax import Config, InputError, Status, save_image, transfer
+from neuart_jax.io.images import load_image
+from neuart_jax.runs import checkpoints
+from neuart_jax.runs.checkpoints import find_checkpoints
+from neuart_jax.runs.driver import transfer_group
+from neuart_jax.runs.prepare import prepare
 
 
 class Crash(Exception):

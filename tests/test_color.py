@@ -5,7 +5,7 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax import color
+from neuart_jax.inputs import color
 
 # Far from black and white, so that nothing is clipped.
 STYLE = 0.3 + 0.3 * smooth_picture(40, 30, seed=1)

@@ -12,14 +12,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from standins import write_keras
 
-from neuart_jax import Config, pyramid, transfer
-from neuart_jax.console import ProgressBar
-from neuart_jax.images import save_image
-from neuart_jax.loop import make_next_stop
-from neuart_jax.output import default_folders
-from neuart_jax.record import read_record
-from neuart_jax.result import Progress
-from neuart_jax.step import Status
+from neuart_jax import Config, transfer
+from neuart_jax.cli.console import ProgressBar
+from neuart_jax.engine import pyramid
+from neuart_jax.engine.loop import make_next_stop
+from neuart_jax.engine.result import Progress
+from neuart_jax.engine.step import Status
+from neuart_jax.io.images import save_image
+from neuart_jax.runs.folder import default_folders
+from neuart_jax.runs.record import read_record
 
 TINY = {
     "weights": "random",

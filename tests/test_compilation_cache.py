@@ -10,15 +10,15 @@ import jax
 import pytest
 from conftest import CACHE_SETTINGS
 
-from neuart_jax.compilation_cache import use_compilation_cache
-from neuart_jax.kept_programs import keep_programs_in
+from neuart_jax.engine.compilation_cache import use_compilation_cache
+from neuart_jax.engine.program_cache import keep_programs_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Prints how many programs were compiled although the folder has them.
 COMPILE = """
 import sys, pathlib, jax
-from neuart_jax.compilation_cache import use_compilation_cache
+from neuart_jax.engine.compilation_cache import use_compilation_cache
 use_compilation_cache(pathlib.Path(sys.argv[1]))
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))

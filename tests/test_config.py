@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from neuart_jax.config import FIELDS, SECTIONS, Config, describe_settings, parse_setting
-from neuart_jax.errors import InputError
-from neuart_jax.settings import nearest, parse_layer_weights
+from neuart_jax.config.config import FIELDS, SECTIONS, Config, describe_settings, parse_setting
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import nearest, parse_layer_weights
 
 CHANGED = Config().replace(
     content="a.png",

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from neuart_jax import console
-from neuart_jax.batch import BatchProgress
-from neuart_jax.console import BatchBar, ProgressBar, StopRequest
-from neuart_jax.result import Progress
-from neuart_jax.step import Status
+from neuart_jax.cli import console
+from neuart_jax.cli.console import BatchBar, ProgressBar, StopRequest
+from neuart_jax.engine.result import Progress
+from neuart_jax.engine.step import Status
+from neuart_jax.runs.batch import BatchProgress
 
 
 @pytest.fixture

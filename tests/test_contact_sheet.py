@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neuart_jax.experiments.contact_sheet import Tile, make_contact_sheet
+from neuart_jax.runs.experiments.contact_sheet import Tile, make_contact_sheet
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.float32)
 

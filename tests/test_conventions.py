@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from neuart_jax.config.presets import PRESETS
 from neuart_jax.models import MODELS
-from neuart_jax.params.canonical import Weights, flatten, nest
-from neuart_jax.params.catalog import CAFFE, FITTED
-from neuart_jax.params.conventions import CAFFE_OVER_TORCH, TORCH, put_into_caffe_units
-from neuart_jax.presets import PRESETS
+from neuart_jax.models.params.canonical import Weights, flatten, nest
+from neuart_jax.models.params.catalog import CAFFE, FITTED
+from neuart_jax.models.params.conventions import CAFFE_OVER_TORCH, TORCH, put_into_caffe_units
 
 LAYERS = ("conv1_1", "relu1_1", "relu1_2", "pool1", "conv2_1", "relu2_2", "pool2", "relu3_1")
 

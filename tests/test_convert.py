@@ -20,14 +20,14 @@ from weights_files import (
     write_torch_safetensors,
 )
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.params import convert
-from neuart_jax.params.canonical import Weights, read_safetensors, write_safetensors
-from neuart_jax.params.catalog import CAFFE, PUBLISHED
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.convert import convert_file, find_model, read_weights
-from neuart_jax.params.fingerprint import take_fingerprint
+from neuart_jax.models.params.canonical import Weights, read_safetensors, write_safetensors
+from neuart_jax.models.params.catalog import CAFFE, PUBLISHED
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.fingerprint import take_fingerprint
+from neuart_jax.models.params.formats import convert
+from neuart_jax.models.params.formats.convert import convert_file, find_model, read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 

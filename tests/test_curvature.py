@@ -7,7 +7,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.curvature import (
+from neuart_jax.optimizers.lbfgs_memory import (
     find_direction,
     forget,
     init_memory,

@@ -13,8 +13,8 @@ import tifffile
 from encoding import encode, over_white, random_array
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from neuart_jax import decoding
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
+from neuart_jax.io import decoding
 
 HEIGHT, WIDTH = 5, 7
 ORIENTATION = ExifTags.Base.Orientation
@@ -507,7 +507,7 @@ def test_useless_profile_is_reported_and_ignored(caplog, profile):
     with caplog.at_level(logging.WARNING):
         check(decode(encode(Image.fromarray(rgb), "PNG", icc_profile=profile)), rgb / 255)
     (record,) = caplog.records
-    assert record.name == "neuart_jax.decoding"
+    assert record.name == "neuart_jax.io.decoding"
     assert "color profile can't be used (" in record.getMessage()
 
 
@@ -592,7 +592,7 @@ def test_damage_gives_a_picture_or_a_sentence(caplog, kind):
         assert color.ndim == 3 and color.shape[2] == 3
         assert color.min() >= 0 and color.max() <= 1  # fails for NaN too
         assert alpha is None or alpha.shape == color.shape[:2]
-    assert {record.name for record in caplog.records} <= {"neuart_jax.decoding"}
+    assert {record.name for record in caplog.records} <= {"neuart_jax.io.decoding"}
 
 
 def test_only_the_decoders_are_silenced_and_only_meanwhile(caplog):

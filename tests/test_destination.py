@@ -8,12 +8,12 @@ import pytest
 from conftest import smooth_picture
 
 from neuart_jax import Config, transfer
-from neuart_jax.destination import check_room_in_file, find_batch_folder, find_destination
-from neuart_jax.errors import InputError
-from neuart_jax.folders import MARK_NAME
-from neuart_jax.images import load_image, load_metadata, save_image
-from neuart_jax.params import settle
-from neuart_jax.sections import OutputConfig
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import OutputConfig
+from neuart_jax.io.images import load_image, load_metadata, save_image
+from neuart_jax.models.params import settle
+from neuart_jax.runs.destination import check_room_in_file, find_batch_folder, find_destination
+from neuart_jax.runs.own_folder import MARK_NAME
 
 TINY = {
     "weights": "random",

@@ -12,18 +12,10 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax import (
-    Config,
-    InputError,
-    devices,
-    machines,
-    save_image,
-    stylize,
-    stylize_batch,
-    transfer,
-)
-from neuart_jax.images import load_image
-from neuart_jax.record import read_record
+from neuart_jax import Config, InputError, save_image, stylize, stylize_batch, transfer
+from neuart_jax.engine import distributed, sharding
+from neuart_jax.io.images import load_image
+from neuart_jax.runs.record import read_record
 
 SETTINGS = {
     "weights": "random",
@@ -133,7 +125,7 @@ def test_rows_on_two_processes_make_the_same_picture(pictures, alone, tmp_path):
     ],
 )
 def test_rows_that_cannot_be_shared_out(settings, there, sentence, monkeypatch):
-    monkeypatch.setattr(devices.jax, "device_count", lambda: there)
+    monkeypatch.setattr(sharding.jax, "device_count", lambda: there)
     with pytest.raises(InputError, match=sentence):
         stylize(
             smooth_picture(64, 64, seed=1),
@@ -160,14 +152,14 @@ def test_machines_that_are_not_named_whole(flags, run_main, capsys):
 
 @pytest.mark.parametrize("process_id", [0, 1])
 def test_a_coordinator_that_cannot_be_had_is_one_sentence(process_id, monkeypatch):
-    monkeypatch.setattr(machines, "_SECONDS_TO_FIND", 0.1)
+    monkeypatch.setattr(distributed, "_SECONDS_TO_FIND", 0.1)
     with socket.create_server(("", 0)) as taken:
         address = f"localhost:{taken.getsockname()[1]}"
         if process_id:
             taken.close()
         cause = "Connection refused" if process_id else "Address already in use"
         with pytest.raises(InputError, match=f"{address} can't be joined .*{cause}"):
-            machines.join_machines(address, num_processes=2, process_id=process_id)
+            distributed.join_machines(address, num_processes=2, process_id=process_id)
 
 
 def test_several_pairs_are_refused_where_rows_are_shared_out():

@@ -23,10 +23,10 @@ from server import (
     whole,
 )
 
-from neuart_jax.errors import InputError
-from neuart_jax.params import download as module
-from neuart_jax.params.catalog import PublishedFile
-from neuart_jax.params.download import DownloadError, Patience, download
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.catalog import PublishedFile
+from neuart_jax.models.params.published import download as module
+from neuart_jax.models.params.published.download import DownloadError, Patience, download
 
 CONTENT = np.random.default_rng(0).bytes(700_001)  # Some chunks and a bit.
 PATIENCE = Patience(first_answer=5, connect=5, stall=0.3)

@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
-from neuart_jax.experiments import (
+from neuart_jax.config.presets import apply_preset
+from neuart_jax.config.sections import OWN_SETTINGS
+from neuart_jax.io.images import load_image, save_image
+from neuart_jax.runs.experiments import (
     cells,
     compare_models,
     evaluate,
@@ -20,19 +23,16 @@ from neuart_jax.experiments import (
     networks,
     reconstruct,
 )
-from neuart_jax.experiments.compare_models import (
+from neuart_jax.runs.experiments.layer_sets import grow_layers
+from neuart_jax.runs.experiments.model_comparison import (
     DEFAULT_JUDGES,
     DEFAULT_VARIANTS,
     PHOTOGRAPH,
     parse_variant,
 )
-from neuart_jax.experiments.layer_sets import grow_layers
-from neuart_jax.experiments.number_lists import read_numbers
-from neuart_jax.images import load_image, save_image
-from neuart_jax.manifest import Job
-from neuart_jax.presets import apply_preset
-from neuart_jax.record import METADATA_KEY, read_record
-from neuart_jax.sections import OWN_SETTINGS
+from neuart_jax.runs.experiments.number_lists import read_numbers
+from neuart_jax.runs.manifest import Job
+from neuart_jax.runs.record import METADATA_KEY, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models", "interpolate")
@@ -249,7 +249,7 @@ def test_the_default_ratios_with_gatys_weights_are_those_of_the_paper(config, mo
         seen.extend(planned)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["neuart_jax.experiments.layer_grid"], "run_cells", stop)
+    monkeypatch.setattr(sys.modules["neuart_jax.runs.experiments.layer_grids"], "run_cells", stop)
     with pytest.raises(KeyboardInterrupt):
         layer_grid(apply_preset("gatys2015", config))
     losses = [cell.config.losses for cell in seen]

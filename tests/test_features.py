@@ -9,13 +9,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from neuart_jax import Config, InputError
-from neuart_jax.features import make_feature_fn, resolve_precision
-from neuart_jax.moments import gram_matrix
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.pair import make_pair
-from neuart_jax.resolve import resolve_config, run_layers
-from neuart_jax.stylize import load_run_network
-from neuart_jax.terms import make_terms
+from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.stylizer import load_run_network
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.losses.moments import gram_matrix
+from neuart_jax.models.features import make_feature_fn, resolve_precision
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import make_objective, make_targets
 
 LAYERS = {
     "vgg19": {"content_layers": "relu2_1", "style_layers": "relu1_1"},

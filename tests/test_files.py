@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from neuart_jax.errors import InputError
-from neuart_jax.files import dump_json, write_atomically
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.files import dump_json, write_atomically
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError])

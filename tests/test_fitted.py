@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from neuart_jax.models import MODELS
-from neuart_jax.params import fitted
-from neuart_jax.params.calibration import PIXEL_UNIT, standardize
-from neuart_jax.params.canonical import flatten
-from neuart_jax.params.catalog import FITTED
-from neuart_jax.params.fitted import FitRecipe, fit_variables, make_fit_batch
+from neuart_jax.models.params.canonical import flatten
+from neuart_jax.models.params.catalog import FITTED
+from neuart_jax.models.params.fitted import fitted
+from neuart_jax.models.params.fitted.calibration import PIXEL_UNIT, standardize
+from neuart_jax.models.params.fitted.fitted import FitRecipe, fit_variables, make_fit_batch
 
 UNIT = {"vgg19": PIXEL_UNIT, "vgg16": PIXEL_UNIT, "resnet50": 1.0}
 _VGG = {"pooling": "average", "padding": "reflect"}

@@ -8,9 +8,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from standins import write_converted
 
-from neuart_jax import InputError, checkpoints, transfer
-from neuart_jax.params.canonical import read_safetensors
-from neuart_jax.sealed import DamagedError, seal, unseal
+from neuart_jax import InputError, transfer
+from neuart_jax.io.sealed import DamagedError, seal, unseal
+from neuart_jax.models.params.canonical import read_safetensors
+from neuart_jax.runs import checkpoints
 
 
 class Stop(Exception):
@@ -94,9 +95,9 @@ def test_damaged_fits_and_conversions_are_refused_or_are_as_they_were(tmp_path):
 
 
 def test_a_damaged_fit_is_fitted_anew_with_one_line(tmp_path, monkeypatch, caplog):
-    from neuart_jax.params import fit_cache
-    from neuart_jax.params.request import Request
-    from neuart_jax.sections import NetworkConfig
+    from neuart_jax.config.sections import NetworkConfig
+    from neuart_jax.models.params.fitted import fit_cache
+    from neuart_jax.models.params.request import Request
 
     monkeypatch.setattr(fit_cache, "user_cache", lambda name: tmp_path / name)
     images = tuple(np.random.default_rng(n).random((16, 16, 3), np.float32) for n in range(2))

@@ -10,11 +10,12 @@ import numpy as np
 import painter
 import pytest
 
-from neuart_jax import InputError, checkpoints, save_image, transfer
-from neuart_jax.batch import run_batch
-from neuart_jax.checkpoints import find_checkpoints, remove_checkpoints
-from neuart_jax.folders import MARK_NAME, OwnFolder, check_foreign, is_in_use
-from neuart_jax.manifest import Job, Manifest, make_jobs, read_manifest
+from neuart_jax import InputError, save_image, transfer
+from neuart_jax.runs import checkpoints
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.checkpoints import find_checkpoints, remove_checkpoints
+from neuart_jax.runs.manifest import Job, Manifest, make_jobs, read_manifest
+from neuart_jax.runs.own_folder import MARK_NAME, OwnFolder, check_foreign, is_in_use
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,7 +128,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(config, tmp_path):
 
 HOLD = """
 import sys, pathlib
-from neuart_jax.folders import OwnFolder
+from neuart_jax.runs.own_folder import OwnFolder
 folder = OwnFolder(pathlib.Path(sys.argv[1]))
 folder.claim("a")
 (folder.path / "a").touch()

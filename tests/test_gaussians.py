@@ -7,18 +7,18 @@ import pytest
 import scipy.linalg
 from numpy.testing import assert_allclose
 
-from neuart_jax.gaussians import (
+from neuart_jax.losses.elementwise import TINY
+from neuart_jax.losses.gaussian import (
     _square_roots,
     _stretches,
     gaussian_wasserstein,
     make_target_gaussian,
     trace_of_root,
 )
-from neuart_jax.losses import TINY
-from neuart_jax.moments import gaussian_statistic
-from neuart_jax.objective import make_targets
-from neuart_jax.style_losses import MOMENT_LOSSES, STYLE_LOSSES, blend_statistics
-from neuart_jax.style_term import style_term
+from neuart_jax.losses.moments import gaussian_statistic
+from neuart_jax.losses.style import MOMENT_LOSSES, STYLE_LOSSES, blend_statistics
+from neuart_jax.objective.style import style_term
+from neuart_jax.objective.term import make_targets
 
 
 def draw(seed, positions, channels, *, decay=0.0):

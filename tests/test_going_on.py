@@ -11,11 +11,11 @@ from conftest import smooth_picture
 from numpy.testing import assert_array_equal
 
 from neuart_jax import Config, transfer
-from neuart_jax.batch.report import Line, write_gallery
-from neuart_jax.errors import InputError
-from neuart_jax.images import load_image, save_image
-from neuart_jax.prepare import prepare
-from neuart_jax.record import read_record
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.images import load_image, save_image
+from neuart_jax.runs.batch.summary import Line, write_gallery
+from neuart_jax.runs.prepare import prepare
+from neuart_jax.runs.record import read_record
 
 TINY = {
     "weights": "random",
@@ -35,7 +35,7 @@ def in_a_folder_with_pictures(tmp_path, monkeypatch):
 
 
 def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog):
-    monkeypatch.setattr("neuart_jax.pyramid.SMALLEST_SIDE", 8)
+    monkeypatch.setattr("neuart_jax.engine.pyramid.SMALLEST_SIDE", 8)
     config = Config().replace(**TINY, steps=6, coarse_steps=4)
     first = transfer(config.replace(output="first")).result
     assert first.history[0]["height"] == 12

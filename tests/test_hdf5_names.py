@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from neuart_jax.params.hdf5_names import read_names
+from neuart_jax.models.params.formats.hdf5_names import read_names
 
 NAMES = ["conv1", "", "a" * 300, "Grüße", "conv1"]
 STORED = {

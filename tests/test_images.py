@@ -12,8 +12,8 @@ import tifffile
 from encoding import encode, over_white, random_array
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
-from neuart_jax import images
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
+from neuart_jax.io import images
 
 ORIENTATION, DESCRIPTION = ExifTags.Base.Orientation, ExifTags.Base.ImageDescription
 

@@ -16,15 +16,16 @@ import numpy as np
 import optax
 import pytest
 
-from neuart_jax import Config, Term, kept_programs, stylize
-from neuart_jax.compilation_cache import FolderStore
-from neuart_jax.compiling import compile_fn
-from neuart_jax.kept_programs import KeptFn, describe, foresee, keep_programs_in, remembered
+from neuart_jax import Config, Term, stylize
+from neuart_jax.config.fields import nearest
+from neuart_jax.config.presets import apply_preset
+from neuart_jax.engine import program_cache
+from neuart_jax.engine.compilation_cache import FolderStore
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.plain_trees import from_plain, to_plain
+from neuart_jax.engine.program_cache import KeptFn, describe, foresee, keep_programs_in, remembered
 from neuart_jax.models.vgg import VGG
-from neuart_jax.optimizers import Point
-from neuart_jax.plain_trees import from_plain, to_plain
-from neuart_jax.presets import apply_preset
-from neuart_jax.settings import nearest
+from neuart_jax.optimizers.base import Point
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,7 +79,7 @@ def test_another_program_is_another_file(store, tmp_path, monkeypatch, change):
         numbers = numbers.astype(jnp.bfloat16)
     more = {"more": jnp.ones(numbers.shape)} | ({"other": numbers + 1} if change == "tree" else {})
     if change == "code":
-        monkeypatch.setattr(kept_programs, "_surroundings", lambda: "another version")
+        monkeypatch.setattr(program_cache, "_surroundings", lambda: "another version")
     with jax.default_matmul_precision("highest" if change == "setting" else None):
         other(numbers, more)
     assert len(traced) == 1 and len(files(tmp_path)) == 2
@@ -209,7 +210,7 @@ def test_no_flip_and_no_cut_of_a_kept_file_changes_a_result(store, tmp_path, mon
     def run():
         forget_process(monkeypatch)
         find.cache_clear()
-        monkeypatch.setattr(kept_programs, "_damage_told", [])
+        monkeypatch.setattr(program_cache, "_damage_told", [])
         caplog.clear()
         foresee("a run")
         fn, traced = make_counted()
@@ -285,14 +286,14 @@ def test_compilations_at_the_same_time_leave_jaxs_cache_as_it_was():
     inside, tried = threading.Event(), threading.Event()
 
     def first():
-        with kept_programs._without_jaxs_cache():
+        with program_cache._without_jaxs_cache():
             inside.set()
             tried.wait(1)
 
     def second():
         inside.wait()
         tried.set()
-        with kept_programs._without_jaxs_cache():
+        with program_cache._without_jaxs_cache():
             one.join()
 
     one, two = threading.Thread(target=first), threading.Thread(target=second)
@@ -319,19 +320,19 @@ def test_results_of_tracing_are_kept(store, tmp_path):
 def forget_process(monkeypatch):
     """Begin anew, as another process would."""
     foresee(None)
-    monkeypatch.setattr(kept_programs, "_taken", set())
+    monkeypatch.setattr(program_cache, "_taken", set())
 
 
 def test_what_a_run_needed_is_on_its_way_the_next_time(store, tmp_path, monkeypatch):
     loading = threading.Event()
-    load = kept_programs._load
+    load = program_cache._load
 
     def load_and_tell(store, name):
         if threading.current_thread() is not threading.main_thread():
             loading.set()
         return load(store, name)
 
-    monkeypatch.setattr(kept_programs, "_load", load_and_tell)
+    monkeypatch.setattr(program_cache, "_load", load_and_tell)
     foresee("a run")
     call(make_counted("first")[0])
     call(make_counted("second")[0])
@@ -358,7 +359,7 @@ def test_what_another_run_ended_is_loaded_when_it_is_needed(store, monkeypatch):
         call(fn)
     forget_process(monkeypatch)
     entered, may_go_on = threading.Event(), threading.Event()
-    load = kept_programs._load
+    load = program_cache._load
 
     def wait_and_load(store, name):
         if threading.current_thread() is not threading.main_thread():
@@ -366,9 +367,9 @@ def test_what_another_run_ended_is_loaded_when_it_is_needed(store, monkeypatch):
             may_go_on.wait(10)
         return load(store, name)
 
-    monkeypatch.setattr(kept_programs, "_load", wait_and_load)
+    monkeypatch.setattr(program_cache, "_load", wait_and_load)
     foresee("a run")
-    (foresight,) = kept_programs._foreseen
+    (foresight,) = program_cache._foreseen
     assert entered.wait(10)
     # Two are on their way, the third one waits for a thread.
     foresee(None)
@@ -396,9 +397,9 @@ def test_a_wrong_expectation_costs_time_only(store, tmp_path, monkeypatch, damag
 
 SEVERAL_DEVICES = """
 import pathlib, sys, jax, jax.numpy as jnp
-from neuart_jax.compilation_cache import FolderStore
-from neuart_jax.compiling import compile_fn
-from neuart_jax.kept_programs import keep_programs_in
+from neuart_jax.engine.compilation_cache import FolderStore
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.program_cache import keep_programs_in
 keep_programs_in(FolderStore(pathlib.Path(sys.argv[1])))
 traced = []
 def double(x):
@@ -429,7 +430,7 @@ def test_a_program_of_one_device_among_several_is_found(tmp_path):
 RUN = """
 import pathlib, sys, jax, numpy as np
 from neuart_jax import Config, stylize
-from neuart_jax.compilation_cache import use_compilation_cache
+from neuart_jax.engine.compilation_cache import use_compilation_cache
 use_compilation_cache(pathlib.Path(sys.argv[1]))
 traced = []
 jax.monitoring.register_event_duration_secs_listener(

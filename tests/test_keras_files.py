@@ -13,11 +13,11 @@ from weights_files import (
     write_keras_3,
 )
 
-from neuart_jax.errors import InputError
-from neuart_jax.params.canonical import check_variables
-from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.keras_files import read_keras_file
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.canonical import check_variables
+from neuart_jax.models.params.catalog import CAFFE
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.formats.keras_files import read_keras_file
 
 SPELLINGS = {
     "published": {},

@@ -7,11 +7,12 @@ import sys
 import painter
 import pytest
 
-from neuart_jax import InputError, checkpoints, transfer
-from neuart_jax.batch import groups, run_batch
-from neuart_jax.checkpoints import find_checkpoints
-from neuart_jax.folders import MARK_NAME
-from neuart_jax.manifest import Manifest, make_jobs
+from neuart_jax import InputError, transfer
+from neuart_jax.runs import checkpoints
+from neuart_jax.runs.batch import plan, run_batch
+from neuart_jax.runs.checkpoints import find_checkpoints
+from neuart_jax.runs.manifest import Manifest, make_jobs
+from neuart_jax.runs.own_folder import MARK_NAME
 
 
 class Killed(BaseException):
@@ -155,7 +156,7 @@ def test_a_batch_killed_at_any_file_operation_is_completed(killer, tmp_path, mon
     contents, style = painter.pictures(tmp_path / "pictures", count=3)
     config = painter.config_of(contents[0], style, weights="random")
     if batch > 1:  # As with weights that pairs share.
-        monkeypatch.setattr(groups, "depends_on_pictures", lambda config: False)
+        monkeypatch.setattr(plan, "depends_on_pictures", lambda config: False)
     jobs = make_jobs(config, str(tmp_path / "pictures/photo*.png"), [str(style)], pair="cross")
     painted = []
 

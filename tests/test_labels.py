@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageColor, ImageDraw
 from scipy import ndimage
 
-from neuart_jax.errors import InputError
-from neuart_jax.regions.labels import PLAIN_COLORS, color_name, parse_color, read_labels
+from neuart_jax.config.errors import InputError
+from neuart_jax.inputs.regions.labels import PLAIN_COLORS, color_name, parse_color, read_labels
 
 SIZE = 96
 FINENESS = 8

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neuart_jax.line_search import MAX_TRIALS, judge_trial, start_search
+from neuart_jax.optimizers.line_search import MAX_TRIALS, judge_trial, start_search
 
 LINES = {
     # name: (value, slope) over the step length; every slope at 0 is negative.

@@ -5,8 +5,8 @@ import types
 import pytest
 
 from neuart_jax import Config
-from neuart_jax.resolve import resolve_config
-from neuart_jax.transfer import describe_lost_content
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.runs.driver import describe_lost_content
 
 
 @pytest.mark.parametrize(

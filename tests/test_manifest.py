@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from neuart_jax.config import Config
-from neuart_jax.errors import InputError
-from neuart_jax.manifest import find_jobs, folder_name, make_jobs, read_manifest
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.runs.manifest import find_jobs, folder_name, make_jobs, read_manifest
 
 
 @pytest.fixture

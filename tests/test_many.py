@@ -15,12 +15,13 @@ from conftest import smooth_picture
 from numpy.testing import assert_array_equal
 from standins import write_converted
 
-from neuart_jax import Config, InputError, checkpoints, save_image, transfer
-from neuart_jax.batch import local_engine, run_batch
-from neuart_jax.batch.groups import advise_on_sizes, check_jobs, make_groups
-from neuart_jax.images import load_image
-from neuart_jax.manifest import Job, Manifest, make_jobs
-from neuart_jax.record import read_record
+from neuart_jax import Config, InputError, save_image, transfer
+from neuart_jax.io.images import load_image
+from neuart_jax.runs import checkpoints
+from neuart_jax.runs.batch import local_engine, run_batch
+from neuart_jax.runs.batch.plan import advise_on_sizes, check_jobs, make_groups
+from neuart_jax.runs.manifest import Job, Manifest, make_jobs
+from neuart_jax.runs.record import read_record
 
 SIZES = [(40, 48), (48, 40), (40, 48), (37, 50), (40, 48), (48, 40)]
 
@@ -484,9 +485,9 @@ def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
     code = f"""
         from pathlib import Path
         from neuart_jax import Config
-        from neuart_jax.batch import run_batch
-        from neuart_jax.config import Config
-        from neuart_jax.manifest import Manifest, read_manifest
+        from neuart_jax.runs.batch import run_batch
+        from neuart_jax.config.config import Config
+        from neuart_jax.runs.manifest import Manifest, read_manifest
         config = Config.from_dict({config.to_dict()!r})
         manifest = read_manifest(config, {str(tmp_path / "t.csv")!r})
         result = run_batch(manifest, Path({str(tmp_path / "out")!r}), batch=2, num_devices=4)
@@ -505,10 +506,10 @@ def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
 def test_devices_exchange_nothing_within_a_chunk():
     code = """
         import jax, jax.numpy as jnp
-        from neuart_jax.chunks import compile_programs
-        from neuart_jax.objective import Targets
-        from neuart_jax.optimizers import make_lbfgs
-        from neuart_jax.step import StopRule
+        from neuart_jax.engine.chunks import compile_programs
+        from neuart_jax.objective.term import Targets
+        from neuart_jax.optimizers.base import make_lbfgs
+        from neuart_jax.engine.step import StopRule
 
         def objective(image, params, targets):
             loss = jnp.sum((image - targets.values["to"]) ** 4)

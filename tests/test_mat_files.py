@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from neuart_jax.params.mat_files import read_mat
+from neuart_jax.models.params.formats.mat_files import read_mat
 
 NUMBERS = {
     "matrix": np.arange(24.0).reshape(2, 3, 4),

@@ -11,11 +11,11 @@ from weights_files import (
     write_matconvnet,
 )
 
-from neuart_jax.errors import InputError
-from neuart_jax.params.canonical import check_variables
-from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.matconvnet import read_matconvnet
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.canonical import check_variables
+from neuart_jax.models.params.catalog import CAFFE
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.formats.matconvnet import read_matconvnet
 
 
 @pytest.fixture

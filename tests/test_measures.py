@@ -7,15 +7,15 @@ import scipy.stats
 from skimage.color import lab2rgb, rgb2lab
 
 from neuart_jax import Config
-from neuart_jax.experiments.measures import (
+from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.models.features import make_feature_fn
+from neuart_jax.models.params.load import load_network
+from neuart_jax.runs.experiments.measures import (
     color_distance,
     edge_similarity,
     feature_distances,
     luminance_similarity,
 )
-from neuart_jax.features import make_feature_fn
-from neuart_jax.params.store import load_network
-from neuart_jax.resolve import resolve_config, run_layers
 
 
 def lab_picture(lab):

@@ -4,19 +4,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from neuart_jax import Config, InputError, memory
-from neuart_jax.compiling import compile_fn
-from neuart_jax.features import make_feature_fn, takes_winograd
-from neuart_jax.kernel_transforms import transform_kernels
-from neuart_jax.memory import GIB, check_memory, predict_memory, predict_step
+from neuart_jax import Config, InputError
+from neuart_jax.engine import memory
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.kernel_transforms import transform_kernels
+from neuart_jax.engine.memory import GIB, check_memory, predict_memory, predict_step
+from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
+from neuart_jax.losses.matting import make_affine_guide
 from neuart_jax.models import MODELS, NetworkParams
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.optimizers import make_optimizer
-from neuart_jax.params.canonical import nest, variable_shapes
-from neuart_jax.photoreal import make_affine_guide
-from neuart_jax.resolve import resolve_config, run_layers
-from neuart_jax.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
-from neuart_jax.terms import make_terms
+from neuart_jax.models.features import make_feature_fn, takes_winograd
+from neuart_jax.models.params.canonical import nest, variable_shapes
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import make_objective, make_targets
+from neuart_jax.optimizers.base import make_optimizer
 
 
 def compiled_bytes(config, size, num_regions=0):

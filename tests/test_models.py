@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from neuart_jax.errors import InputError
-from neuart_jax.features import make_feature_fn
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import (
     MODELS,
     NetworkParams,
@@ -26,10 +25,11 @@ from neuart_jax.models import (
     resolve_layers,
     vgg,
 )
+from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.layers import collect_layers, pool
-from neuart_jax.params.canonical import flatten, nest
-from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.convert import read_weights
+from neuart_jax.models.params.canonical import flatten, nest
+from neuart_jax.models.params.catalog import CAFFE
+from neuart_jax.models.params.formats.convert import read_weights
 
 SIZES = ((64, 64), (67, 93))
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.params import normalized
-from neuart_jax.params.calibration import standardize
-from neuart_jax.params.catalog import CAFFE, FITTED
+from neuart_jax.models.params.catalog import CAFFE, FITTED
+from neuart_jax.models.params.fitted import normalized
+from neuart_jax.models.params.fitted.calibration import standardize
 
 mean_activations = functools.partial(normalized.mean_activations, model="vgg19")
 normalize_vgg = functools.partial(normalized.normalize_vgg, model="vgg19")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from weights_files import assert_same_bits, expected_variables, write_lpips
 
-from neuart_jax.errors import InputError
-from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.convert import find_model, read_weights
-from neuart_jax.params.number_pickles import read_number_pickle
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.catalog import CAFFE
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.formats.convert import find_model, read_weights
+from neuart_jax.models.params.formats.number_pickles import read_number_pickle
 
 
 def refused(path, cause, *, model="vgg16"):

@@ -5,12 +5,12 @@ import pytest
 import reference
 from numpy.testing import assert_allclose
 
-from neuart_jax.features import make_feature_fn
+from neuart_jax.config.sections import LossConfig
 from neuart_jax.models import NetworkParams
+from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.vgg import VGG
-from neuart_jax.objective import Term, make_objective, make_targets
-from neuart_jax.sections import LossConfig
-from neuart_jax.terms import make_terms
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import Term, make_objective, make_targets
 
 LAYERS = ("relu1_1", "relu1_2", "relu2_1")
 CONFIG = LossConfig(

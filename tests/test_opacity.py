@@ -6,10 +6,10 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, stylize, transfer
-from neuart_jax.errors import InputError
-from neuart_jax.images import load_image, save_image
-from neuart_jax.pair import Masks, make_pair
-from neuart_jax.regions.opacity import spread_opaque, take_opaque
+from neuart_jax.config.errors import InputError
+from neuart_jax.inputs.pair import Masks, make_pair
+from neuart_jax.inputs.regions.opacity import spread_opaque, take_opaque
+from neuart_jax.io.images import load_image, save_image
 
 TINY = {
     "weights": "random",

@@ -9,8 +9,10 @@ import reference
 import scipy.optimize
 from numpy.testing import assert_allclose
 
-from neuart_jax.loop import make_next_stop, make_run_fn
-from neuart_jax.optimizers import (
+from neuart_jax.config.sections import OptimizerConfig
+from neuart_jax.engine.loop import make_next_stop, make_run_fn
+from neuart_jax.engine.step import Status, StopRule
+from neuart_jax.optimizers.base import (
     Evaluation,
     Point,
     make_adam,
@@ -18,8 +20,6 @@ from neuart_jax.optimizers import (
     make_lbfgs_fixed,
     make_optimizer,
 )
-from neuart_jax.sections import OptimizerConfig
-from neuart_jax.step import Status, StopRule
 
 SCALES = np.array([1.0, 10.0, 100.0])
 

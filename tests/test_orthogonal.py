@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from neuart_jax.models import MODELS
-from neuart_jax.params.calibration import PIXEL_UNIT, standardize
-from neuart_jax.params.catalog import CAFFE, FITTED
-from neuart_jax.params.fitted import make_fit_batch
-from neuart_jax.params.orthogonal import _orthonormalize, draw_orthogonal, random_variables
+from neuart_jax.models.params.catalog import CAFFE, FITTED
+from neuart_jax.models.params.fitted.calibration import PIXEL_UNIT, standardize
+from neuart_jax.models.params.fitted.fitted import make_fit_batch
+from neuart_jax.models.params.fitted.orthogonal import (
+    _orthonormalize,
+    draw_orthogonal,
+    random_variables,
+)
 
 UNIT = {"vgg19": PIXEL_UNIT, "resnet50": 1.0}
 OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 from standins import FIRST_LAYER, write_converted
 
-from neuart_jax.config import FIELDS, Config, describe_settings, get_setting
-from neuart_jax.errors import InputError
+from neuart_jax.config.config import FIELDS, Config, describe_settings, get_setting
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import known, parse_layer_weights
+from neuart_jax.config.sections import OWN_SETTINGS
+from neuart_jax.engine.plan import resolve_config, settle_config
 from neuart_jax.models import MODELS
-from neuart_jax.params.catalog import FLAVORS
-from neuart_jax.resolve import resolve_config, settle_config
-from neuart_jax.sections import OWN_SETTINGS
-from neuart_jax.settings import known, parse_layer_weights
+from neuart_jax.models.params.catalog import FLAVORS
 
 KINDS = ("trained", "fitted", "random")
 WEIGHTS = {"trained": "imagenet", "fitted": "fitted", "random": "random"}

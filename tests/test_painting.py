@@ -8,14 +8,14 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, stylize, stylize_batch, transfer
-from neuart_jax.batch import run_batch
-from neuart_jax.errors import InputError
-from neuart_jax.images import load_image, save_image
-from neuart_jax.manifest import read_manifest
-from neuart_jax.painting import Canvas, limit_regions, read_paint_mask
-from neuart_jax.pair import Masks, make_pair
-from neuart_jax.presets import PRESETS, apply_preset
-from neuart_jax.regions.memberships import Regions
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.presets import PRESETS, apply_preset
+from neuart_jax.inputs.canvas import Canvas, limit_regions, read_paint_mask
+from neuart_jax.inputs.pair import Masks, make_pair
+from neuart_jax.inputs.regions.memberships import Regions
+from neuart_jax.io.images import load_image, save_image
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.manifest import read_manifest
 
 TINY = {
     "weights": "random",
@@ -90,7 +90,7 @@ def test_outside_it_is_the_photograph_exactly(settings):
 
 
 def test_over_several_scales(monkeypatch):
-    monkeypatch.setattr("neuart_jax.pyramid.SMALLEST_SIDE", 8)
+    monkeypatch.setattr("neuart_jax.engine.pyramid.SMALLEST_SIDE", 8)
     config = Config().replace(**QUICK | {"scales": 2, "coarse_steps": 4}, init="noise")
     result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK), network=NETWORK)
     assert result.history[0]["height"] == 20

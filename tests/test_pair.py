@@ -6,9 +6,9 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize, stylize_batch
-from neuart_jax.color import luminance, match_covariance, match_histogram, match_luminance
-from neuart_jax.pair import Masks, finish, make_pair
-from neuart_jax.regions.memberships import Regions
+from neuart_jax.inputs.color import luminance, match_covariance, match_histogram, match_luminance
+from neuart_jax.inputs.pair import Masks, finish, make_pair
+from neuart_jax.inputs.regions.memberships import Regions
 
 CONTENT = smooth_picture(40, 60, seed=1)
 STYLE = smooth_picture(30, 24, seed=2)

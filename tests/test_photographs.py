@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from neuart_jax.errors import InputError
-from neuart_jax.images import save_image
-from neuart_jax.params import photographs
-from neuart_jax.params.photographs import (
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.images import save_image
+from neuart_jax.models.params.fitted import photographs
+from neuart_jax.models.params.fitted.photographs import (
     bundled_photographs,
     folder_photographs,
     image_set_identity,

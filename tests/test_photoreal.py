@@ -13,8 +13,8 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax.errors import InputError
-from neuart_jax.photoreal import AffineGuide, affine_energy, make_affine_guide
+from neuart_jax.config.errors import InputError
+from neuart_jax.losses.matting import AffineGuide, affine_energy, make_affine_guide
 
 EPSILON = 1e-7
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from neuart_jax.errors import InputError
-from neuart_jax.picture_files import list_named_pictures, sort_naturally
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.picture_lists import list_named_pictures, sort_naturally
 
 
 @pytest.fixture

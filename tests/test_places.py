@@ -10,10 +10,10 @@ import painter
 import pytest
 
 from neuart_jax import InputError
-from neuart_jax.batch import run_batch
-from neuart_jax.config import Config
-from neuart_jax.manifest import BadRow, Manifest, read_manifest
-from neuart_jax.places import check_place, read_whole, resolve_place
+from neuart_jax.config.config import Config
+from neuart_jax.io.paths import check_place, read_whole, resolve_place
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.manifest import BadRow, Manifest, read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,10 +136,10 @@ import os, sys, tempfile
 folder = tempfile.mkdtemp(dir=sys.argv[1])
 os.chdir(folder)
 os.rmdir(folder)
-from neuart_jax.places import check_place
-from neuart_jax.errors import InputError
-from neuart_jax.params.published import weights_folders
-from neuart_jax.sections import NetworkConfig
+from neuart_jax.io.paths import check_place
+from neuart_jax.config.errors import InputError
+from neuart_jax.models.params.published.published import weights_folders
+from neuart_jax.config.sections import NetworkConfig
 try:
     check_place("x.png", name="--content")
 except InputError as error:

@@ -7,16 +7,21 @@ import pytest
 import scipy.fft
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax import preconditioning
-from neuart_jax.curvature import find_direction, init_memory, remember
-from neuart_jax.loop import make_run_fn
-from neuart_jax.objective import Targets
-from neuart_jax.optimizers import make_lbfgs, make_lbfgs_fixed
-from neuart_jax.preconditioning import NUM_BANDS, learn_gains, resize_components, spread_gains
-from neuart_jax.step import StopRule
+from neuart_jax.engine.loop import make_run_fn
+from neuart_jax.engine.step import StopRule
+from neuart_jax.objective.term import Targets
+from neuart_jax.optimizers import frequency_bands
+from neuart_jax.optimizers.base import make_lbfgs, make_lbfgs_fixed
+from neuart_jax.optimizers.frequency_bands import (
+    NUM_BANDS,
+    learn_gains,
+    resize_components,
+    spread_gains,
+)
+from neuart_jax.optimizers.lbfgs_memory import find_direction, init_memory, remember
 
-to_cosines = jax.jit(preconditioning.to_cosines)
-from_cosines = jax.jit(preconditioning.from_cosines)
+to_cosines = jax.jit(frequency_bands.to_cosines)
+from_cosines = jax.jit(frequency_bands.from_cosines)
 
 SHAPE = (24, 37, 3)
 NOTHING = np.zeros(NUM_BANDS)

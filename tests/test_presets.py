@@ -9,12 +9,12 @@ import pytest
 import scipy.linalg
 from numpy.testing import assert_allclose
 
-from neuart_jax.config import FIELDS, Config
-from neuart_jax.errors import InputError
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.presets import PRESETS, apply_preset, describe_presets, find_preset
-from neuart_jax.resolve import resolve_config
-from neuart_jax.terms import make_terms
+from neuart_jax.config.config import FIELDS, Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.presets import PRESETS, apply_preset, describe_presets, find_preset
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import make_objective, make_targets
 
 RELU = tuple(f"relu{block}_1" for block in range(1, 6))
 STAGES = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out")

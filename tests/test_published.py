@@ -19,17 +19,21 @@ import pytest
 from server import cut, mute, resumable, run_server, slow, status, whole
 from standins import FIRST_LAYER, PATH, digest, first_convolution, publish, write_keras
 
-from neuart_jax.errors import InputError
-from neuart_jax.params import catalog, conversions, fit_cache, published
-from neuart_jax.params import download as download_module
-from neuart_jax.params.canonical import flatten, read_safetensors
-from neuart_jax.params.catalog import FLAVORS, PUBLISHED
-from neuart_jax.params.download import Patience
-from neuart_jax.params.fingerprint import take_fingerprint
-from neuart_jax.params.fitted import FitRecipe
-from neuart_jax.params.published import fetch_published, find_published
-from neuart_jax.params.store import load_network
-from neuart_jax.sections import NetworkConfig
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import NetworkConfig
+from neuart_jax.models.params import catalog
+from neuart_jax.models.params.canonical import flatten, read_safetensors
+from neuart_jax.models.params.catalog import FLAVORS, PUBLISHED
+from neuart_jax.models.params.fingerprint import take_fingerprint
+from neuart_jax.models.params.fitted import fit_cache
+from neuart_jax.models.params.fitted.fitted import FitRecipe
+from neuart_jax.models.params.load import load_network
+from neuart_jax.models.params.published import converted_cache, published
+from neuart_jax.models.params.published import download as download_module
+from neuart_jax.models.params.published.download import Patience
+from neuart_jax.models.params.published.published import fetch_published, find_published
+
+ROOT = Path(__file__).resolve().parents[1]
 
 FILE = PUBLISHED[0]
 PATIENCE = Patience(first_answer=5, connect=5, stall=1)
@@ -205,7 +209,7 @@ def test_our_cache_keeps_what_was_found_and_needs_the_original_no_more(
 def test_a_conversion_is_read_and_not_made_again(config, standin, tmp_path, monkeypatch):
     place(tmp_path / "weights" / FILE.name, standin.read_bytes())
     find_published(config, "imagenet")
-    monkeypatch.setattr(conversions, "read_weights", None)
+    monkeypatch.setattr(converted_cache, "read_weights", None)
     assert_right(find_published(config, "imagenet").weights)
 
 
@@ -246,7 +250,7 @@ def test_a_damaged_conversion_without_its_original_is_told_once(
 def test_other_converters_make_another_conversion(config, standin, tmp_path, cache, monkeypatch):
     place(tmp_path / "weights" / FILE.name, standin.read_bytes())
     find_published(config, "imagenet")
-    monkeypatch.setattr(conversions, "CONVERSION_VERSION", 2)
+    monkeypatch.setattr(converted_cache, "CONVERSION_VERSION", 2)
     find_published(config, "imagenet")
     assert len(list(cache.glob("*.safetensors"))) == 2
 
@@ -265,14 +269,14 @@ FOREIGN = {
 @pytest.fixture
 def read_as_keras(monkeypatch):
     """Let stand-ins in the layout of Keras pass for files of any layout."""
-    read = conversions.read_weights
+    read = converted_cache.read_weights
 
     def read_weights(path, *, model):
         copy = path.parent / "copy.h5"
         copy.write_bytes(path.read_bytes())
         return read(copy, model=model)
 
-    monkeypatch.setattr(conversions, "read_weights", read_weights)
+    monkeypatch.setattr(converted_cache, "read_weights", read_weights)
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
@@ -483,7 +487,7 @@ def test_a_cache_that_cannot_be_made_costs_only_the_next_run(
 
 def fill_disks(monkeypatch, *folders):
     """Let every file in these folders end after a few bytes."""
-    canonical = sys.modules[conversions.write_safetensors.__module__]
+    canonical = sys.modules[converted_cache.write_safetensors.__module__]
     original, open_part = canonical.write_atomically, download_module._open_part
 
     def complain(path):
@@ -557,7 +561,7 @@ def test_an_original_whose_conversion_could_not_be_kept_serves_the_next_run(
         raise InputError("the disk is full", expected="room", remedy="make some")
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversions, "write_safetensors", refuse)
+        patch.setattr(converted_cache, "write_safetensors", refuse)
         fetch_published(config, "imagenet", patience=PATIENCE)
     with no_sockets(monkeypatch):
         found = find_published(config, "imagenet")
@@ -597,10 +601,10 @@ def test_what_a_killed_process_left_is_swept_up(config, standin, server, monkeyp
 
 SCRIPT = """
 import sys
-from neuart_jax.sections import NetworkConfig
-from neuart_jax.params import catalog
-from neuart_jax.params.download import Patience
-from neuart_jax.params.published import fetch_published
+from neuart_jax.config.sections import NetworkConfig
+from neuart_jax.models.params import catalog
+from neuart_jax.models.params.published.download import Patience
+from neuart_jax.models.params.published.published import fetch_published
 
 url, num_bytes, md5 = sys.argv[1:]
 first = catalog.PUBLISHED[0]._replace(url=url, mirrors=(), num_bytes=int(num_bytes), md5=md5)
@@ -627,7 +631,7 @@ def start(standin, tmp_path):
             ],
             stdout=subprocess.PIPE,
             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"},
-            cwd=Path(published.__file__).parents[2],
+            cwd=ROOT,
             text=True,
         )
         running.append(process)
@@ -687,11 +691,11 @@ def test_a_fingerprint_is_that_of_the_standard_tools(standin):
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.name)
 def test_the_table_for_people_says_what_the_catalog_says(file):
-    table = (Path(published.__file__).parents[2] / "weights" / "README.md").read_text()
+    table = (ROOT / "weights" / "README.md").read_text()
     (line,) = [line for line in table.splitlines() if line.startswith(f"| [`{file.name}`]")]
     size = f"{file.num_bytes:,}" if file.num_bytes else "about"
     for fact in (file.url, file.md5, file.sha256, f"`{file.flavor}`", size, file.licence):
         assert fact in line
     assert all(f"<{url}>" in table for url in file.mirrors)
-    readme = (Path(published.__file__).parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     assert f"`{file.flavor}`" in readme

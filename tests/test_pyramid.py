@@ -7,8 +7,8 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, Status, stylize, stylize_batch
-from neuart_jax.images import resize_image
-from neuart_jax.pyramid import SMALLEST_SIDE, make_scales
+from neuart_jax.engine.pyramid import SMALLEST_SIDE, make_scales
+from neuart_jax.io.images import resize_image
 
 CONFIG = Config().replace(
     content_layers="pixels",

@@ -8,8 +8,8 @@ import reference
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment
 
-from neuart_jax import quantiles
-from neuart_jax.quantiles import Quantiles
+from neuart_jax.losses import quantiles
+from neuart_jax.losses.quantiles import Quantiles
 
 # Step by step, every operation would be compiled on its own.
 find_quantiles, match = jax.jit(quantiles.find_quantiles), jax.jit(quantiles.match)

@@ -12,9 +12,9 @@ from conftest import smooth_picture
 from standins import write_converted
 
 from neuart_jax import Config, InputError, save_image
-from neuart_jax.batch import run_batch
-from neuart_jax.images import load_image
-from neuart_jax.manifest import Manifest, make_jobs
+from neuart_jax.io.images import load_image
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.manifest import Manifest, make_jobs
 
 pytest.importorskip("ray")
 # Ray leaves sockets and child processes to the end of the process.

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuart_jax.config import FIELDS
-from neuart_jax.images import save_image
-from neuart_jax.params.store import NAMED_WEIGHTS
-from neuart_jax.presets import PRESETS
+from neuart_jax.config.config import FIELDS
+from neuart_jax.config.presets import PRESETS
+from neuart_jax.io.images import save_image
+from neuart_jax.models.params.load import NAMED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -7,11 +7,11 @@ import pytest
 import skimage.transform
 from skimage.color import rgb2lab
 
-from neuart_jax.errors import InputError
-from neuart_jax.regions import matching
-from neuart_jax.regions.labels import parse_color
-from neuart_jax.regions.matching import match_regions, split_regions
-from neuart_jax.regions.memberships import (
+from neuart_jax.config.errors import InputError
+from neuart_jax.inputs.regions import matching
+from neuart_jax.inputs.regions.labels import parse_color
+from neuart_jax.inputs.regions.matching import match_regions, split_regions
+from neuart_jax.inputs.regions.memberships import (
     Regions,
     check_regions,
     find_areas,

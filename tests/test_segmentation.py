@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from neuart_jax.errors import InputError
-from neuart_jax.regions.segmentation import find_regions, standardize_colors
+from neuart_jax.config.errors import InputError
+from neuart_jax.inputs.regions.segmentation import find_regions, standardize_colors
 
 
 def landscape(sky, land, *, height=120, width=160, horizon=0.5, seed=0):

@@ -7,10 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from neuart_jax import Config, FeatureNetwork, stylize
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.resolve import resolve_config
-from neuart_jax.sections import LossConfig
-from neuart_jax.terms import make_terms
+from neuart_jax.config.sections import LossConfig
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import make_objective, make_targets
 
 LAYERS = {"fine": 0.5, "coarse": 2.0}
 SHAPES = {"fine": (4, 5, 3), "coarse": (2, 3, 6)}

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.config import Config
-from neuart_jax.presets import apply_preset
-from neuart_jax.starts import make_noise, make_start
+from neuart_jax.config.config import Config
+from neuart_jax.config.presets import apply_preset
+from neuart_jax.inputs.initial_image import make_noise, make_start
 
 MEAN_PIXEL = np.array([123.68, 116.779, 103.939])  # Red, green, blue.
 

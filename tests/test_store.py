@@ -18,23 +18,25 @@ from standins import (
     write_keras,
 )
 
-from neuart_jax.errors import InputError
-from neuart_jax.images import save_image
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import NetworkConfig
+from neuart_jax.io.images import save_image
 from neuart_jax.models import resnet50, vgg
-from neuart_jax.params import catalog, fit_cache, published
-from neuart_jax.params.canonical import flatten
-from neuart_jax.params.catalog import CAFFE, FITTED, PUBLISHED
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.fitted import VERSION, FitRecipe
-from neuart_jax.params.orthogonal import VERSION as RANDOM_VERSION
-from neuart_jax.params.store import (
+from neuart_jax.models.params import catalog
+from neuart_jax.models.params.canonical import flatten
+from neuart_jax.models.params.catalog import CAFFE, FITTED, PUBLISHED
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.fitted import fit_cache
+from neuart_jax.models.params.fitted.fitted import VERSION, FitRecipe
+from neuart_jax.models.params.fitted.orthogonal import VERSION as RANDOM_VERSION
+from neuart_jax.models.params.load import (
     NAMED_WEIGHTS,
     identify_weights,
     load_network,
     narrow_network,
     settle_network,
 )
-from neuart_jax.sections import NetworkConfig
+from neuart_jax.models.params.published import published
 
 
 @pytest.fixture(autouse=True)
@@ -453,7 +455,9 @@ def test_weights_are_normalized_over_the_bundled_photographs(load, tmp_path, mon
         asked.append(1)
         return iter([np.full((8, 8, 3), 0.7, np.float32), np.zeros((9, 7, 3), np.float32)])
 
-    monkeypatch.setattr("neuart_jax.params.photographs.bundled_photographs", photographs)
+    monkeypatch.setattr(
+        "neuart_jax.models.params.fitted.photographs.bundled_photographs", photographs
+    )
     network = load(path, normalize_weights="bundled", padding="zero", pooling="max")
     assert asked
     assert network.identity["normalized"].endswith(", max pooling, zero padding")

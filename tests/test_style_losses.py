@@ -11,11 +11,11 @@ from scipy.optimize import linear_sum_assignment
 from skimage.exposure import match_histograms
 
 from neuart_jax import Config, FeatureNetwork, stylize_batch
-from neuart_jax.config import FIELDS
-from neuart_jax.distributions import draw_directions
-from neuart_jax.moments import gaussian_statistic, gram_matrix, mean_and_deviation, mean_gram
-from neuart_jax.quantiles import Quantiles
-from neuart_jax.style_losses import STYLE_LOSSES, blend_statistics
+from neuart_jax.config.config import FIELDS
+from neuart_jax.losses.distributions import draw_directions
+from neuart_jax.losses.moments import gaussian_statistic, gram_matrix, mean_and_deviation, mean_gram
+from neuart_jax.losses.quantiles import Quantiles
+from neuart_jax.losses.style import STYLE_LOSSES, blend_statistics
 
 NAMES = sorted(STYLE_LOSSES)
 SORTING = sorted(name for name in NAMES if "sliced" in name or "histogram" in name)

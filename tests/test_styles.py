@@ -8,12 +8,12 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.pair import make_pair
-from neuart_jax.resolve import check_sizes, resolve_config
-from neuart_jax.sections import LossConfig
-from neuart_jax.stylize import load_run_network
-from neuart_jax.terms import make_terms
+from neuart_jax.config.sections import LossConfig
+from neuart_jax.engine.plan import check_sizes, resolve_config
+from neuart_jax.engine.stylizer import load_run_network
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.term import make_objective, make_targets
 
 LAYERS = {"shallow": 0.25, "deep": 2.0}
 CONFIG = LossConfig(

@@ -8,21 +8,13 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 import neuart_jax
-from neuart_jax import (
-    Config,
-    FeatureNetwork,
-    InputError,
-    Status,
-    Term,
-    stylize,
-    stylize_batch,
-)
-from neuart_jax.images import fill_resize, save_image
+from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.stylizer import group_key, load_run_network, stylize_pairs
+from neuart_jax.inputs.initial_image import make_start
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.io.images import fill_resize, save_image
 from neuart_jax.models.vgg import VGG
-from neuart_jax.pair import make_pair
-from neuart_jax.resolve import resolve_config
-from neuart_jax.starts import make_start
-from neuart_jax.stylize import group_key, load_run_network, stylize_pairs
 
 SHALLOW = Config().replace(
     model="vgg19",
@@ -213,7 +205,7 @@ def test_pairs_of_a_batch_are_painted_each_as_far_as_it_is_told(three_pairs, net
 
 
 def test_what_can_be_refused_is_before_weights_are_looked_for(monkeypatch):
-    monkeypatch.setattr("neuart_jax.resolve.settle_network", pytest.fail)
+    monkeypatch.setattr("neuart_jax.engine.plan.settle_network", pytest.fail)
     with pytest.raises(InputError, match="vgg19 has no layer 'relu6_1'"):
         stylize(image_of(), image_of(), Config().replace(style_layers="relu6_1"))
 

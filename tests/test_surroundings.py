@@ -11,11 +11,12 @@ import painter
 import pytest
 from numpy.testing import assert_array_equal
 
-from neuart_jax import InputError, checkpoints, transfer
-from neuart_jax.batch import run_batch
-from neuart_jax.checkpoints import find_checkpoints
-from neuart_jax.images import load_image
-from neuart_jax.manifest import Job, Manifest
+from neuart_jax import InputError, transfer
+from neuart_jax.io.images import load_image
+from neuart_jax.runs import checkpoints
+from neuart_jax.runs.batch import run_batch
+from neuart_jax.runs.checkpoints import find_checkpoints
+from neuart_jax.runs.manifest import Job, Manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -144,7 +145,7 @@ def test_a_batch_without_room_for_its_reports_has_its_pictures(
         raise InputError("summary.csv can't be written", expected="room", remedy="free some")
 
     for name in ("write_summary", "write_gallery"):
-        monkeypatch.setattr(f"neuart_jax.batch.books.{name}", full)
+        monkeypatch.setattr(f"neuart_jax.runs.batch.progress.{name}", full)
     result = run_batch(Manifest("the rows", [Job("one", config)], []), tmp_path / "batch")
     assert result.failed == 0 and (tmp_path / "batch/one/result.png").exists()
     assert caplog.text.count("The batch goes on without a report: summary.csv can't be") == 1

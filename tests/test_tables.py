@@ -3,7 +3,7 @@
 import csv
 import io
 
-from neuart_jax.tables import average_row, format_value, to_csv, to_markdown
+from neuart_jax.runs.tables import average_row, format_value, to_csv, to_markdown
 
 ROWS = [
     {"pair": "a, b", "status": "completed", "seconds": 1 / 3, "steps": 4, "loss": 2.0},

@@ -9,9 +9,9 @@ import pytest
 import reference
 from numpy.testing import assert_allclose
 
-from neuart_jax.objective import make_objective, make_targets
-from neuart_jax.sections import LossConfig, RealismConfig
-from neuart_jax.terms import find_layer_weights, make_terms
+from neuart_jax.config.sections import LossConfig, RealismConfig
+from neuart_jax.objective.build import find_layer_weights, make_terms
+from neuart_jax.objective.term import make_objective, make_targets
 
 LAYERS = {"shallow": 0.25, "deep": 2.0}
 CONFIG = LossConfig(

@@ -10,25 +10,25 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose
 
-from neuart_jax.config import FIELDS
-from neuart_jax.content_term import content_term
-from neuart_jax.errors import InputError
-from neuart_jax.features import make_feature_fn
-from neuart_jax.kernel_transforms import transform_kernels
-from neuart_jax.loop import make_run_fn
-from neuart_jax.losses import CONTENT_FORMULAS
+from neuart_jax.config.config import FIELDS
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import LossConfig, OptimizerConfig
+from neuart_jax.engine.kernel_transforms import transform_kernels
+from neuart_jax.engine.loop import make_run_fn
+from neuart_jax.engine.step import StopRule, make_evaluate_fn
+from neuart_jax.losses.elementwise import CONTENT_FORMULAS
+from neuart_jax.losses.style import MOMENT_LOSSES, SORTING_LOSSES
 from neuart_jax.models import NetworkParams, resnet50, vgg
+from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.receptive_field import PIXELS
-from neuart_jax.objective import Term, layers_of, make_objective, make_targets
-from neuart_jax.optimizers import make_optimizer
-from neuart_jax.sections import LossConfig, OptimizerConfig
-from neuart_jax.smoothing import Smoothing
-from neuart_jax.step import StopRule, make_evaluate_fn
-from neuart_jax.style_losses import MOMENT_LOSSES, SORTING_LOSSES
-from neuart_jax.style_term import style_term
-from neuart_jax.terms import make_terms, realism_term, total_variation_term
-from neuart_jax.tiling import make_tiled_objective, make_tiled_targets
-from neuart_jax.windows import find_margins, plan_tiles
+from neuart_jax.objective.build import make_terms, realism_term, total_variation_term
+from neuart_jax.objective.content import content_term
+from neuart_jax.objective.smoothing import Smoothing
+from neuart_jax.objective.style import style_term
+from neuart_jax.objective.term import Term, layers_of, make_objective, make_targets
+from neuart_jax.objective.tiled import make_tiled_objective, make_tiled_targets
+from neuart_jax.objective.windows import find_margins, plan_tiles
+from neuart_jax.optimizers.base import make_optimizer
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from weights_files import (
     write_torch_safetensors,
 )
 
-from neuart_jax.errors import InputError
-from neuart_jax.features import make_feature_fn
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS, NetworkParams, resnet50, vgg
-from neuart_jax.params.canonical import check_variables, nest, variable_shapes
-from neuart_jax.params.catalog import CAFFE
-from neuart_jax.params.conventions import TORCH
-from neuart_jax.params.torch_files import read_pth, read_torch_safetensors
+from neuart_jax.models.features import make_feature_fn
+from neuart_jax.models.params.canonical import check_variables, nest, variable_shapes
+from neuart_jax.models.params.catalog import CAFFE
+from neuart_jax.models.params.conventions import TORCH
+from neuart_jax.models.params.formats.torch_files import read_pth, read_torch_safetensors
 
 MODEL_NAMES = ["vgg19", "vgg16", "resnet50"]
 
@@ -125,7 +125,10 @@ def test_without_torch_a_pth_file_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_torch_is_not_imported_before_it_is_needed():
-    code = "import sys, neuart_jax.main, neuart_jax.params.convert; print('torch' in sys.modules)"
+    code = (
+        "import sys, neuart_jax.main, neuart_jax.models.params.formats.convert;"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

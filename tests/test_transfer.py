@@ -17,17 +17,17 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from neuart_jax import Config, InputError, transfer
-from neuart_jax.config import FIELDS
-from neuart_jax.folders import MARK_NAME
-from neuart_jax.images import load_image, load_metadata, save_image
-from neuart_jax.output import RunFolder
-from neuart_jax.pair import make_pair
-from neuart_jax.prepare import prepare
-from neuart_jax.presets import PRESETS
-from neuart_jax.record import METADATA_KEY, Record, read_record
-from neuart_jax.resolve import resolve_config
-from neuart_jax.step import Status
-from neuart_jax.stylize import load_run_network
+from neuart_jax.config.config import FIELDS
+from neuart_jax.config.presets import PRESETS
+from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.step import Status
+from neuart_jax.engine.stylizer import load_run_network
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.io.images import load_image, load_metadata, save_image
+from neuart_jax.runs.folder import RunFolder
+from neuart_jax.runs.own_folder import MARK_NAME
+from neuart_jax.runs.prepare import prepare
+from neuart_jax.runs.record import METADATA_KEY, Record, read_record
 
 SHALLOW = {"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1", "report_every": 2}
 

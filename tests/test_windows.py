@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
 from neuart_jax.models import resnet50, vgg
 from neuart_jax.models.receptive_field import PIXELS, Reach
-from neuart_jax.windows import WHOLE, find_margins, open_window, plan_tiles
+from neuart_jax.objective.windows import WHOLE, find_margins, open_window, plan_tiles
 
 
 @pytest.mark.parametrize("stride", [1, 2, 8, 16])

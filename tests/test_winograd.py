@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from neuart_jax.config import Config
-from neuart_jax.features import make_feature_fn
-from neuart_jax.kernel_transforms import transform_kernels
+from neuart_jax.config.config import Config
+from neuart_jax.engine.kernel_transforms import transform_kernels
+from neuart_jax.engine.stylizer import stylize
+from neuart_jax.losses.moments import gram_matrix
 from neuart_jax.models import MODELS, NetworkParams, winograd
 from neuart_jax.models.convolution import convolve, has_fast_form
+from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.winograd import transform_kernel
-from neuart_jax.moments import gram_matrix
-from neuart_jax.stylize import stylize
 
 # Whole and broken tiles, one tile, and the smallest picture that can be reflected.
 SHAPES = [(1, 8, 8), (2, 7, 9), (3, 13, 6), (1, 21, 5), (2, 2, 3), (1, 4, 30)]
@@ -219,7 +219,7 @@ def test_the_setting_chooses_the_way(monkeypatch):
     chosen = []
     monkeypatch.setattr(
         # The package's own attribute of this name is the function.
-        sys.modules["neuart_jax.runs"],
+        sys.modules["neuart_jax.engine.scale_run"],
         "transform_kernels",
         lambda *args, **options: chosen.append(True) or transform_kernels(*args, **options),
     )

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from neuart_jax.errors import InputError
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import nearest
 from neuart_jax.models import resnet50, vgg
-from neuart_jax.settings import nearest
 
 
 class Architecture(NamedTuple):

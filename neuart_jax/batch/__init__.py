@@ -1,6 +1,0 @@
-"""Many pairs: checked before the first step, painted in groups, found again after any crash."""
-
-from neuart_jax.batch.books import BatchProgress
-from neuart_jax.batch.run import BatchResult, run_batch
-
-__all__ = ["BatchProgress", "BatchResult", "run_batch"]

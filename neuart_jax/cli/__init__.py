@@ -1,0 +1,1 @@
+"""The terminal: flags in, lines out."""

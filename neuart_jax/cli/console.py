@@ -1,0 +1,246 @@
+"""What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
+
+import codecs
+import io
+import logging
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from neuart_jax.cli.streams import flush_stdout
+from neuart_jax.config.config import describe_settings
+from neuart_jax.config.presets import describe_presets
+from neuart_jax.engine.result import Progress, Result
+from neuart_jax.runs.batch import BatchProgress, BatchResult
+from neuart_jax.runs.batch.names import GALLERY_NAME
+
+_T = TypeVar("_T")
+
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 10.0, 30.0
+"""How long nothing may be said where there is no terminal."""
+
+
+class _Pulse:
+    """Prints a line now and then where no bar shows that something is going on.
+
+    Args:
+      describe: seconds since the start -> the line.
+    """
+
+    def __init__(self, describe: Callable[[float], str]) -> None:
+        self._describe, self._began = describe, time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        if not sys.stderr.isatty():
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+
+    def _beat(self) -> None:
+        wait = SECONDS_TO_FIRST_LINE
+        while not self._ended.wait(wait):
+            tqdm.write(self._describe(time.monotonic() - self._began), file=sys.stderr)
+            wait = SECONDS_BETWEEN_LINES
+
+    def end(self) -> None:
+        """Print no more."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+class ProgressBar:
+    """Shows steps, time left and losses: a bar in a terminal, and elsewhere a line now and then.
+
+    Args:
+      print_losses: leave a line with the losses of every report behind, terminal or not.
+    """
+
+    def __init__(self, print_losses: bool = False) -> None:
+        self._bar: Any = None
+        self._print_losses = print_losses
+        self._first: Progress | None = None
+        self._last: Progress | None = None
+        self._pulse = _Pulse(self._describe)
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the run is."""
+        self._first, self._last = self._first or progress, progress
+        if self._bar is None:
+            # Not before: a line printed during the set-up would cut the bar in two.
+            self._bar = _open_bar(total=progress.total_steps, unit="step")
+        losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
+        self._bar.set_postfix(losses, refresh=False)
+        self._bar.update(progress.num_steps - self._bar.n)
+        self._bar.refresh()
+        if self._print_losses:
+            numbers = ", ".join(f"{name} {value:.8g}" for name, value in progress.losses.items())
+            tqdm.write(f"Step {progress.num_steps}: {numbers}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        self._pulse.end()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _describe(self, elapsed: float) -> str:
+        first, last = self._first, self._last
+        if first is None or last is None or not last.num_steps:
+            return f"No step yet after {elapsed:.0f} s: pictures, weights and programs come first."
+        made, left = last.num_steps - first.num_steps, last.total_steps - last.num_steps
+        pace = (last.seconds - first.seconds) / made if made else 0.0
+        wait = f", about {tqdm.format_interval(pace * left)} left" if pace else ""
+        total = f"total {last.losses['total']:.4g}"
+        return f"At step {last.num_steps} of {last.total_steps}: {total}{wait}."
+
+
+class BatchBar:
+    """Shows pairs done, pairs per hour and time left: a bar, or where no terminal is, lines."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._text = ""
+        self._pulse = _Pulse(self._describe)
+
+    def _describe(self, elapsed: float) -> str:
+        return self._text or f"No step yet after {elapsed:.0f} s: all pictures are looked at first."
+
+    def __call__(self, progress: BatchProgress) -> None:
+        """Show how far the batch is."""
+        if self._bar is None:
+            self._bar = _open_bar(
+                total=progress.num_pairs, unit="pair", bar_format="{l_bar}{bar}| {postfix}"
+            )
+        left = progress.seconds_left
+        pace = f"{progress.pairs_per_hour:.3g} pairs/h"
+        wait = f", {tqdm.format_interval(left)} left" if left is not None else ""
+        count = f"{progress.num_done}/{progress.num_pairs} pairs, {pace}{wait}"
+        self._text = f"{count}, {progress.name}".rstrip(", ")
+        self._bar.set_postfix_str(self._text, refresh=False)
+        self._bar.n = progress.num_done + progress.part
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        self._pulse.end()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _open_bar(**options: Any) -> Any:
+    # Disabled where stderr is not a terminal.
+    return tqdm(file=sys.stderr, disable=None, dynamic_ncols=True, **options)
+
+
+class StopRequest:
+    """Remembers SIGINT or SIGTERM, so that the best picture so far is written; the second quits.
+
+    So does the first while there is no picture yet: during a download or a fit.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._has_picture = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def wanted(self) -> bool:
+        """Say whether to stop; asked when there is a picture that is worth keeping."""
+        self._has_picture = True
+        return self.signal != 0
+
+    def after(self, show: Callable[[_T], object]) -> Callable[[_T], bool]:
+        """Return what shows a progress and then says whether to stop."""
+
+        def report(progress: _T) -> bool:
+            show(progress)
+            return self.wanted()
+
+        return report
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self.signal or not self._has_picture:
+            sys.exit(128 + number)
+        self.signal = number
+        print("Stopping after these steps; once more to quit at once.", file=sys.stderr)
+
+
+def print_help(usage: str, flags: Mapping[str, str]) -> None:
+    """Print what a command is for and every flag: its own, then the settings by section.
+
+    Args:
+      usage: what it is for, and an example.
+      flags: name of every flag that is no setting to its help.
+    """
+    # `... --help | head` closes the pipe early, which is no error.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    indent = " " * 6
+    own = []
+    for name, text in flags.items():
+        own.append(f"  --{name}")
+        own += textwrap.wrap(text, 92, initial_indent=indent, subsequent_indent=indent)
+    parts = (usage.strip(), "", *own, describe_presets(), describe_settings())
+    print("\n".join(parts))
+
+
+class _LinesAboveBars(logging.Handler):
+    """Writes log lines to stderr, bare, without cutting through a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def never_fail_to_print() -> None:
+    """Have stdout write what its encoding lacks in some other way, from now on in this process.
+
+    Names that came as bytes go out as these bytes; other letters are escaped.
+    """
+    codecs.register_error("neuart_jax", _write_somehow)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="neuart_jax")
+
+
+def _write_somehow(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+def show_own_log_lines() -> None:
+    """Show this package's log lines on stderr, bare, and nobody else's."""
+    logger = logging.getLogger("neuart_jax")
+    logger.addHandler(_LinesAboveBars())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def print_summary(result: Result, image_path: Path) -> None:
+    """Say on stderr how a run ended and what it reached, and on stdout where the picture is."""
+    print(result.status.message, file=sys.stderr)
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
+    _print_path(image_path)
+
+
+def _print_path(path: Path) -> None:
+    print(path)
+    if failure := flush_stdout():
+        print(f"{path} is there; stdout can't be written ({failure}).", file=sys.stderr)
+
+
+def print_batch_summary(result: BatchResult) -> None:
+    """Say on stderr what became of the rows, and on stdout where the gallery is."""
+    counts = Counter(line.status or "not painted yet" for line in result.lines)
+    parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+    print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)
+    _print_path(result.folder / GALLERY_NAME)

@@ -1,0 +1,1 @@
+"""What a run is: settings, their ranges and defaults, and recipes."""

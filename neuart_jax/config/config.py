@@ -1,0 +1,175 @@
+"""What a run is: one frozen dataclass of all its settings, to and from JSON and flags.
+
+The command line's flags are made from its fields, and the resolved configuration is saved beside
+every result.
+"""
+
+import dataclasses
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Self
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import LayerWeights, Section, nearest
+from neuart_jax.config.sections import (
+    OWN_SETTINGS,
+    ComputeConfig,
+    ImagesConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    OutputConfig,
+    RealismConfig,
+    RegionsConfig,
+    RunConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run. Field names are unique over all sections: they are the flags' names."""
+
+    images: ImagesConfig = ImagesConfig()
+    network: NetworkConfig = NetworkConfig()
+    regions: RegionsConfig = RegionsConfig()
+    losses: LossConfig = LossConfig()
+    realism: RealismConfig = RealismConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+    compute: ComputeConfig = ComputeConfig()
+    output: OutputConfig = OutputConfig()
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with fields of any section changed: ``config.replace(steps=50)``.
+
+        Raises:
+          InputError: no section has such a field, or a value is not valid.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in FIELDS:
+                raise InputError(
+                    f"{name!r} is not a setting",
+                    expected="the name of a flag",
+                    remedy=f"did you mean {nearest(name, FIELDS)}",
+                )
+            changes.setdefault(FIELDS[name].section, {})[name] = value
+        sections = {
+            section: dataclasses.replace(getattr(self, section), **fields)
+            for section, fields in changes.items()
+        }
+        return dataclasses.replace(self, **sections)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return plain JSON types, section by section; layers become {name: weight}."""
+        sections = dataclasses.asdict(self)
+        for fields in sections.values():
+            for name in fields:
+                if FIELDS[name].hint == LayerWeights:
+                    fields[name] = dict(fields[name])
+                elif isinstance(fields[name], tuple):
+                    fields[name] = list(fields[name])
+        return sections
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Any], *, source: str = "the configuration") -> Self:
+        """Read what `to_dict` wrote. Missing fields get their defaults.
+
+        Args:
+          sections: section name to field name to value.
+          source: where it came from, for messages.
+
+        Raises:
+          InputError: an unknown section or field, or a value that is not valid.
+        """
+        if not isinstance(sections, Mapping):
+            raise InputError(
+                f"{source} holds {type(sections).__name__} where settings should be",
+                expected="sections of settings such as a run's config.json has",
+                remedy="give the config.json of an earlier run",
+            )
+        values: dict[str, Any] = {}
+        for section, fields in sections.items():
+            if section not in SECTIONS or not isinstance(fields, Mapping):
+                raise InputError(
+                    f"{source} has {section!r} where a section should be",
+                    expected="the sections " + ", ".join(SECTIONS),
+                    remedy=f"did you mean {nearest(section, SECTIONS)}",
+                )
+            values.update(fields)
+        return cls().replace(**values)
+
+
+class Field(typing.NamedTuple):
+    """One setting: where it lives and how it is declared."""
+
+    section: str
+    hint: Any
+    default: Any
+    metadata: types.MappingProxyType[Any, Any]
+
+
+SECTIONS: dict[str, type[Section]] = {
+    field.name: typing.cast(type[Section], field.type) for field in dataclasses.fields(Config)
+}
+FIELDS: dict[str, Field] = {
+    field.name: Field(
+        section,
+        typing.get_type_hints(cls, include_extras=True)[field.name],
+        field.default,
+        field.metadata,
+    )
+    for section, cls in SECTIONS.items()
+    for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+}
+
+
+def get_setting(config: Config, name: str) -> Any:
+    """Return a setting of any section."""
+    return getattr(getattr(config, FIELDS[name].section), name)
+
+
+def parse_setting(name: str, text: Any) -> Any:
+    """Read a setting as it is written on a command line; what isn't text is returned as it is.
+
+    Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
+    """
+    hint = FIELDS[name].hint
+    is_whole = hint in (int, int | None)
+    if not isinstance(text, str) or not (is_whole or hint in (float, float | None)):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if is_whole and number.is_integer() else number
+
+
+def describe_settings() -> str:
+    """Lay out every setting by section, as help for the command line."""
+    lines = []
+    for section, cls in SECTIONS.items():
+        lines += ["", f"{section}: {(cls.__doc__ or '').splitlines()[0]}"]
+        for name, field in FIELDS.items():
+            if field.section == section:
+                default = "" if field.default in ("", (), None) else f" [{field.default}]"
+                flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
+                text = field.metadata["help"] + default
+                lines.append(f"  {flag}")
+                lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join([*lines, *_describe_own_settings()])
+
+
+def _describe_own_settings() -> list[str]:
+    lines = ["", "What an empty setting means, by model and kind of weights:"]
+    said: dict[str, list[str]] = {}
+    for model, kinds in OWN_SETTINGS.items():
+        for kind, own in kinds.items():
+            text = ", ".join(f"{name}={value}" for name, value in own.items())
+            said.setdefault(text, []).append(f"{model} {kind}")
+    for text, names in said.items():
+        lines.append("  " + ", ".join(names))
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return lines

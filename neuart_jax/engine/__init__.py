@@ -1,0 +1,1 @@
+"""The compiled loop: from a pair and a configuration to a picture."""

@@ -1,0 +1,106 @@
+"""What of a run is compiled: its start, and chunks of steps that the host doesn't see."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.step import (
+    Status,
+    StopRule,
+    TransferState,
+    make_evaluate_fn,
+    make_init_fn,
+    make_tick_fn,
+)
+from neuart_jax.objective.term import Objective, Targets
+from neuart_jax.optimizers.base import Optimizer
+
+_ANNOUNCEMENT = "Compiling for pictures of this size, once, which can take a minute."
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a run.
+
+    With `batched` all arrays but the network's parameters have a leading axis of pairs.
+
+    Attributes:
+      init: (the start, params, targets) -> the state, where nothing has been evaluated.
+      chunk: (state, params, targets, number of steps) -> the state after so many steps in all,
+        int32[], or after its end. The first evaluation, that of the start, is no step. The state
+        that is given is used up.
+      carry: (the start, the optimizer's state at another size) -> the optimizer's state.
+    """
+
+    init: Callable[[Array, Any, Targets], TransferState]
+    chunk: Callable[[TransferState, Any, Targets, Array], TransferState]
+    carry: Callable[[Array, Any], Any]
+
+
+def compile_programs(
+    objective: Objective,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    decay: float,
+    identity: str,
+    batched: bool,
+    num_devices: int,
+) -> Programs:
+    """Compile a run, when its functions are first called; arguments as of `loop.make_batch_run_fn`.
+
+    Args:
+      objective: likewise.
+      optimizer: likewise.
+      stop: likewise.
+      decay: likewise.
+      identity: likewise.
+      batched: whether there are many pairs at once.
+      num_devices: likewise.
+    """
+    evaluate = make_evaluate_fn(objective)
+    init = make_init_fn(evaluate, optimizer, stop, decay=decay)
+    carry = optimizer.carry
+    if batched:
+        pair_axes = (0, None, 0)  # The network's parameters are shared.
+        evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
+        carry = jax.vmap(carry)
+    tick = make_tick_fn(evaluate, optimizer, stop, decay=decay, batched=batched)
+
+    def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
+        def goes_on(state: TransferState) -> Array:
+            wanted = (state.num_steps < until) | (state.num_evaluations == 0)
+            return jnp.any((state.status == Status.RUNNING) & wanted)
+
+        return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
+
+    if num_devices > 1:
+        # Under jit alone the loop's condition would be exchanged among all devices at every step.
+        mesh = Mesh(np.asarray(jax.local_devices()[:num_devices]), ("pairs",))
+        pairs, whole = PartitionSpec("pairs"), PartitionSpec()
+        init = jax.shard_map(
+            init, mesh=mesh, in_specs=(pairs, whole, pairs), out_specs=pairs, check_vma=False
+        )
+        chunk = jax.shard_map(
+            chunk,
+            mesh=mesh,
+            in_specs=(pairs, whole, pairs, whole),
+            out_specs=pairs,
+            check_vma=False,
+        )
+    # Programs for several devices aren't kept.
+    kept = identity if num_devices == 1 else ""
+
+    def compile_part(fn: Callable[..., Any], part: str, **options: Any) -> Any:
+        return compile_fn(fn, identity=kept and f"{part} {batched=} {kept}", **options)
+
+    return Programs(
+        compile_part(init, "init"),
+        compile_part(chunk, "chunk", donate_argnames="state", announcement=_ANNOUNCEMENT),
+        compile_part(carry, "carry"),
+    )

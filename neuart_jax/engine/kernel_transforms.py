@@ -1,0 +1,42 @@
+"""Kernels of fast convolutions, transformed once for all evaluations of a run."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.program_cache import describe
+from neuart_jax.models import NetworkParams
+
+
+def transform_kernels(
+    module: Any, params: NetworkParams, layers: Iterable[str], *, size: tuple[int, int]
+) -> NetworkParams:
+    """Add to a network what its convolutions need to take a quarter of the products.
+
+    Args:
+      module: a linen module from `models`.
+      params: its arrays.
+      layers: names of the layers that will be asked for; only kernels on the way are transformed.
+      size: (height, width) of a picture large enough for these layers.
+
+    Returns:
+      The same arrays with the collection "winograd" beside them; see `models.winograd`.
+    """
+    transformed = _kernel_transform(module, tuple(layers), size)(params.variables)
+    return params._replace(variables={**params.variables, **transformed})
+
+
+@functools.lru_cache(maxsize=16)
+def _kernel_transform(
+    module: Any, layers: tuple[str, ...], size: tuple[int, int]
+) -> Callable[[Any], Any]:
+    def transform(variables: Any) -> Any:
+        # Features aren't asked for, so the compiler leaves only the kernels' transforms.
+        image = jnp.zeros((*size, 3), jax.tree.leaves(variables)[0].dtype)
+        return module.apply(variables, image, layers=layers, mutable=["winograd"])[1]
+
+    return compile_fn(transform, identity=describe(module, "transform", layers, size))

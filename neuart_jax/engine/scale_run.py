@@ -1,0 +1,235 @@
+"""Pairs on their way through all scales: what becomes of a picture before and at each of them."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import known
+from neuart_jax.config.sections import RealismConfig
+from neuart_jax.engine.kernel_transforms import transform_kernels
+from neuart_jax.engine.loop import make_next_stop
+from neuart_jax.engine.program import make_batch_program_fn, make_program, make_program_fn
+from neuart_jax.engine.program_cache import describe
+from neuart_jax.engine.pyramid import Earlier, Scale, Watch, make_scales
+from neuart_jax.engine.result import Result
+from neuart_jax.engine.sharding import share_copies, share_rows
+from neuart_jax.engine.targets import find_targets, plan_run_tiles
+from neuart_jax.inputs.canvas import Canvas
+from neuart_jax.inputs.color import luminance
+from neuart_jax.inputs.initial_image import make_start
+from neuart_jax.inputs.pair import Pair
+from neuart_jax.models import NetworkParams
+from neuart_jax.models.features import FeatureFn, takes_winograd
+from neuart_jax.models.params.load import Network
+from neuart_jax.objective.build import find_layer_weights, make_terms
+from neuart_jax.objective.term import Term, all_layers
+
+
+class FeatureNetwork(NamedTuple):
+    """A network of one's own: any pure function with its parameters.
+
+    Attributes:
+      feature_fn: (params, image float32[height, width, 3] in [0, 1]) -> {layer: features}.
+      params: any pytree of arrays.
+    """
+
+    feature_fn: FeatureFn
+    params: Any
+
+
+class Run:
+    """Pairs on their way through all scales, with what the scales have in common.
+
+    Args:
+      pairs: of one `stylizer.group_key`, with resolved configurations.
+      network: that they share.
+      extra_terms: losses beside those of the configuration.
+      num_devices: of this machine, among which the pairs are shared out.
+
+    Attributes:
+      pyramids: each pair's scales, from the coarsest on.
+
+    Raises:
+      InputError: two terms have one name.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        network: Network | FeatureNetwork,
+        extra_terms: tuple[Term, ...],
+        num_devices: int,
+    ) -> None:
+        self._pairs = pairs
+        self._extra_terms = extra_terms
+        self._num_devices = num_devices
+        self.pyramids = [_make_pyramid(pair) for pair in pairs]
+        terms = self._terms_of(pairs[0], self.pyramids[0][-1])
+        _check_terms(terms)
+        self._source: Any
+        if isinstance(network, Network):
+            self._source = network.module
+            self._params: Any = prepare_params(
+                network, pairs[0].config, pairs[0].content, layers=all_layers(terms)
+            )
+        else:
+            self._source, self._params = network
+        self._params = share_copies(self._params, pairs[0].config.compute.shard_rows)
+
+    def run_scale(
+        self,
+        numbers: Sequence[int],
+        scales: Sequence[Scale],
+        earlier: Sequence[Earlier | None],
+        watch: Watch,
+    ) -> list[Result]:
+        """Run one scale of some of the pairs; see `pyramid.RunScale`."""
+        pairs = [self._pairs[number] for number in numbers]
+        num_parts = pairs[0].config.compute.shard_rows
+        scales = [scale.spread(num_parts) for scale in scales]
+        targets = [
+            find_targets(
+                scale,
+                self._terms_of(pair, scale),
+                source=self._source,
+                params=self._params,
+                precision=pair.config.compute.precision,
+                window=pair.config.compute.window,
+                identity=self._identify_terms(pair, scale),
+            )
+            for pair, scale in zip(pairs, scales, strict=True)
+        ]
+        canvases = [
+            None if scale.paint is None else Canvas(scale.paint, scale.content_image)
+            for scale in scales
+        ]
+        targets = [
+            target._replace(canvas=canvas) for target, canvas in zip(targets, canvases, strict=True)
+        ]
+        starts = [
+            share_rows(_find_start(*each), num_parts)
+            for each in zip(pairs, scales, earlier, strict=True)
+        ]
+        config, scale = pairs[0].config, scales[0]
+        program = make_program(
+            config,
+            source=self._source,
+            num_styles=len(pairs[0].styles),
+            presence=pairs[0].presence,
+            extra_terms=self._extra_terms,
+            num_steps=scale.num_steps,
+            realistic=scale.realistic,
+            gray=pairs[0].gray,
+            masked=pairs[0].paint is not None,
+            tiling=plan_run_tiles(
+                self._source,
+                all_layers(self._terms_of(pairs[0], scale)),
+                scale.content_image.shape,
+                window=config.compute.window,
+            ),
+        )
+        carried = [one.opt_state for one in earlier if one is not None]
+        options: dict[str, Any] = {
+            "next_stop": make_next_stop(
+                every=config.output.save_every,
+                at=config.output.save_at,
+                first_step=watch.first_step,
+            ),
+            "keep_state": config.optimizer.carry_state,
+            "restored": watch.restored,
+            "keep": watch.keep,
+        }
+        carries = config.optimizer.carry_state and carried
+        if len(pairs) == 1:
+            result = make_program_fn(program)(
+                starts[0],
+                self._params,
+                targets[0],
+                callback=functools.partial(watch.callback, 0),
+                carried=carried[0] if carries else None,
+                **options,
+            )
+            results = [result]
+        else:
+            results = make_batch_program_fn(program, num_devices=self._num_devices)(
+                jnp.stack(starts),
+                self._params,
+                jax.tree.map(lambda *leaves: jnp.stack(leaves), *targets),
+                callback=watch.callback,
+                carried=carried if carries else None,
+                **options,
+            )
+        return [
+            dataclasses.replace(result, layer_weights=find_layer_weights(target))
+            for result, target in zip(results, targets, strict=True)
+        ]
+
+    def _identify_terms(self, pair: Pair, scale: Scale) -> str:
+        losses, realism = pair.config.losses, pair.config.realism
+        parts = losses, realism, scale.realistic, len(pair.styles), pair.presence
+        return describe(self._source, *parts, self._extra_terms)
+
+    def _terms_of(self, pair: Pair, scale: Scale) -> tuple[Term, ...]:
+        terms = make_terms(
+            pair.config.losses,
+            num_styles=len(pair.styles),
+            presence=pair.presence,
+            realism=pair.config.realism if scale.realistic else RealismConfig(),
+        )
+        return (*terms, *self._extra_terms)
+
+
+def _make_pyramid(pair: Pair) -> list[Scale]:
+    run, realism = pair.config.run, pair.config.realism
+    return make_scales(
+        pair.content,
+        pair.styles,
+        regions=pair.regions,
+        count=known(run.scales),
+        num_steps=known(run.steps),
+        coarse_steps=known(run.coarse_steps),
+        realistic_steps=realism.realism_steps if realism.realism_weight else 0,
+        paint=pair.paint,
+    )
+
+
+def _find_start(pair: Pair, scale: Scale, earlier: Earlier | None) -> Array:
+    config = pair.config
+    if earlier is not None:
+        # What is to stay a photograph has details that the coarser size doesn't.
+        stays = 1 - config.losses.stylization if config.run.init == "content" else 0
+        start = jnp.clip(earlier.image + stays * earlier.lost, 0, 1) if stays else earlier.image
+    else:
+        start = make_start(
+            config.run, content_image=scale.content_image, style_image=scale.style_images[0]
+        )
+        start = jnp.asarray(luminance(start)) if pair.gray else start
+    return start if scale.paint is None else Canvas(scale.paint, scale.content_image).compose(start)
+
+
+def prepare_params(
+    network: Network, config: Config, content_image: Array, *, layers: tuple[str, ...]
+) -> NetworkParams:
+    """Return a network's arrays as a run with a resolved configuration computes with them."""
+    if not takes_winograd(config.compute):
+        return network.params
+    height, width, _ = content_image.shape
+    return transform_kernels(network.module, network.params, layers, size=(height, width))
+
+
+def _check_terms(terms: Sequence[Term]) -> None:
+    names = [term.name for term in terms]
+    for name in names:
+        if names.count(name) > 1 or name == "total":
+            raise InputError(
+                f"the loss term {name!r} is taken",
+                expected="a name of its own for every term",
+                remedy="rename the extra term",
+            )

@@ -1,0 +1,255 @@
+"""One evaluation of one pair: the state it carries, and the pure functions that move it."""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.objective.term import LossTerms, Objective, Targets
+from neuart_jax.optimizers.base import Evaluation, Optimizer, Point
+
+
+class Status(enum.IntEnum):
+    """How a run stands. Trouble with numbers is data, not an exception."""
+
+    RUNNING = 0
+    COMPLETED = 1
+    PLATEAU = 2
+    NON_FINITE = 3
+    STOPPED = 4
+
+    @property
+    def message(self) -> str:
+        """Say it in a sentence."""
+        return {
+            Status.RUNNING: "The run is under way.",
+            Status.COMPLETED: "All steps were made.",
+            Status.PLATEAU: "The loss stopped falling, so the run ended early.",
+            Status.NON_FINITE: (
+                "The loss was no longer a finite number, so the run ended there with the best "
+                "picture before it; a smaller --learning_rate or other weights may help."
+            ),
+            Status.STOPPED: "The run was stopped on request, with the best picture so far.",
+        }[self]
+
+
+class TransferState(NamedTuple):
+    """All that one pair carries from evaluation to evaluation.
+
+    Attributes:
+      image: current image, float32[height, width, 3]; may leave [0, 1] under L-BFGS.
+      evaluation: objective and gradient at `image`.
+      terms: loss terms at `image`.
+      opt_state: the optimizer's own; without meaning once the run has ended.
+      num_steps: accepted updates, int32[].
+      num_evaluations: calls of the objective, int32[].
+      step_losses: loss at the start and after every step, float32[steps at the most + 1]; zero
+        where no step was made yet.
+      best_image: image with the smallest loss so far.
+      best_loss: that loss, float32[].
+      average: decayed sum of the images after every step, or None where none is kept; see
+        `find_average`.
+      plateau_loss: best loss at the last gain that counted as progress, float32[].
+      plateau_step: the step of that gain, int32[].
+      status: a `Status`, int32[].
+    """
+
+    image: Array
+    evaluation: Evaluation
+    terms: LossTerms
+    opt_state: Any
+    num_steps: Array
+    num_evaluations: Array
+    step_losses: Array
+    best_image: Array
+    best_loss: Array
+    average: Array | None
+    plateau_loss: Array
+    plateau_step: Array
+    status: Array
+
+
+class StopRule(NamedTuple):
+    """When a run ends.
+
+    Attributes:
+      num_steps: updates at the most.
+      patience: steps without a gain after which it ends; 0 never ends it.
+      tolerance: relative gain in the best loss that counts.
+    """
+
+    num_steps: int
+    patience: int = 0
+    tolerance: float = 1e-3
+
+
+EvaluateFn = Callable[[Array, Any, Targets], tuple[Evaluation, LossTerms]]
+InitFn = Callable[[Array, Any, Targets], TransferState]
+TickFn = Callable[[TransferState, Any, Targets], TransferState]
+
+
+def make_evaluate_fn(objective: Objective) -> EvaluateFn:
+    """Return (image, params, targets) -> the objective, its gradient and its terms."""
+
+    def evaluate(image: Array, params: Any, targets: Targets) -> tuple[Evaluation, LossTerms]:
+        (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(
+            image, params, targets
+        )
+        return Evaluation(loss, gradient), terms
+
+    return evaluate
+
+
+def make_init_fn(
+    evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, decay: float = 0.0
+) -> InitFn:
+    """Return (image, params, targets) -> the state before the first evaluation.
+
+    Nothing is evaluated here, so that a run compiles its network's gradient once; the first tick
+    evaluates the start.
+
+    Args:
+      evaluate: see `make_evaluate_fn`.
+      optimizer: see `Optimizer`.
+      stop: when to end.
+      decay: of the average over images; 0 keeps none.
+    """
+
+    def init(image: Array, params: Any, targets: Targets) -> TransferState:
+        evaluation, terms = jax.tree.map(
+            lambda array: jnp.zeros(array.shape, array.dtype),
+            jax.eval_shape(evaluate, image, params, targets),
+        )
+        return TransferState(
+            image=image,
+            evaluation=evaluation,
+            terms=terms,
+            opt_state=optimizer.init(image),
+            num_steps=jnp.int32(0),
+            num_evaluations=jnp.int32(0),
+            step_losses=jnp.zeros(stop.num_steps + 1),
+            best_image=image,
+            best_loss=evaluation.loss,
+            average=jnp.zeros_like(image) if decay else None,
+            plateau_loss=evaluation.loss,
+            plateau_step=jnp.int32(0),
+            status=jnp.int32(Status.RUNNING),
+        )
+
+    return init
+
+
+def make_tick_fn(
+    evaluate: EvaluateFn,
+    optimizer: Optimizer,
+    stop: StopRule,
+    *,
+    batched: bool,
+    decay: float = 0.0,
+) -> TickFn:
+    """Return one evaluation and what follows from it: (state, params, targets) -> state.
+
+    The first one is that of the start. After it, where the optimizer accepts what it tried, that
+    is a step. Where it sees no way on, since no number was finite, the image stays as it was and
+    the status says so. A pair that isn't running stays as it is.
+
+    Args:
+      evaluate: see `make_evaluate_fn`.
+      optimizer: see `Optimizer`.
+      stop: when to end.
+      batched: whether state, targets and what `evaluate` takes and returns, but for the network's
+        parameters, have a leading axis of pairs. Nothing else connects the pairs: they search,
+        step and end independently.
+      decay: of the average over images, if the state has one.
+    """
+
+    def propose(state: TransferState) -> tuple[Array, Any]:
+        now = Point(state.image, state.evaluation)
+        return _choose(
+            state.num_evaluations == 0,
+            (state.image, state.opt_state),
+            optimizer.propose(now, state.opt_state),
+        )
+
+    def observe(
+        state: TransferState, image: Array, opt_state: Any, evaluation: Evaluation, terms: LossTerms
+    ) -> TransferState:
+        is_first = state.num_evaluations == 0
+        decision = optimizer.observe(
+            Point(state.image, state.evaluation), Point(image, evaluation), opt_state, is_first
+        )
+        active = state.status == Status.RUNNING
+        made = active & decision.accepted & ~is_first
+        # The start is where the run is, whatever its loss.
+        taken = made | (active & is_first)
+        num_steps = state.num_steps + made
+
+        now = _choose(taken, evaluation, state.evaluation)
+        average = state.average
+        if average is not None:
+            average = _choose(made, decay * average + (1 - decay) * image, average)
+        better = taken & (is_first | (evaluation.loss < state.best_loss))
+        best_loss = jnp.where(better, evaluation.loss, state.best_loss)
+        progress = is_first | (best_loss < state.plateau_loss * (1 - stop.tolerance))
+        plateau_step = jnp.where(progress, num_steps, state.plateau_step)
+        status = jnp.where(num_steps >= stop.num_steps, Status.COMPLETED, Status.RUNNING)
+        if stop.patience > 0:
+            stuck = num_steps - plateau_step >= stop.patience
+            status = jnp.where(stuck, Status.PLATEAU, status)
+        status = jnp.where(decision.failed, Status.NON_FINITE, status)
+
+        return TransferState(
+            image=jnp.where(taken, image, state.image),
+            evaluation=now,
+            terms=_choose(taken, terms, state.terms),
+            opt_state=decision.opt_state,
+            num_steps=num_steps,
+            num_evaluations=state.num_evaluations + active,
+            step_losses=state.step_losses.at[num_steps].set(now.loss),
+            best_image=jnp.where(better, image, state.best_image),
+            best_loss=best_loss,
+            average=average,
+            plateau_loss=jnp.where(progress, best_loss, state.plateau_loss),
+            plateau_step=plateau_step,
+            status=jnp.where(active, status, state.status).astype(jnp.int32),
+        )
+
+    if batched:
+        propose, observe = jax.vmap(propose), jax.vmap(observe)
+
+    def tick(state: TransferState, params: Any, targets: Targets) -> TransferState:
+        image, opt_state = propose(state)
+        evaluation, terms = evaluate(image, params, targets)
+        return observe(state, image, opt_state, evaluation, terms)
+
+    return tick
+
+
+def _choose(condition: Array, yes: Any, no: Any) -> Any:
+    # What is the same isn't chosen: L-BFGS' memory is as large as many images.
+    return jax.tree.map(lambda y, n: y if y is n else jnp.where(condition, y, n), yes, no)
+
+
+def find_average(state: TransferState, *, decay: float) -> Array:
+    """Return the mean of the images after every step, each newer one counting 1 / decay times more.
+
+    Before the first step it is the image itself.
+
+    Source: the exponential moving average of Kingma & Ba 2014, arXiv 1412.6980, section 3, with its
+    correction for the start at zero; over the iterates, Polyak & Juditsky 1992, "Acceleration of
+    stochastic approximation by averaging".
+
+    Args:
+      state: of one pair or of a batch, with an `average`.
+      decay: with which it was kept.
+
+    Returns:
+      float32[..., height, width, 3].
+    """
+    assert state.average is not None
+    num_steps = state.num_steps.reshape((*state.num_steps.shape, 1, 1, 1))
+    total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
+    return jnp.where(num_steps > 0, state.average / total, state.image)

@@ -1,0 +1,207 @@
+"""What a run's terms compare with, computed by compiled programs: whole, or window by window."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy.typing as npt
+from jax import Array
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import nearest
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.program_cache import describe
+from neuart_jax.engine.pyramid import Scale
+from neuart_jax.inputs.regions.memberships import memberships_at
+from neuart_jax.models.features import FeatureFn, make_feature_fn
+from neuart_jax.models.receptive_field import Reach
+from neuart_jax.objective.term import (
+    Memberships,
+    Targets,
+    Term,
+    all_layers,
+    layers_of,
+    make_targets,
+)
+from neuart_jax.objective.tiled import make_tiled_targets
+from neuart_jax.objective.windows import Tiling, find_margins, one_window, plan_tiles
+
+
+def find_targets(
+    scale: Scale,
+    terms: Sequence[Term],
+    *,
+    source: Any,
+    params: Any,
+    precision: str,
+    window: int = 0,
+    identity: str = "",
+) -> Targets:
+    """Compute what the terms compare with at one scale; features are computed by one program.
+
+    What is found from the features is a second program where the terms have an `identity`; else
+    dozens of small ones.
+
+    Args:
+      scale: the pictures.
+      terms: all of the run's.
+      source: as in `Program`.
+      params: the network's arrays.
+      precision: as in `Program`.
+      window: as in `plan_run_tiles`.
+      identity: tells all that the terms depend on; see `program_cache.describe`.
+
+    Raises:
+      InputError: the network doesn't return a layer that a term reads.
+    """
+    content_layers, style_layers = (
+        layers_of(terms, field) for field in ("content_layers", "style_layers")
+    )
+    content_memberships: Memberships = {}
+    style_memberships: tuple[Memberships, ...] = ()
+    if scale.regions is not None:
+        shapes_fn = functools.partial(
+            jax.eval_shape, bind_features(source, style_layers, precision), params
+        )
+        content_memberships = _memberships(
+            scale.regions.content, shapes_fn(scale.content_image), style_layers
+        )
+        style_memberships = tuple(
+            _memberships(whole, shapes_fn(image), style_layers)
+            for whole, image in zip(scale.regions.styles, scale.style_images, strict=True)
+        )
+    memberships: dict[str, Any] = {
+        "content_memberships": content_memberships,
+        "style_memberships": style_memberships,
+    }
+    layers = all_layers(terms)
+    images = (scale.content_image, *scale.style_images)
+    tilings = [plan_run_tiles(source, layers, image.shape, window=window) for image in images]
+    if any(tilings):
+        content_tiling, *style_tilings = (
+            tiling or one_window(*image.shape[:2])
+            for tiling, image in zip(tilings, images, strict=True)
+        )
+
+        def tiled_targets(
+            params: Any, content_image: Array, style_images: tuple[Array, ...], memberships: Any
+        ) -> Targets:
+            return make_tiled_targets(
+                terms,
+                bind_features(source, layers, precision),
+                params,
+                content_image=content_image,
+                style_images=style_images,
+                content_tiling=content_tiling,
+                style_tilings=tuple(style_tilings),
+                reaches=reaches_of(source, layers),
+                **memberships,
+            )
+
+        return compile_fn(tiled_targets)(
+            params, scale.content_image, scale.style_images, memberships
+        )
+    content_features, style_features = _make_target_features_fn(
+        source, content_layers, style_layers, precision
+    )(params, scale.content_image, scale.style_images)
+    _check_features(content_features, content_layers)
+    _check_features(style_features[0], style_layers)
+    make: Callable[..., Targets] = functools.partial(make_targets, tuple(terms))
+    if identity:
+        make = _make_targets_fn(_Terms(f"targets {identity}", tuple(terms)))
+    return make(
+        content_image=scale.content_image,
+        style_images=scale.style_images,
+        content_features=content_features,
+        style_features=style_features,
+        **memberships,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Terms:
+    """Terms that are equal where what they depend on is."""
+
+    identity: str
+    terms: tuple[Term, ...] = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
+    compiled = compile_fn(
+        lambda inputs: make_targets(terms.terms, **inputs), identity=terms.identity
+    )
+    return lambda **inputs: compiled(inputs)
+
+
+def bind_features(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
+    """Return the feature function of a linen module, or one's own as it is."""
+    if hasattr(source, "apply"):
+        return make_feature_fn(source, layers, precision=precision)
+    return source
+
+
+def plan_run_tiles(
+    source: Any, layers: Sequence[str], size: Sequence[int], *, window: int
+) -> Tiling | None:
+    """Plan the windows of a picture.
+
+    Args:
+      source: as in `Program`.
+      layers: all that are read.
+      size: (height, width, ...) of the picture.
+      window: their longest side in pixels; 0 has none.
+
+    Returns:
+      The plan, or None where one window shows everything.
+
+    Raises:
+      InputError: the window is too small, or the source is a function that doesn't tell what a
+        position sees.
+    """
+    if not window or max(size[:2]) <= window:
+        return None
+    if not hasattr(source, "layer_reaches"):
+        raise InputError(
+            f"window={window} came with a network of one's own",
+            expected="one of this package's, whose positions are known to see so many pixels",
+            remedy="leave the window out",
+        )
+    halo, stride = find_margins(reaches_of(source, layers))
+    return plan_tiles(size[0], size[1], halo=halo, stride=stride, window=window)
+
+
+def reaches_of(source: Any, layers: Sequence[str]) -> dict[str, Reach]:
+    """Return what the positions of a linen module's layers depend on."""
+    reaches = source.layer_reaches()
+    return {name: reaches[name] for name in layers}
+
+
+@functools.lru_cache(maxsize=16)
+def _make_target_features_fn(
+    source: Any, content: tuple[str, ...], style: tuple[str, ...], precision: str
+) -> Any:
+    def target_features(params: Any, content_image: Array, style_images: Any) -> Any:
+        style_fn = bind_features(source, style, precision)
+        styles = tuple(style_fn(params, image) for image in style_images)
+        return bind_features(source, content, precision)(params, content_image), styles
+
+    identity = describe(source, "target_features", content, style, precision)
+    return compile_fn(target_features, identity=identity)
+
+
+def _memberships(whole: npt.ArrayLike, features: Any, layers: Sequence[str]) -> Memberships:
+    return {name: memberships_at(jnp.asarray(whole), features[name].shape[:2]) for name in layers}
+
+
+def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in features:
+            raise InputError(
+                f"the network has no layer {name!r}",
+                expected="a layer that it returns",
+                remedy=f"did you mean {nearest(name, features)}",
+            )

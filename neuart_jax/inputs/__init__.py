@@ -1,0 +1,1 @@
+"""Arrays to a checked pair of pictures, and back."""

@@ -1,0 +1,118 @@
+"""How much of each pixel belongs to each region, at any size."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import Array
+
+from neuart_jax.config.errors import InputError
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Regions(NamedTuple):
+    """Parts of the pictures that belong together.
+
+    Attributes:
+      names: what the regions are called: their colors in the masks, or "region 1", "region 2".
+      content: float32[height, width, regions]: how much of each pixel belongs to each region; sums
+        to 1 at every pixel.
+      styles: one float32[style_height, style_width, regions] per style picture, whose sums are at
+        most 1: what the content has no use for is in no region. 0 everywhere where a style has
+        no part in a region.
+      notes: sentences for the user, about regions that found no partner.
+    """
+
+    names: tuple[str, ...]
+    content: Float32
+    styles: tuple[Float32, ...]
+    notes: tuple[str, ...] = ()
+
+
+def resize_memberships(memberships: npt.ArrayLike, height: int, width: int) -> Float32:
+    """Scale memberships to a size: averages over the area of each new pixel.
+
+    A side that grows is interpolated linearly. What sums to 1 at every pixel does so still.
+
+    Args:
+      memberships: float32[height', width', regions].
+      height: new height in pixels, at least 1.
+      width: new width in pixels, at least 1.
+
+    Returns:
+      float32[height, width, regions].
+    """
+    values = np.asarray(memberships, np.float32)
+    if values.shape[:2] == (height, width):
+        return values
+    down = _averaging_matrix(values.shape[0], height)
+    across = _averaging_matrix(values.shape[1], width)
+    return np.einsum("ah,hwr,bw->abr", down, values, across, optimize=True)
+
+
+def memberships_at(memberships: Array, shape: tuple[int, int]) -> Array:
+    """Scale memberships to the positions of a layer; `resize_memberships` for use inside jit.
+
+    Where a side is a whole multiple of the new one, this is average pooling.
+
+    Args:
+      memberships: float32[height', width', regions].
+      shape: the layer's height and width.
+
+    Returns:
+      float32[height, width, regions].
+    """
+    values = jnp.asarray(memberships)
+    if values.shape[:2] == tuple(shape):
+        return values
+    down = jnp.asarray(_averaging_matrix(values.shape[0], shape[0]))
+    across = jnp.asarray(_averaging_matrix(values.shape[1], shape[1]))
+    return jnp.einsum("ah,hwr,bw->abr", down, values, across, precision="highest")
+
+
+def find_areas(memberships: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Sum up each region's pixels: float[height, width, regions] -> float64[regions]."""
+    return np.sum(memberships, axis=(0, 1), dtype=np.float64)
+
+
+def called(name: str) -> str:
+    """Name a region inside a sentence: "region red", and "region 2" as it is."""
+    return name if name.startswith("region ") else f"region {name}"
+
+
+def check_regions(regions: Regions, *, stride: int) -> None:
+    """Check that every region covers at least one position of the deepest layer.
+
+    Args:
+      regions: what to check.
+      stride: pixels from one position of that layer to the next.
+
+    Raises:
+      InputError: the region's area, in the content or in all styles together, is below stride^2.
+    """
+    content = find_areas(regions.content)
+    styles = np.sum([find_areas(style) for style in regions.styles], axis=0)
+    for where, areas in (("the content picture", content), ("the style pictures", styles)):
+        for name, area in zip(regions.names, areas, strict=True):
+            if area < stride**2 * (1 - 1e-6):  # what float32 makes of 1
+                raise InputError(
+                    f"{called(name)} has {area:.0f} pixels of {where}",
+                    expected=f"at least {stride**2}, one position of the deepest layer",
+                    remedy="make the pictures larger, leave out the deepest layers, or merge it "
+                    "into another region",
+                )
+
+
+def _averaging_matrix(length: int, new_length: int) -> Float32:
+    """Return the weights that resample a line, float32[new_length, length]; rows sum to 1."""
+    scale = length / new_length
+    if new_length <= length:
+        starts = np.arange(new_length + 1)[:, None] * scale
+        covered = np.clip(starts - np.arange(length), 0, 1)  # of each pixel, left of each start
+        weights = np.diff(covered, axis=0)
+    else:
+        centers = (np.arange(new_length)[:, None] + 0.5) * scale - 0.5
+        weights = np.maximum(1 - np.abs(centers - np.arange(length)), 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,280 @@
+"""Pictures from and to files.
+
+Everywhere in this package an image is ``float32[height, width, 3]``, sRGB in [0, 1], upright and
+opaque. This module makes such images of files and files of them, and it alone knows of
+transparency, scaling and the kinds of file that are written; `decoding` knows the kinds that are
+read. Scaling works on the sRGB numbers as they are, in float.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.decoding import MAX_PIXELS, Float32, decode, open_lazily, quantize, reading
+from neuart_jax.io.files import PathLike, brief_cause, write_atomically
+from neuart_jax.io.paths import read_whole
+
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""The extensions that `save_image` knows."""
+
+
+# The largest picture with 16 bits and transparency has 1.4 GB without any compression.
+_MOST_BYTES = 4 << 30
+
+
+class Picture(NamedTuple):
+    """A picture and what has to be remembered of its file.
+
+    Attributes:
+      image: float32[height, width, 3], sRGB in [0, 1], over white wherever it is transparent.
+      alpha: float32[height, width] in [0, 1], or None when every pixel is opaque.
+      sha256: hexadecimal SHA-256 of the file's bytes.
+      file_size: height and width that it has in the file, upright, in pixels.
+    """
+
+    image: Float32
+    alpha: Float32 | None
+    sha256: str
+    file_size: tuple[int, int] = (0, 0)
+
+
+def load_image(
+    path: PathLike, *, size: int | None = None, enlarge: bool = False, trim: bool = False
+) -> Picture:
+    """Read a picture of nearly any kind into the package's one form.
+
+    The file is read as `decoding.decode` says. Transparent pixels are shown over white, because
+    white is what a network should see there and not the color that happens to lie below;
+    ``save_image`` puts ``alpha`` back. Compositing comes before scaling, which is the same as
+    scaling colors premultiplied by alpha, so nothing hidden bleeds into the edges.
+
+    Args:
+      path: the file.
+      size: pixels of the longer side after orientation; the other side keeps the aspect ratio.
+        None keeps the picture's own size.
+      enlarge: whether a picture smaller than ``size`` is scaled up.
+      trim: whether rows and columns at the border are left out that are wholly transparent.
+
+    Returns:
+      The picture.
+
+    Raises:
+      InputError: when the file can't be read as a picture, or ``size`` is impossible.
+    """
+    if size is not None and size < 1:
+        raise InputError(
+            f"size={size} is not positive",
+            expected="a whole number of pixels of at least 1",
+            remedy="leave it out to keep the picture's own size",
+        )
+    data = _read_bytes(path)
+    image, alpha = decode(data, name=path)
+    if alpha is not None:
+        if trim:
+            image, alpha = _trim(image, alpha)
+        image = image * alpha[..., None] + (1 - alpha[..., None])
+    height, width = file_size = image.shape[:2]
+    longest = max(height, width)
+    if size is not None and (size < longest or enlarge):
+        height, width = (max(1, round(side * size / longest)) for side in (height, width))
+        if height * width > MAX_PIXELS:
+            raise InputError(
+                f"size={size} would make {path} {width} x {height} pixels",
+                expected=f"at most {MAX_PIXELS:,} pixels",
+                remedy="choose a smaller size",
+            )
+        image = resize_image(image, height, width)
+        alpha = None if alpha is None else resize_image(alpha, height, width)
+    return Picture(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
+
+
+def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
+    """Scale an image to a size with Lanczos' kernel in float, then clip it to [0, 1].
+
+    Args:
+      image: float32[height, width] or float32[height, width, channels] in [0, 1].
+      height: new height in pixels, at least 1.
+      width: new width in pixels, at least 1.
+
+    Returns:
+      The same kind of array at its new size.
+    """
+    return _per_channel(image, lambda im: im.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def fill_resize(image: npt.ArrayLike, height: int, width: int) -> Float32:
+    """Scale an image until it covers a size and cut off, evenly, what sticks out.
+
+    Args:
+      image: float32[height, width] or float32[height, width, channels] in [0, 1].
+      height: new height in pixels, at least 1.
+      width: new width in pixels, at least 1.
+
+    Returns:
+      The same kind of array at its new size.
+    """
+    return _per_channel(
+        image, lambda im: ImageOps.fit(im, (width, height), Image.Resampling.LANCZOS)
+    )
+
+
+def save_image(
+    path: PathLike,
+    image: npt.ArrayLike,
+    *,
+    alpha: npt.ArrayLike | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write an image as what its name says, all of it or nothing.
+
+    PNG has 8 bits; TIFF has 16, compressed without loss; JPEG (4:4:4) and WebP have quality 95.
+    Values are clipped to [0, 1] and rounded to the nearest level. The file is marked as sRGB.
+
+    Args:
+      path: the file; ``check_output_name`` says which extensions there are.
+      image: float32[height, width, 3], sRGB in [0, 1].
+      alpha: float32[height, width] in [0, 1], stored beside the colors; JPEG has no such thing and
+        shows the image over white.
+      metadata: texts to keep inside the file, read back by ``load_metadata``. In PNG they are text
+        chunks under their own keys (Latin-1, at most 79 letters), elsewhere JSON in the field
+        ImageDescription, of which JPEG and WebP hold 64 kB.
+
+    Raises:
+      InputError: when the name's extension is unknown or the file can't be written.
+      ValueError: when a value is not finite or the shapes don't fit.
+    """
+    check_output_name(path)
+    pixels = np.asarray(image, np.float32)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"image has shape {pixels.shape}, expected (height, width, 3)")
+    opacity = None if alpha is None else np.asarray(alpha, np.float32)[..., None]
+    if opacity is not None and opacity.shape[:2] != pixels.shape[:2]:
+        raise ValueError(f"alpha {opacity.shape[:-1]} doesn't fit an image of {pixels.shape}")
+    for name, values in (("image", pixels), ("alpha", opacity)):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are not finite, so it can't be saved")
+    extension = _extension(path)
+    if opacity is not None and extension in (".jpg", ".jpeg"):
+        pixels, opacity = np.clip(pixels, 0, 1) * opacity + (1 - opacity), None
+    if opacity is not None:
+        pixels = np.concatenate([pixels, opacity], axis=-1)
+    try:
+        encoded = _encode(extension, pixels, dict(metadata or {}))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't hold this picture ({brief_cause(error)})",
+            expected="a kind of file with room for its size and its metadata",
+            remedy="save it as .png or .tif",
+        ) from error
+    with write_atomically(path) as file:
+        file.write(encoded)
+
+
+def load_metadata(path: PathLike) -> dict[str, str]:
+    """Read back the texts that ``save_image`` put into a file; empty when there are none."""
+    data = _read_bytes(path)
+    with reading(path, data), open_lazily(data) as image:
+        if image.format == "PNG":
+            return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
+        description = image.getexif().get(ExifTags.Base.ImageDescription, "")
+    try:
+        found = json.loads(description)
+    except (TypeError, ValueError):  # somebody else's description
+        return {}
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def check_output_name(path: PathLike) -> None:
+    """Raise InputError unless ``save_image`` knows the name's extension."""
+    if _extension(path) not in WRITABLE:
+        raise InputError(
+            f"{path} has the extension {_extension(path)!r}",
+            expected="one of " + ", ".join(WRITABLE),
+            remedy="end the name in .png if in doubt",
+        )
+
+
+def _trim(image: Float32, alpha: Float32) -> tuple[Float32, Float32]:
+    sides = [np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0)]
+    if not all(map(len, sides)):
+        return image, alpha
+    rows, columns = (slice(side[0], side[-1] + 1) for side in sides)
+    return image[rows, columns], alpha[rows, columns]
+
+
+def _extension(path: PathLike) -> str:
+    return os.path.splitext(os.fspath(path))[1].lower()
+
+
+def _read_bytes(path: PathLike) -> bytes:
+    try:
+        if data := read_whole(path, most=_MOST_BYTES):
+            return data
+        raise OSError("it is empty")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise InputError(
+            f"{path} can't be read ({brief_cause(error)})",
+            expected="a picture file",
+            remedy="check the name and its permissions",
+        ) from error
+
+
+def _per_channel(image: npt.ArrayLike, change: Callable[[Image.Image], Image.Image]) -> Float32:
+    """Change each channel as a float picture; Pillow knows none of several float channels."""
+    values = np.asarray(image, np.float32)
+    channels = values.reshape(*values.shape[:2], -1)
+    changed = [
+        np.asarray(change(Image.fromarray(np.ascontiguousarray(channels[..., index]))))
+        for index in range(channels.shape[2])
+    ]
+    result = np.clip(np.stack(changed, axis=-1), 0, 1)
+    return result.reshape(*result.shape[:2], *values.shape[2:])
+
+
+def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
+    file = io.BytesIO()
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes(12)  # the time it was made, which would make equal pictures unequal
+    # In JSON everything is ASCII, the only text that ImageDescription may hold.
+    description = json.dumps(metadata) if metadata else ""
+    if extension in (".tif", ".tiff"):
+        tifffile.imwrite(
+            file,
+            quantize(pixels, np.uint16),
+            photometric="rgb",
+            extrasamples=["unassalpha"] if pixels.shape[2] == 4 else None,
+            compression="zlib",
+            predictor=True,
+            description=description,
+            metadata=None,
+            software=False,
+            iccprofile=bytes(profile),
+        )
+        return file.getvalue()
+    image = Image.fromarray(quantize(pixels, np.uint8))
+    if extension == ".png":
+        chunks = PngInfo()
+        chunks.add(b"sRGB", b"\0")
+        for key, value in metadata.items():
+            chunks.add_itxt(key, value)
+        image.save(file, "PNG", pnginfo=chunks)
+        return file.getvalue()
+    options: dict[str, Any] = {"quality": 95, "icc_profile": bytes(profile)}
+    if description:
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.ImageDescription] = description
+    if extension == ".webp":
+        image.save(file, "WEBP", method=6, **options)
+    else:
+        image.save(file, "JPEG", subsampling=0, **options)
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""Losses on arrays: pure functions of features and pixels."""

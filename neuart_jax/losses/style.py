@@ -1,0 +1,259 @@
+"""Style losses: what is kept of a layer without its places, and how an image is compared with it.
+
+Symbols: F, P are the features float[height, width, channels] of the image being made and of the
+style; N = channels; M = height * width positions; G, A are their Gram matrices; m, s and m', s' the
+means and standard deviations of their channels.
+
+Every loss takes soft regions: `weights` float[height, width] of at least 0, the membership of each
+position. Sums over positions become weighted sums, M becomes the sum of the weights, and no weights
+mean that every one is 1. The weights are data: no gradient flows into them. Statistics are kept and
+compared in float32 or better, whatever the features' dtype.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.losses.distributions import (
+    channel_quantiles,
+    distance_of_histograms,
+    distance_of_slices,
+    energy_of_rows,
+    energy_of_slices,
+    slice_features,
+)
+from neuart_jax.losses.elementwise import (
+    TINY,
+    mean_squared_error,
+    relative_error,
+    sum_squared_error,
+)
+from neuart_jax.losses.gaussian import TargetGaussian, gaussian_wasserstein, make_target_gaussian
+from neuart_jax.losses.moments import (
+    Moments,
+    deviation_of,
+    find_mean,
+    gaussian_of,
+    gram_of,
+    sum_moments,
+)
+from neuart_jax.losses.quantiles import Quantiles, resample
+
+
+class StyleLoss(NamedTuple):
+    """A style formula.
+
+    Attributes:
+      statistic: (features of the style, weights or None) -> any pytree of float arrays without
+        positions, of which `blend_statistics` takes means.
+      compare: (features of the image being made, weights or None, statistic of the style) ->
+        scalar.
+    """
+
+    statistic: Callable[[Array, Array | None], Any]
+    compare: Callable[[Array, Array | None, Any], Array]
+
+
+def blend_statistics(statistics: Sequence[Any], shares: Sequence[Array | float]) -> Any:
+    """Return the weighted mean of several styles' statistics: one target.
+
+    Styles of different sizes have different numbers of quantiles: they get those of the largest,
+    so that none loses any.
+
+    Args:
+      statistics: of one kind of `StyleLoss`.
+      shares: of each, with the sum 1.
+    """
+
+    def blend(*parts: Any) -> Any:
+        if isinstance(parts[0], Quantiles):
+            num_levels = max(part.values.shape[1] for part in parts)
+            return Quantiles(blend(*(resample(part, num_levels).values for part in parts)))
+        return sum(share * part for share, part in zip(shares, parts, strict=True))
+
+    return jax.tree.map(blend, *statistics, is_leaf=lambda part: isinstance(part, Quantiles))
+
+
+class MomentLoss(NamedTuple):
+    """A style formula over sums, which can be added up over parts of a picture.
+
+    Attributes:
+      read: (moments, their origin or None) -> statistic; see `moments`.
+      distance: (statistic of the image being made, target, M) -> scalar.
+      prepare: statistic of the style, a mixture of several perhaps -> target: what every comparison
+        would compute of it anew.
+      centered: whether the moments are best taken about the mean, which then is the first part of
+        the statistic; else they are about 0.
+      diagonal: whether products of different channels play no part.
+    """
+
+    read: Callable[[Moments, Array | None], Any]
+    distance: Callable[[Any, Any, Array], Array]
+    prepare: Callable[[Any], Any] = lambda statistic: statistic
+    centered: bool = False
+    diagonal: bool = False
+
+    def origin(self, target: Any) -> Array | None:
+        """Return what the moments are to be taken about where they are compared with a style's."""
+        return target[0] if self.centered else None
+
+    def sum(self, features: Array, weights: Array | None, origin: Array | None) -> Moments:
+        """Return the sums that `read` wants."""
+        return sum_moments(features, weights, origin=origin, diagonal=self.diagonal)
+
+    def compare(self, moments: Moments, origin: Array | None, target: Any) -> Array:
+        """Return the loss of the features with these moments about an origin."""
+        return self.distance(
+            self.read(moments, origin), target, jnp.maximum(moments.total_weight, TINY)
+        )
+
+    def measure(self, features: Array, weights: Array | None) -> tuple[Moments, Array | None]:
+        """Return the moments of features that are there in full, and their origin."""
+        origin = find_mean(features, weights) if self.centered else None
+        return self.sum(features, weights, origin), origin
+
+    def over_features(self) -> StyleLoss:
+        """Return the same formula for features that are there in full."""
+
+        def statistic(features: Array, weights: Array | None) -> Any:
+            return self.read(*self.measure(features, weights))
+
+        def compare(features: Array, weights: Array | None, target: Any) -> Array:
+            return self.compare(*self.measure(features, weights), self.prepare(target))
+
+        return StyleLoss(statistic, compare)
+
+
+def _gram_loss(distance: Callable[[Array, Array, Array], Array]) -> MomentLoss:
+    """Make a loss of a distance over (G/M, A/M, M)."""
+    return MomentLoss(gram_of, distance)
+
+
+def _distance_of_gaussians(statistic: Any, target: TargetGaussian) -> Array:
+    of_means, of_covariances = gaussian_wasserstein(statistic, target)
+    return of_means + of_covariances
+
+
+def _energy_of_gaussian(target: TargetGaussian) -> Array:
+    return jnp.sum(jnp.square(target.mean)) + jnp.trace(target.covariance)
+
+
+def _distance_of_deviations(statistic: Any, target: Any) -> Array:
+    (mean, deviation), (target_mean, target_deviation) = statistic, target
+    return sum_squared_error(mean, target_mean) + sum_squared_error(deviation, target_deviation)
+
+
+def _energy_of_deviations(target: tuple[Array, Array]) -> Array:
+    mean, deviation = target
+    return jnp.sum(jnp.square(mean)) + jnp.sum(jnp.square(deviation))
+
+
+def _gaussian_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
+    """Make a loss of what divides a sum over channels: (sum, statistic of the style) -> scalar."""
+    return MomentLoss(
+        gaussian_of,
+        lambda own, target, m: divide(_distance_of_gaussians(own, target), target),
+        prepare=make_target_gaussian,
+        centered=True,
+    )
+
+
+def _deviation_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
+    return MomentLoss(
+        deviation_of,
+        lambda own, target, m: divide(_distance_of_deviations(own, target), target),
+        centered=True,
+        diagonal=True,
+    )
+
+
+def _by_channels(total: Array, target: Sequence[Array]) -> Array:
+    return total / target[0].shape[0]
+
+
+def _by(energy: Callable[[Any], Array]) -> Callable[[Array, Any], Array]:
+    """Make a division that frees a loss of the scale of network and picture.
+
+    The energy of a style's statistic is sum P^2 / M, as far as the statistic tells; a loss is
+    finite for a zero style, too.
+    """
+    return lambda total, target: total / jnp.maximum(energy(target), TINY)
+
+
+Distance = Callable[[Array, Array | None, Any], Array]
+"""(features, weights or None, statistic of the style) -> sum over channels."""
+
+
+def _mean_over_channels(statistic: Callable[..., Any], distance: Distance) -> StyleLoss:
+    def compare(features: Array, weights: Array | None, target: Any) -> Array:
+        return distance(features, weights, target) / features.shape[-1]
+
+    return StyleLoss(statistic, compare)
+
+
+def _over_energy(
+    statistic: Callable[..., Any], distance: Distance, energy: Callable[[Any], Array]
+) -> StyleLoss:
+    by_energy = _by(energy)
+
+    def compare(features: Array, weights: Array | None, target: Any) -> Array:
+        return by_energy(distance(features, weights, target), target)
+
+    return StyleLoss(statistic, compare)
+
+
+MOMENT_LOSSES: dict[str, MomentLoss] = {
+    # sum (G/M - A/M)^2 / sum (A/M)^2
+    "relative": _gram_loss(lambda gram, target, m: relative_error(gram, target)),
+    # 1/N^2 sum (G/M - A/M)^2: github.com/leongatys/PytorchNeuralStyleTransfer. The same as
+    # sum (G/NM - A/NM)^2: github.com/gordicaleksa/pytorch-neural-style-transfer
+    "mean": _gram_loss(lambda gram, target, m: mean_squared_error(gram, target)),
+    # sum (G/M - A/M)^2
+    "sum": _gram_loss(lambda gram, target, m: sum_squared_error(gram, target)),
+    # 1/2 sum (G - A)^2, both times the image's M where the pictures' sizes differ.
+    "half_sum": _gram_loss(lambda gram, target, m: 0.5 * m**2 * sum_squared_error(gram, target)),
+    # sum (G - A)^2 / (4 N^2 M^2): Gatys et al. 2015, arXiv 1508.06576, equation (4). It doesn't
+    # say which M it means where the pictures' sizes differ; here each Gram has its own.
+    "gatys": _gram_loss(lambda gram, target, m: 0.25 * mean_squared_error(gram, target)),
+    # 1/N^2 sum (G/NM - A/NM)^2: github.com/jcjohnson/neural-style
+    "mean_elements": _gram_loss(
+        lambda gram, target, m: mean_squared_error(gram, target) / gram.shape[0] ** 2
+    ),
+    # (|m-m'|^2 + tr(...)) / N, see `gaussian.gaussian_wasserstein`. Its authors average over
+    # channels, and the diagonal for the trace.
+    "wasserstein": _gaussian_loss(_by_channels),
+    # (|m-m'|^2 + tr(...)) / (|m'|^2 + tr S')
+    "relative_wasserstein": _gaussian_loss(_by(_energy_of_gaussian)),
+    # 1/N sum (m-m')^2 + (s-s')^2: Li, Wang, Liu & Hou 2017, "Demystifying neural style transfer",
+    # arXiv 1701.01036; Huang & Belongie 2017, arXiv 1703.06868, equation (13), without its roots.
+    "mean_std": _deviation_loss(_by_channels),
+    # sum (m-m')^2 + (s-s')^2 / sum m'^2 + s'^2
+    "relative_mean_std": _deviation_loss(_by(_energy_of_deviations)),
+}
+"""Style formulas over sums, by name. G and A are Gram matrices of the image and of the style."""
+
+_SLICES = slice_features, distance_of_slices
+_HISTOGRAMS = channel_quantiles, distance_of_histograms
+
+_SORTING_LOSSES: dict[str, StyleLoss] = {
+    # mean over directions and positions of (sort(F v) - sort(P v))^2, see `distance_of_slices`
+    "sliced_wasserstein": _mean_over_channels(*_SLICES),
+    # the same over mean (P v)^2
+    "relative_sliced_wasserstein": _over_energy(*_SLICES, energy_of_slices),
+    # mean over channels and positions of (F - R(F))^2, see `distance_of_histograms`
+    "histogram": _mean_over_channels(*_HISTOGRAMS),
+    # the same over mean P^2
+    "relative_histogram": _over_energy(*_HISTOGRAMS, energy_of_rows),
+}
+
+STYLE_LOSSES: dict[str, StyleLoss] = {
+    **{name: loss.over_features() for name, loss in MOMENT_LOSSES.items()},
+    **_SORTING_LOSSES,
+}
+"""Style formulas, by name."""
+
+SORTING_LOSSES = frozenset(_SORTING_LOSSES)
+"""Those that keep and sort every feature, and need memory for it."""

@@ -1,0 +1,1 @@
+"""Filters that are fitted to pictures, or random."""

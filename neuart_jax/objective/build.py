@@ -1,0 +1,153 @@
+"""The summands of the objective, and what a configuration makes of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import LossConfig, RealismConfig
+from neuart_jax.losses.elementwise import TV_LOSSES, range_penalty
+from neuart_jax.losses.matting import affine_energy, make_affine_guide
+from neuart_jax.objective.content import content_term
+from neuart_jax.objective.layer_target import LayerTarget
+from neuart_jax.objective.smoothing import Smoothing
+from neuart_jax.objective.style import Presence, style_term
+from neuart_jax.objective.term import Targets, Term
+
+
+def total_variation_term(
+    *,
+    weight: float,
+    formula: str = "mean_squares",
+    pixel_scale: float = 1.0,
+    stylization: float = 1.0,
+) -> Term:
+    """Penalize steps between neighboring pixels; see `elementwise.TV_LOSSES`.
+
+    A photograph isn't smooth: of the content picture's own steps a share of 1 - stylization is
+    free. At 0 it is the change from the photograph that is to be smooth, so that what is painted
+    only a little has no more specks than what is painted in full.
+
+    Args:
+      weight: coefficient.
+      formula: key of `elementwise.TV_LOSSES`.
+      pixel_scale: what white is.
+      stylization: see `LossConfig.stylization`.
+    """
+    loss = TV_LOSSES[formula]
+    return Term(
+        name="tv",
+        weight=weight,
+        # An array in any case, since pairs of different stylizations share a program.
+        make_target=lambda inputs: (1 - stylization) * inputs.content_image,
+        loss_fn=lambda image, features, target: loss((image - target) * pixel_scale),
+    )
+
+
+def range_term(*, weight: float) -> Term:
+    """Penalize numbers outside [0, 1]; see `elementwise.range_penalty`.
+
+    L-BFGS moves pixels without bounds. What it finds beyond them is cut off where a picture is
+    written, and small parts of a texture come out as black and white specks.
+    """
+    return Term(
+        name="range",
+        weight=weight,
+        make_target=lambda inputs: (),
+        loss_fn=lambda image, features, target: range_penalty(image),
+    )
+
+
+def realism_term(*, weight: float) -> Term:
+    """Penalize what isn't locally an affine function of the content picture's colors.
+
+    Source: Luan et al. 2017, arXiv 1703.07511, equation (2); see `matting.affine_energy`.
+    """
+    return Term(
+        name="realism",
+        weight=weight,
+        make_target=lambda inputs: make_affine_guide(inputs.content_image),
+        loss_fn=lambda image, features, target: affine_energy(image, target),
+    )
+
+
+def make_terms(
+    config: LossConfig,
+    *,
+    num_styles: int = 1,
+    presence: Presence = (),
+    realism: RealismConfig = RealismConfig(),
+) -> tuple[Term, ...]:
+    """Return the terms of a run whose coefficient isn't zero.
+
+    Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
+    among them. Where no region has more than one style, they are one term.
+
+    Raises:
+      InputError: the shares in `config.style_blend` don't fit the number of styles.
+    """
+    smoothing = Smoothing(config.smoothing or "none", config.temperature or 1.0)
+    shares = _style_shares(config.style_blend, num_styles)
+    style: dict[str, Any] = {
+        "layer_weights": config.style_layers,
+        "formula": config.style_loss or "relative",
+        "smoothing": smoothing,
+        "shares": shares,
+        "presence": presence,
+        "stylization": config.stylization,
+        "balance": config.balance,
+    }
+    one_style_each = presence and all(sum(has) == 1 for has in presence)
+    if num_styles == 1 or config.style_mix == "blended" or one_style_each:
+        style_terms = [style_term(weight=config.style_weight, **style)]
+    else:
+        style_terms = [
+            style_term(
+                weight=config.style_weight * share,
+                members=[index],
+                name=f"style{index + 1}",
+                **style,
+            )
+            for index, share in enumerate(shares)
+            if share > 0
+        ]
+    terms = (
+        content_term(
+            weight=config.content_weight or 0.0,
+            layer_weights=config.content_layers,
+            formula=config.content_loss,
+            smoothing=smoothing,
+            balance=config.balance,
+        ),
+        *style_terms,
+        total_variation_term(
+            weight=config.tv_weight or 0.0,
+            formula=config.tv_loss,
+            pixel_scale=config.pixel_scale,
+            stylization=config.stylization,
+        ),
+        range_term(weight=config.range_weight or 0.0),
+        realism_term(weight=realism.realism_weight),
+    )
+    return tuple(term for term in terms if term.weight > 0)
+
+
+def find_layer_weights(targets: Targets) -> dict[str, dict[str, float]]:
+    """Return term to layer to w_l, as the terms of `make_terms` use them."""
+    return {
+        name: {layer: float(weight) for layer, weight in target.layer_weights.items()}
+        for name, target in targets.values.items()
+        if isinstance(target, LayerTarget)
+    }
+
+
+def _style_shares(blend: Sequence[float], num_styles: int) -> list[float]:
+    if not blend:
+        return [1 / num_styles] * num_styles
+    if len(blend) != num_styles or not 0 < sum(blend) < math.inf:
+        raise InputError(
+            f"style_blend has {len(blend)} shares with the sum {sum(blend):g}",
+            expected=f"{num_styles} shares, one for each style, not all of them 0",
+            remedy="give one share for every style, or none at all",
+        )
+    return [share / sum(blend) for share in blend]

@@ -1,0 +1,249 @@
+"""The term that compares what is left of features without their places."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.config.fields import LayerWeights
+from neuart_jax.losses.style import MOMENT_LOSSES, STYLE_LOSSES, MomentLoss, blend_statistics
+from neuart_jax.models.features import Features
+from neuart_jax.objective.layer_target import (
+    LayerTarget,
+    balance_weights,
+    layer_names,
+    weight_arrays,
+)
+from neuart_jax.objective.smoothing import NO_SMOOTHING, Smoothing
+from neuart_jax.objective.style_statistics import (
+    LayerSums,
+    Origins,
+    describe_moments,
+    read_sums,
+    region_weights,
+    sum_layer,
+)
+from neuart_jax.objective.term import Additive, Inputs, Memberships, Term, weighted_sum
+from neuart_jax.objective.windows import Measure, Window
+
+Presence = tuple[tuple[bool, ...], ...]
+"""Of every region, whether each style picture has a part in it; empty without regions."""
+
+
+def style_term(
+    *,
+    weight: float,
+    layer_weights: LayerWeights,
+    formula: str,
+    smoothing: Smoothing = NO_SMOOTHING,
+    shares: Sequence[float] = (1.0,),
+    members: Sequence[int] | None = None,
+    presence: Presence = (),
+    stylization: float = 1.0,
+    balance: bool = False,
+    name: str = "style",
+) -> Term:
+    """Compare what is left of features without their places: sum over layers of w_l times a loss.
+
+    With regions, the loss is the sum over regions of the share of the picture that each covers
+    times the loss between its features and those of its region in the styles.
+
+    Sources: Gatys et al. 2015, arXiv 1508.06576, equations (3) to (5); several styles in one
+    target: github.com/jcjohnson/neural-style; regions: Gatys et al. 2017, arXiv 1611.07865,
+    section 4.1, and Luan et al. 2017, arXiv 1703.07511, equations (4) and (5).
+    Differs from source: a region counts as much as it covers; and memberships weigh positions
+    linearly, where guidance maps weigh features, so that soft regions add up to the whole.
+
+    Args:
+      weight: coefficient.
+      layer_weights: layers with their w_l.
+      formula: key of `style.STYLE_LOSSES`.
+      smoothing: of the features.
+      shares: of all styles.
+      members: the styles whose statistics are blended into this term's target; None takes all. A
+        style with the share 0 has no part in it, not even as an input.
+      presence: see `Presence`. A region's styles share it in proportion to their `shares`.
+      stylization: how far the target is from the content picture's own statistics, 0, to the
+        style's, 1.
+      balance: divide each layer's loss by that of the content picture, so that the term begins at
+        1 from there.
+      name: of the term.
+    """
+    layers = layer_names(layer_weights)
+    members = [i for i in (range(len(shares)) if members is None else members) if shares[i] > 0]
+    total = sum(shares[index] for index in members)
+    regions = [_RegionMix.of(shares, members, has) for has in presence or ((True,) * len(shares),)]
+    reads_content = balance or stylization < 1
+    moment_loss = MOMENT_LOSSES.get(formula)
+    # What a statistic is read from, (moments, origin) or (features, weights), is compared, too.
+    read, prepare, compare = _formulas(formula)
+
+    def describe(
+        measure: Measure, temperatures: Mapping[str, Array], memberships: Memberships
+    ) -> dict[str, list[Any]]:
+        if moment_loss is not None:
+            return describe_moments(
+                moment_loss, smoothing, measure, temperatures, memberships, len(regions)
+            )
+        return measure(lambda features, _: describe_features(features, temperatures, memberships))
+
+    def describe_features(
+        features: Features, temperatures: Mapping[str, Array], memberships: Memberships
+    ) -> dict[str, list[Any]]:
+        found = {}
+        for layer in layers:
+            smoothed = smoothing(features[layer], temperatures[layer])
+            places = memberships.get(layer)
+            found[layer] = [(smoothed, region_weights(places, n)) for n in range(len(regions))]
+        return found
+
+    def compare_all(described: list[Any], targets: Iterable[Any], importance: Array) -> Array:
+        return sum(
+            (
+                importance[number] * compare(*described[number], target)
+                for number, target in enumerate(targets)
+                if target is not None
+            ),
+            jnp.zeros(()),
+        )
+
+    def make_target(inputs: Inputs) -> LayerTarget:
+        first = inputs.style_measures[members[0]]
+        temperatures = smoothing.find_temperatures(first, layers)
+        shifts = smoothing.find_shifts(first, temperatures)
+        places = {n: inputs.content_memberships[n] for n in layers} if presence else {}
+        found = {
+            index: describe(
+                inputs.style_measures[index],
+                temperatures,
+                inputs.style_memberships[index] if presence else {},
+            )
+            for index in members
+        }
+        content = describe(inputs.content_measure, temperatures, places) if reads_content else {}
+        values, references, importance = {}, {}, {}
+        for layer in layers:
+            wanted = [
+                _blend([(share, read(*found[index][layer][number])) for index, share in mix.parts])
+                for number, mix in enumerate(regions)
+            ]
+            covered = jnp.mean(places[layer], axis=(0, 1)) if presence else jnp.ones(1)
+            fractions = jnp.array([region.fraction / total for region in regions])
+            importance[layer] = covered * fractions
+            values[layer] = wanted
+            if reads_content:
+                own = content[layer]
+                references[layer] = compare_all(own, map(prepare, wanted), importance[layer])
+                values[layer] = [
+                    None
+                    if style is None
+                    else _blend([(1 - stylization, read(*c)), (stylization, style)])
+                    for c, style in zip(own, wanted, strict=True)
+                ]
+            values[layer] = list(map(prepare, values[layer]))
+        weights = weight_arrays(layer_weights)
+        if balance:
+            weights = balance_weights(weights, references)
+        return LayerTarget(values, temperatures, shifts, weights, places, importance)
+
+    def loss_of(described: Mapping[str, list[Any]], target: LayerTarget) -> Array:
+        losses = {
+            layer: compare_all(described[layer], target.values[layer], target.importance[layer])
+            for layer in layers
+        }
+        return weighted_sum(losses, target.layer_weights)
+
+    def loss_fn(image: Array, features: Features, target: LayerTarget) -> Array:
+        described = describe_features(features, target.temperatures, target.memberships)
+        if moment_loss is not None:
+            described = {n: [moment_loss.measure(*d) for d in described[n]] for n in layers}
+        return loss_of(described, target)
+
+    return Term(
+        name=name,
+        weight=weight,
+        make_target=make_target,
+        loss_fn=loss_fn,
+        content_layers=layers if reads_content else (),
+        style_layers=layers,
+        layers=layers,
+        additive=_additive(moment_loss, smoothing, layers, loss_of) if moment_loss else None,
+    )
+
+
+def _formulas(
+    name: str,
+) -> tuple[Callable[..., Any], Callable[[Any], Any], Callable[..., Array]]:
+    """Return what reads a statistic, makes a target of it, and compares with that."""
+    loss = MOMENT_LOSSES.get(name)
+    if loss is None:
+        read, compare = STYLE_LOSSES[name]
+        return read, lambda statistic: statistic, compare
+    prepare = lambda statistic: None if statistic is None else loss.prepare(statistic)  # noqa: E731
+    return loss.read, prepare, loss.compare
+
+
+def _additive(
+    loss: MomentLoss,
+    smoothing: Smoothing,
+    layers: Sequence[str],
+    loss_of: Callable[[Mapping[str, list[Any]], LayerTarget], Array],
+) -> Additive:
+    """Return the window-by-window form of a loss over what sums tell of every region."""
+
+    def origins_of(wanted: Sequence[Any]) -> Origins:
+        origins = [None if target is None else loss.origin(target) for target in wanted]
+        return [None if o is None else smoothing.origin_of_part(o) for o in origins]
+
+    def sums(features: Features, target: LayerTarget, window: Window) -> dict[str, LayerSums]:
+        return {
+            layer: sum_layer(
+                loss,
+                smoothing,
+                smoothing.part(features[layer], target.temperatures[layer], target.shifts[layer]),
+                functools.partial(
+                    region_weights, target.memberships.get(layer), layer=layer, window=window
+                ),
+                origins_of(target.values[layer]),
+                present=[wanted is not None for wanted in target.values[layer]],
+                core=window.core(layer),
+            )
+            for layer in layers
+        }
+
+    def total(sums: dict[str, LayerSums], target: LayerTarget) -> Array:
+        return loss_of(
+            {n: read_sums(smoothing, sums[n], origins_of(target.values[n])) for n in layers},
+            target,
+        )
+
+    return Additive(sums, total)
+
+
+class _RegionMix(NamedTuple):
+    """What a term has to do with one region.
+
+    Attributes:
+      parts: its styles there, with their shares of its target.
+      fraction: of the region's loss that is this term's, times the sum of its shares.
+    """
+
+    parts: list[tuple[int, float]]
+    fraction: float
+
+    @classmethod
+    def of(cls, shares: Sequence[float], members: Sequence[int], has: Sequence[bool]) -> Any:
+        own = {index: shares[index] for index in members if has[index]}
+        mine, all_shares = sum(own.values()), sum(s for s, h in zip(shares, has, strict=True) if h)
+        parts = [(index, share / mine) for index, share in own.items()]
+        return cls(parts, mine / all_shares if mine else 0.0)
+
+
+def _blend(parts: Sequence[tuple[float, Any]]) -> Any:
+    """Return the weighted mean of statistics; None where there are none."""
+    if len(parts) < 2:
+        return parts[0][1] if parts else None
+    shares, statistics = zip(*parts, strict=True)
+    return blend_statistics(statistics, shares)

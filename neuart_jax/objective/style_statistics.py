@@ -1,0 +1,171 @@
+"""Statistics of smoothed layers, one per region, from features in full or window by window."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.losses.moments import Moments, map_moments, mean_of, sum_moments
+from neuart_jax.losses.style import MomentLoss
+from neuart_jax.models.features import Features
+from neuart_jax.objective.smoothing import Smoothing, sum_elements
+from neuart_jax.objective.windows import Measure, Window
+
+Origins = Sequence[Array | None]
+"""Of every region, about what moments are taken; None is 0."""
+
+
+class LayerSums(NamedTuple):
+    """Sums over one layer of what `Smoothing.part` makes of it.
+
+    Attributes:
+      total: over all elements, for the smoothing; None without.
+      num_elements: likewise.
+      moments: of every region; None where a region has no part in a term.
+    """
+
+    total: Array | None
+    num_elements: Array | None
+    moments: list[Moments | None]
+
+
+def region_weights(
+    memberships: Array | None, number: int, *, layer: str = "", window: Window | None = None
+) -> Array | None:
+    """Return how much each position of a window counts for a region; None is 1.
+
+    Args:
+      memberships: of the whole layer, float32[height', width', regions]; None without regions.
+      number: of the region.
+      layer: that they belong to.
+      window: None shows all.
+    """
+    core = None if window is None else window.core(layer)
+    if memberships is None:
+        return core
+    if window is not None:
+        memberships = window.cut(layer, memberships)
+    return memberships[..., number] if core is None else core * memberships[..., number]
+
+
+def sum_layer(
+    loss: MomentLoss,
+    smoothing: Smoothing,
+    part: Array,
+    weights: Callable[[int], Array | None],
+    origins: Origins,
+    *,
+    present: Sequence[bool],
+    core: Array | None,
+) -> LayerSums:
+    """Add up what a style formula and the smoothing want to know of a window.
+
+    Args:
+      loss: the formula.
+      smoothing: of the features.
+      part: what `Smoothing.part` made of them.
+      weights: of a region, by its number.
+      origins: in the unit of `part`.
+      present: whether each region has a part in the term.
+      core: of the window.
+    """
+    total = count = None
+    if not smoothing.is_none:
+        total, count = sum_elements(part, core)
+    moments = [
+        loss.sum(part, weights(number), origin) if is_present else None
+        for number, (origin, is_present) in enumerate(zip(origins, present, strict=True))
+    ]
+    return LayerSums(total, count, moments)
+
+
+def read_sums(
+    smoothing: Smoothing, sums: LayerSums, origins: Origins
+) -> list[tuple[Moments, Array | None] | None]:
+    """Return every region's moments of the smoothed features, and their origin."""
+    if sums.total is None or sums.num_elements is None:
+        return [
+            None if moments is None else (moments, origin)
+            for moments, origin in zip(sums.moments, origins, strict=True)
+        ]
+    mean = sums.total / sums.num_elements
+    found: list[tuple[Moments, Array | None] | None] = []
+    for moments, origin in zip(sums.moments, origins, strict=True):
+        if moments is None:
+            found.append(None)
+            continue
+        part = jnp.zeros_like(moments.first) if origin is None else origin
+        scaled = map_moments(moments, smoothing.factor(mean))
+        found.append((scaled, smoothing.origin(part, mean)))
+    return found
+
+
+def describe_moments(
+    loss: MomentLoss,
+    smoothing: Smoothing,
+    measure: Measure,
+    temperatures: Mapping[str, Array],
+    memberships: Mapping[str, Array],
+    num_regions: int,
+) -> dict[str, list[tuple[Moments, Array | None]]]:
+    """Measure a picture for a style formula.
+
+    Args:
+      loss: the formula.
+      smoothing: of the features.
+      measure: of the picture.
+      temperatures: of the smoothing, of every layer.
+      memberships: layer to float32[height', width', regions]; empty without regions.
+      num_regions: 1 without regions.
+
+    Returns:
+      Layer to every region's moments and their origin, which `MomentLoss.read` makes a statistic
+      of.
+    """
+    shifts = smoothing.find_shifts(measure, dict(temperatures))
+    numbers = range(num_regions)
+
+    def add_up(
+        fn: Callable[[str, Array, Callable[[int], Array | None], Array | None], Any],
+    ) -> Any:
+        """Measure a function of (layer, part, weights of a region, core)."""
+
+        def sums(features: Features, window: Window) -> dict[str, Any]:
+            found = {}
+            for layer, temperature in temperatures.items():
+                part = smoothing.part(features[layer], temperature, shifts[layer])
+
+                def weights(number: int, layer: str = layer) -> Array | None:
+                    return region_weights(
+                        memberships.get(layer), number, layer=layer, window=window
+                    )
+
+                found[layer] = fn(layer, part, weights, window.core(layer))
+            return found
+
+        return measure(sums)
+
+    origins: dict[str, list[Array | None]] = {n: [None] * num_regions for n in temperatures}
+    if loss.centered:
+        firsts = add_up(
+            lambda _, part, weights, core: [
+                sum_moments(part, weights(number), diagonal=True) for number in numbers
+            ]
+        )
+        origins = {
+            layer: [mean_of(moments, None) for moments in found] for layer, found in firsts.items()
+        }
+    sums = add_up(
+        lambda layer, part, weights, core: sum_layer(
+            loss,
+            smoothing,
+            part,
+            weights,
+            origins[layer],
+            present=(True,) * num_regions,
+            core=core,
+        )
+    )
+    # With every region present, none is None.
+    return {n: read_sums(smoothing, sums[n], origins[n]) for n in sums}  # type: ignore[misc]

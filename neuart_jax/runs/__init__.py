@@ -1,0 +1,1 @@
+"""From files to folders: single runs, batches, experiments."""

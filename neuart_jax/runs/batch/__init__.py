@@ -1,0 +1,6 @@
+"""Many pairs: checked before the first step, painted in groups, found again after any crash."""
+
+from neuart_jax.runs.batch.progress import BatchProgress
+from neuart_jax.runs.batch.run import BatchResult, run_batch
+
+__all__ = ["BatchProgress", "BatchResult", "run_batch"]

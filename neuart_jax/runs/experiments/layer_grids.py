@@ -1,0 +1,101 @@
+"""Growing sets of style layers against the balance of content and style."""
+
+from collections.abc import Sequence
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.engine.plan import resolve_config, settle_config
+from neuart_jax.runs.experiments.cells import run_cells
+from neuart_jax.runs.experiments.contact_sheet import Tile, make_contact_sheet
+from neuart_jax.runs.experiments.layer_sets import grow_layers, name_layers
+from neuart_jax.runs.experiments.networks import NetworkPool
+from neuart_jax.runs.experiments.number_lists import write_number
+from neuart_jax.runs.experiments.report import Report, cells_folder, experiment_folder, write_report
+from neuart_jax.runs.manifest import Job
+from neuart_jax.runs.prepare import prepare
+from neuart_jax.runs.tables import format_value
+
+NAME = "layer_grid"
+
+DEFAULT_FACTORS = (0.01, 0.1, 1.0, 10.0)
+"""Ratios in units of the configuration's own: with Gatys' 1e-3 they are 1e-5, 1e-4, 1e-3, 1e-2."""
+
+
+def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
+    """Run every combination of a set of style layers and a ratio of content to style.
+
+    Source: Gatys et al. 2015, arXiv 1508.06576, figure 3.
+
+    Args:
+      config: its `style_layers` are the rows, one more at a time; its `style_weight` stays, and so
+        does the coefficient of total variation.
+      ratios: alpha / beta = content weight / style weight, one for each column, at least 0. None
+        means `DEFAULT_FACTORS` times the configuration's own ratio.
+
+    Raises:
+      InputError: something given can't be used, or the folder holds other results.
+    """
+    config = settle_config(config)
+    losses = resolve_config(config).losses
+    content_weight, style_weight = losses.content_weight or 0.0, losses.style_weight
+    if style_weight == 0 or (not ratios and content_weight == 0):
+        raise InputError(
+            f"content_weight={content_weight:g} and style_weight={style_weight:g} have no ratio",
+            expected="a style_weight above 0, and --ratios or a content_weight above 0",
+            remedy="change them, or leave them out",
+        )
+    ratios = tuple(ratios) or tuple(content_weight / style_weight * f for f in DEFAULT_FACTORS)
+    written = [write_number(ratio) for ratio in ratios]
+    if len(set(written)) < len(written):
+        raise InputError(
+            f"--ratios={','.join(written)} has a ratio twice",
+            expected="ratios that differ in three digits",
+            remedy="leave one out",
+        )
+    style_sets = grow_layers(losses.style_layers)
+    places = [(layers, ratio) for layers in style_sets for ratio in ratios]
+    cells = [
+        Job(
+            f"{name_layers(layers)}_{write_number(ratio)}",
+            config.replace(style_layers=layers, content_weight=ratio * style_weight),
+        )
+        for layers, ratio in places
+    ]
+    folder = experiment_folder(config, NAME)
+    networks = NetworkPool(cell.config for cell in cells)
+    finished = list(
+        run_cells(cells, cells_folder(folder), networks=networks, overwrite=config.output.overwrite)
+    )
+    rows = [
+        {"layers": name_layers(layers), "ratio": ratio, **cell.figures()}
+        for cell, (layers, ratio) in zip(finished, places, strict=True)
+    ]
+    pictures = prepare(cells[0].config)
+    tiles = [
+        Tile(
+            cell.load_image(),
+            f"content {format_value(row.get('content_loss'))}, "
+            f"style {format_value(row.get('style_loss'))}"
+            + (", not finite" if row["status"] == "non_finite" else ""),
+        )
+        for cell, row in zip(finished, rows, strict=True)
+    ]
+    originals = [Tile(pictures.content.image, "content")]
+    originals += [Tile(style.image, "style") for style in pictures.styles]
+    num_columns = len(ratios)
+    sheet = make_contact_sheet(
+        [tiles[i : i + num_columns] for i in range(0, len(tiles), num_columns)] + [originals],
+        row_labels=[*map(name_layers, style_sets), "originals"],
+        column_labels=[f"α/β = {write_number(ratio)}" for ratio in ratios]
+        + [""] * (len(originals) - num_columns),
+        title=f"{config.network.model}: style layers (rows) and content / style weight (columns)",
+    )
+    return write_report(
+        folder,
+        experiment=NAME,
+        config=config,
+        rows=rows,
+        cells=finished,
+        sheet=sheet,
+        facts={"ratios": list(ratios)},
+    )

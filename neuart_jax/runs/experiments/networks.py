@@ -1,0 +1,73 @@
+"""One network for all runs that can share it."""
+
+import functools
+import logging
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import numpy as np
+
+from neuart_jax.config.config import Config
+from neuart_jax.engine.plan import run_layers
+from neuart_jax.models.params.load import Network, load_network, settle_network
+from neuart_jax.runs.prepare import prepare, resolve_run
+
+logger = logging.getLogger(__name__)
+
+
+def settle_configs(configs: Iterable[Config]) -> list[Config]:
+    """Settle every configuration's network; each that is asked for is looked for once."""
+    settle = functools.cache(settle_network)
+    settled = []
+    for config in configs:
+        network = settle(config.network).config
+        settled.append(config.replace(model=network.model, weights=network.weights))
+    return settled
+
+
+class NetworkPool:
+    """Loads a network once for all the layers that any run of its pictures reads.
+
+    Filters may be fitted to the pictures: runs that are compared have to see the same ones, and a
+    fit takes longer than many a run. Only the networks of one pair are kept at a time.
+
+    Args:
+      configs: of all runs that will ask.
+    """
+
+    def __init__(self, configs: Iterable[Config]) -> None:
+        self._layers: dict[Hashable, dict[str, None]] = {}
+        self._kept: dict[Hashable, Network] = {}
+        self._pictures: Any = None
+        for config in configs:
+            resolved = resolve_run(config)
+            wanted = self._layers.setdefault(_key_of(resolved), {})
+            wanted.update(dict.fromkeys(run_layers(resolved)))
+
+    def load(self, config: Config) -> Network:
+        """Return the network of one of the runs.
+
+        What it is made of is logged as one line (level INFO) when it is loaded.
+
+        Raises:
+          InputError: a picture can't be read, or the weights can't be had.
+        """
+        resolved = resolve_run(config)
+        key = _key_of(resolved)
+        if self._pictures != resolved.images:
+            self._pictures = resolved.images
+            self._kept.clear()
+        if key not in self._kept:
+            pair = prepare(resolved).pair
+            self._kept[key] = load_network(
+                resolved.network,
+                layers=tuple(self._layers[key]),
+                images=[np.asarray(image) for image in (pair.content, *pair.styles)],
+                seed=resolved.run.seed,
+            )
+            logger.info(self._kept[key].message)
+        return self._kept[key]
+
+
+def _key_of(config: Config) -> Hashable:
+    return config.images, config.network, config.run.seed

@@ -1,0 +1,311 @@
+"""A run's folder: the picture, its record, its metrics, a plot of the losses, frames.
+
+The picture comes last, and has the record in it: a run is finished once its picture has its name,
+and whatever a crash leaves behind before is made again.
+"""
+
+import itertools
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.engine.result import Progress, Result
+from neuart_jax.engine.sharding import writes_files
+from neuart_jax.io.files import Room, brief_cause, dump_json, remove_leftovers, write_atomically
+from neuart_jax.io.images import load_image, load_metadata, save_image
+from neuart_jax.runs.destination import PLOT_NAME, check_image_name
+from neuart_jax.runs.own_folder import OwnFolder, check_foreign
+from neuart_jax.runs.record import METADATA_KEY, RECORD_NAME, Record
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Name of the folder, in a run's or in a batch's, that holds checkpoints."""
+
+_METRICS_NAME, _FRAMES_NAME = "metrics.jsonl", "frames"
+_FRAME = re.compile(r"[0-9]{6,}\.png", re.ASCII)
+_SECONDS_BETWEEN_WRITES = 2.0
+# Of what isn't a picture: a record has 4 to 8 kB, which the picture has in it as well, and a plot
+# 30 to 60 kB.
+_RECORD_BYTES, _PLOT_BYTES, _BYTES_OF_A_REPORT = 16 << 10, 64 << 10, 512
+
+
+class RunFolder:
+    """Writes one run's files; every file appears whole or not at all, and no other is touched.
+
+    Nobody else can write there until it is closed. Room for the picture is kept free from the
+    beginning. What else can't be written later on is said once, and costs no run.
+
+    Args:
+      path: the folder. It is made if need be.
+      image_name: the picture's file name; the extension picks the format.
+      frames: whether there are to be frames.
+
+    Raises:
+      InputError: the folder can't be written, another run writes there, somebody else's files have
+        the names of a run's, or the picture's name has an extension that no format goes by.
+    """
+
+    def __init__(self, path: Path, *, image_name: str, frames: bool = False):
+        self.path = path
+        check_image_name(image_name)
+        self.image_path = path / image_name
+        self._metrics: list[dict[str, Any]] = []
+        self._last_write = 0.0
+        self._told: set[str] = set()
+        self._rooms: dict[str, Room] = {}
+        self._own: OwnFolder | None = None
+        if not writes_files():
+            return
+        self._own = OwnFolder(path)
+        try:
+            check_names(path, image_name=image_name, frames=frames)
+            self._own.claim(*_names(image_name))
+            remove_leftovers(path / _FRAMES_NAME, seconds=0)
+        except BaseException:
+            self.close()
+            raise
+
+    def holds_result(self) -> bool:
+        """Tell whether a picture is there that shouldn't be replaced unasked."""
+        return self.image_path.exists() and is_whole(self.image_path)
+
+    def keep_room(self, height: int, width: int, *, num_reports: int) -> None:
+        """Keep room for the run's files.
+
+        Args:
+          height: of the picture, in pixels.
+          width: likewise.
+          num_reports: that metrics.jsonl will hold, about.
+
+        Raises:
+          InputError: there is none for the picture.
+        """
+        if self._own is None:
+            return
+        deep = self.image_path.suffix.lower() in (".tif", ".tiff")
+        # With transparency. No format needs more than the plain numbers, but for a few bytes.
+        picture = height * width * 4 * (2 if deep else 1)
+        sizes = {
+            self.image_path.name: picture + picture // 64 + _RECORD_BYTES,
+            RECORD_NAME: _RECORD_BYTES,
+            _METRICS_NAME: num_reports * _BYTES_OF_A_REPORT + 1,
+            PLOT_NAME: _PLOT_BYTES,
+        }
+        for name, size in sizes.items():
+            try:
+                self._rooms[name] = Room(self.path, size)
+            except OSError as error:
+                if name != self.image_path.name:
+                    break  # What can't be written is told when it can't.
+                raise InputError(
+                    f"{self.path} has no room for the picture ({brief_cause(error)})",
+                    expected=f"{size >> 10} KiB on its disk",
+                    remedy="free some space, or give another --output",
+                ) from error
+
+    def report(self, progress: Progress) -> None:
+        """Add a line to metrics.jsonl; a run's first one clears away an earlier run's frames."""
+        if not self._metrics:
+            for name in _frames(self.path):
+                if self._own is not None and self._own.owns(name):
+                    self._try("the frames", (self.path / name).unlink)
+        self._metrics.append(progress.figures())
+        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
+            self._try(_METRICS_NAME, self._write_metrics)
+            self._last_write = time.monotonic()
+
+    def resume(self, history: Sequence[dict[str, Any]]) -> None:
+        """Go on with a run that was cut, after these reports."""
+        self._metrics = list(history)
+
+    def save_frame(
+        self,
+        num_steps: int,
+        image: npt.NDArray[np.float32],
+        alpha: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write an image as frames/NNNNNN.png, numbered by its step, with the content's alpha."""
+        self._try("the frames", lambda: self._save_frame(f"{num_steps:06d}.png", image, alpha))
+
+    def _save_frame(
+        self, name: str, image: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32] | None
+    ) -> None:
+        assert self._own is not None
+        self._own.claim(f"{_FRAMES_NAME}/{name}")
+        folder = self.path / _FRAMES_NAME
+        folder.mkdir(exist_ok=True)
+        save_image(folder / name, np.clip(image, 0, 1), alpha=alpha)
+
+    def save(
+        self,
+        result: Result,
+        record: Record,
+        *,
+        coefficients: Mapping[str, float],
+        alpha: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Write metrics.jsonl, losses.png, config.json, and, as the last, the picture.
+
+        Where the folder is gone it is made again.
+
+        Args:
+          result: what the run gave.
+          record: what made it.
+          coefficients: loss term to its coefficient, for the plot.
+          alpha: float32[height, width], the content's transparency.
+
+        Raises:
+          InputError: the picture can't be written.
+        """
+        assert self._own is not None
+        self._own.make_again()
+        text = record.to_json(result)
+        self._try(_METRICS_NAME, self._write_metrics)
+        self._try(PLOT_NAME, lambda: save_loss_plot(self.path / PLOT_NAME, result, coefficients))
+        self._try(RECORD_NAME, lambda: _write_text(self.path / RECORD_NAME, text + "\n"))
+        self._give_room(self.image_path.name)
+        save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
+
+    def close(self) -> None:
+        """Let others write there, and give back the room that is left."""
+        try:
+            for room in self._rooms.values():
+                room.give()
+            self._rooms.clear()
+        finally:
+            if self._own is not None:
+                self._own.close()
+
+    def _write_metrics(self) -> None:
+        lines = "".join(dump_json(line) + "\n" for line in self._metrics)
+        _write_text(self.path / _METRICS_NAME, lines)
+
+    def _give_room(self, name: str) -> None:
+        if room := self._rooms.pop(name, None):
+            room.give()
+
+    def _try(self, name: str, write: Callable[[], None]) -> None:
+        """Write what a result can do without; a failure is a warning, once for each name."""
+        self._give_room(name)
+        try:
+            write()
+        # Of the plot's library, too, which may fail in ways of its own.
+        except Exception as error:
+            if name not in self._told:
+                cause = error.came if isinstance(error, InputError) else brief_cause(error)
+                logger.warning("The run goes on without %s: %s.", name, cause)
+            self._told.add(name)
+
+
+def check_names(path: Path, *, image_name: str, frames: bool) -> None:
+    """Check that nobody else's files have the names of a run's in a folder, which may be missing.
+
+    Args:
+      path: the folder.
+      image_name: of the picture.
+      frames: whether there are to be frames.
+
+    Raises:
+      InputError: some have.
+    """
+    check_foreign(path, [*_names(image_name), *(_frames(path) if frames else [])])
+
+
+def _names(image_name: str) -> tuple[str, ...]:
+    return image_name, RECORD_NAME, _METRICS_NAME, PLOT_NAME, CHECKPOINTS
+
+
+def _frames(path: Path) -> list[str]:
+    """Return the names of everything that goes by a frame's name, from the run's folder on."""
+    try:
+        found = sorted(os.listdir(path / _FRAMES_NAME))
+    except OSError:
+        return []
+    return [f"{_FRAMES_NAME}/{name}" for name in found if _FRAME.fullmatch(name)]
+
+
+def is_whole(image_path: Path, record: Any = None) -> bool:
+    """Tell whether a result's picture is complete: the last file of a run that is written.
+
+    One that somebody has worked on since, so that the record is gone from it, is.
+
+    Args:
+      image_path: of the picture.
+      record: what config.json holds, as JSON; a picture with another record belongs to another run.
+        None asks for the pixels only.
+    """
+    try:
+        end = _ENDS.get(image_path.suffix.lower(), b"")
+        # Decoders forgive that the last bytes are missing.
+        if not image_path.read_bytes().rstrip(b"\0").endswith(end):
+            return False
+        load_image(image_path)
+        text = load_metadata(image_path).get(METADATA_KEY)
+        return record is None or text is None or json.loads(text) == record
+    except (InputError, OSError, ValueError, RecursionError):
+        return False
+
+
+# Of PNG, the chunk IEND; of JPEG, the marker EOI. The others hold their own length.
+_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]) -> None:
+    """Plot the total after every step and the weighted terms at every report, as a PNG.
+
+    Args:
+      path: where to.
+      result: with at least the loss of the start.
+      coefficients: loss term to its coefficient; a term without one is shown as it is.
+    """
+    # Half a second of start-up that only a finished run has to pay.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(result.step_losses, color="black", linewidth=1.5, label="total")
+    steps = [line["step"] for line in result.history]
+    for name in result.losses:
+        if name == "total":
+            continue
+        weight = coefficients.get(name, 1.0)
+        axes.plot(
+            steps,
+            # Zero, the content's loss at a start from the content, has no place on a log axis, and
+            # a stage doesn't have every term.
+            [weight * line.get(name, 0) or np.nan for line in result.history],
+            marker=".",
+            label=f"{name} × {weight:g}",
+        )
+    if np.all(np.isfinite(result.step_losses)) and np.all(result.step_losses > 0):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def default_folders(content: str, *styles: str) -> Iterator[Path]:
+    """Yield output/CONTENT_STYLE1_STYLE2, then the same with the numbers 2, 3, ... behind it."""
+    # A folder's name may have 255 bytes.
+    name = "_".join(Path(path).stem for path in (content, *styles))[:60]
+    yield Path("output") / name
+    for number in itertools.count(2):
+        yield Path("output") / f"{name}_{number}"

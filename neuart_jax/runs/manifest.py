@@ -1,0 +1,401 @@
+"""Which pictures go together, and what is special about each pair: from files, folders or a table.
+
+Nothing is opened here but the table.
+"""
+
+import csv
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from neuart_jax.config.config import FIELDS, Config, parse_setting
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import Texts, nearest
+from neuart_jax.inputs.initial_image import STARTS
+from neuart_jax.io.files import brief_cause
+from neuart_jax.io.images import WRITABLE
+from neuart_jax.io.paths import check_place, read_whole
+from neuart_jax.io.picture_lists import list_named_pictures
+from neuart_jax.models.params.load import NAMED_WEIGHTS
+
+Pairing = Literal["zip", "cross"]
+
+_LONGEST_NAME, _LONGEST_PART, _LONGEST_NAME_BYTES = 80, 40, 200
+_MOST_BYTES = 256 << 20
+_EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
+# Settings that are files, but for the names that aren't.
+_FILES: dict[str, Sequence[str]] = {
+    **dict.fromkeys(
+        ("content", "style", "content_mask", "style_mask", "paint_mask", "weights_dir"), ()
+    ),
+    "init": STARTS,
+    "weights": NAMED_WEIGHTS,
+}
+
+
+class Job(NamedTuple):
+    """One pair with its settings.
+
+    Attributes:
+      name: of its folder, different from all others'.
+      config: what to do; where to put it is not its matter.
+      row: its number in the table, or in the order of the files, from 1.
+    """
+
+    name: str
+    config: Config
+    row: int = 1
+
+    @property
+    def content(self) -> str:
+        """The file that gives the content."""
+        return self.config.images.content
+
+    @property
+    def style(self) -> Texts:
+        """The files that give the style."""
+        return self.config.images.style
+
+
+class BadRow(NamedTuple):
+    """A row that can't be used.
+
+    Attributes:
+      row: its number, from 1.
+      reason: a sentence.
+    """
+
+    row: int
+    reason: str
+
+
+class Manifest(NamedTuple):
+    """What was named, row by row.
+
+    Attributes:
+      source: what messages call it.
+      jobs: the good rows, in order.
+      bad_rows: the others.
+    """
+
+    source: str
+    jobs: list[Job]
+    bad_rows: list[BadRow]
+
+    def all_jobs(self) -> list[Job]:
+        """Return the jobs of all rows.
+
+        Raises:
+          InputError: a row is bad.
+        """
+        if not self.bad_rows:
+            return self.jobs
+        shown = "; ".join(f"row {bad.row}: {bad.reason.rstrip('.')}" for bad in self.bad_rows[:5])
+        raise InputError(
+            f"{len(self.bad_rows)} of {len(self.jobs) + len(self.bad_rows)} rows of {self.source} "
+            f"can't be used ({shown})",
+            expected="rows without a mistake",
+            remedy="mend them or take them out",
+        )
+
+
+def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest:
+    """Return the pairs that a command line names: those of a manifest if there is one.
+
+    Args:
+      config: what all have in common; `content` and `style` are pictures, folders or patterns,
+        see `make_jobs`.
+      manifest: see `read_manifest`.
+      pair: "zip" or "cross"; empty means "zip".
+
+    Raises:
+      InputError: both or none are given, or what is given can't be used as a whole.
+    """
+    images = config.images
+    if not manifest:
+        jobs = make_jobs(config, images.content, images.style, pair=pair or "zip")
+        return Manifest("the pictures", jobs, [])
+    if images.content or images.style or pair:
+        raise InputError(
+            "--manifest is given, and --content, --style or --pair as well",
+            expected="one way of naming the pairs",
+            remedy="leave one out",
+        )
+    return read_manifest(config, manifest)
+
+
+def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str) -> list[Job]:
+    """Pair pictures with each other.
+
+    Args:
+      config: of all pairs.
+      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg; see
+        `picture_lists.list_named_pictures`.
+      styles: such ones.
+      pair: "zip" takes the first with the first, the second with the second; "cross" takes every
+        content with every style. Folders and patterns go by the names of their files.
+
+    Raises:
+      InputError: a name is missing, a folder has no picture, or the numbers don't fit.
+    """
+    if pair not in get_args(Pairing):
+        raise InputError(
+            f"--pair={pair} is not known",
+            expected="zip or cross",
+            remedy=f"did you mean {nearest(pair, get_args(Pairing))}",
+        )
+    for name, value in (("content", contents), ("style", styles)):
+        if not value:
+            raise InputError(
+                f"--{name} is missing",
+                expected="pictures or folders of pictures, --content=PATH --style=PATH",
+                remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
+            )
+    content_files = list_named_pictures(contents, name="--content")
+    style_files = [file for path in styles for file in list_named_pictures(path, name="--style")]
+    if pair == "cross":
+        pairs = [(content, style) for content in content_files for style in style_files]
+    elif len(content_files) == len(style_files):
+        pairs = list(zip(content_files, style_files, strict=True))
+    else:
+        raise InputError(
+            f"--content has {len(content_files)} pictures and --style has {len(style_files)}",
+            expected="as many of both for --pair=zip",
+            remedy="use --pair=cross for all combinations, or --manifest=FILE",
+        )
+    names = _Names().of_all(pairs)
+    return [
+        Job(name, config.replace(content=content, style=style), row)
+        for row, (name, (content, style)) in enumerate(zip(names, pairs, strict=True), 1)
+    ]
+
+
+def read_manifest(config: Config, path: str) -> Manifest:
+    """Read a table of pairs.
+
+    Columns are named like settings; an empty cell leaves a setting as it is. `content` and `style`
+    have to be there; several styles, in CSV, have semicolons between. `output` names the pair's
+    folder below that of all. Names of files are meant from the table's folder on.
+
+    Args:
+      config: what all rows have in common.
+      path: a CSV file with a head, or JSON Lines, with an object in each line, if it ends in
+        .jsonl.
+
+    Raises:
+      InputError: the table can't be read, or has no row.
+    """
+    source = check_place(path, name="--manifest")
+    shown = f"--manifest={path}"
+    try:
+        text = read_whole(source, most=_MOST_BYTES).decode("utf-8-sig")
+        is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+        rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{shown} can't be read ({brief_cause(error)})",
+            expected=_EXPECTED,
+            remedy="check the name and what is in it",
+        ) from error
+    jobs, bad_rows, names = [], [], _Names()
+    for number, row in enumerate(rows, 1):
+        try:
+            values = _parse_line(row) if isinstance(row, str) else _parse_cells(row)
+            if not values:
+                continue  # An empty line.
+            jobs.append(_make_job(config, values, names, folder=source.parent, row=number))
+        except InputError as error:
+            bad_rows.append(BadRow(number, str(error)))
+    unnamed = [number for number, job in enumerate(jobs) if not job.name]
+    found = names.of_all([(jobs[number].content, *jobs[number].style) for number in unnamed])
+    for number, name in zip(unnamed, found, strict=True):
+        jobs[number] = jobs[number]._replace(name=name)
+    if not jobs and not bad_rows:
+        raise InputError(f"{shown} has no row", expected=_EXPECTED, remedy="add some")
+    return Manifest(shown, jobs, bad_rows)
+
+
+def folder_name(text: str) -> str:
+    """Turn any text into a name that every file system takes, in any script, of 80 letters at most.
+
+    Letters, their marks and digits stay, and so do points, dashes and underlines.
+    """
+    kept = "".join(
+        letter if letter in "._-" or unicodedata.category(letter)[0] in "LMN" else " "
+        for letter in unicodedata.normalize("NFC", text)
+    )
+    name = "_".join(kept.split()).strip("._")[:_LONGEST_NAME]
+    # A name may have 255 bytes, and a letter takes up to four.
+    while len(name.encode()) > _LONGEST_NAME_BYTES:
+        name = name[:-1]
+    return name or "unnamed"
+
+
+def _read_csv(text: str) -> list[dict[str | Any, Any]]:
+    lines = text.splitlines(keepends=True)
+    # Spreadsheets write what stands between cells as the country has it.
+    heads = {mark: next(csv.reader(lines[:1], delimiter=mark), []) for mark in ",;\t"}
+    fitting = [
+        mark for mark, head in heads.items() if {"content", "style"} <= set(map(str.strip, head))
+    ]
+    delimiter = fitting[0] if fitting else ","
+    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    names = [(name or "").strip() for name in reader.fieldnames or ()]
+    if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise csv.Error(f"it has {names.count(twice[0])} columns {twice[0]!r}")
+    return list(reader)
+
+
+def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
+    """Read a CSV file's row; cells without a column, or columns without a cell, are a mistake."""
+    if None in row:
+        raise InputError(
+            f"it has {len(row[None])} cells more than the head",
+            expected="a cell for every column",
+            remedy="put a cell with a comma into quotation marks",
+        )
+    cells = {(name or "").strip(): (value or "").strip() for name, value in row.items()}
+    values: dict[str, Any] = {name: text for name, text in cells.items() if text}
+    for name, text in values.items():
+        if name in FIELDS and FIELDS[name].hint == Texts:
+            values[name] = [part.strip() for part in text.split(";")]
+        elif name in FIELDS and FIELDS[name].hint is bool:
+            values[name] = {"true": True, "false": False}.get(text.lower(), text)
+    return values
+
+
+def _parse_line(line: str) -> dict[str, Any]:
+    if not line.strip():
+        return {}
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"it is not JSON ({error})", expected="an object in one line", remedy="mend it"
+        ) from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"it is {line.strip()[:40]}",
+            expected='an object such as {"content": "a.jpg", "style": "b.jpg"}',
+            remedy="mend it",
+        )
+    return values
+
+
+def _make_job(
+    config: Config, values: dict[str, Any], names: "_Names", *, folder: Path, row: int
+) -> Job:
+    for name in ("content", "style"):
+        if not values.get(name):
+            raise InputError(f"it lacks a {name}", expected=_EXPECTED, remedy=f"name the {name}")
+    output = values.pop("output", "")
+    settings = {}
+    for name, value in values.items():
+        value = parse_setting(name, value) if name in FIELDS else value
+        if name in _FILES:
+            value = _beside(folder, value, name=name)
+        settings[name] = value
+    config = config.replace(**settings)
+    return Job(names.claim(output) if output else "", config, row)
+
+
+def _beside(folder: Path, value: Any, *, name: str) -> Any:
+    """Name files from a folder on; a setting's own check complains about what is no text."""
+    if FIELDS[name].hint == Texts:
+        texts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(text, str) and text for text in texts):
+            return value
+        return [
+            file for text in texts for file in list_named_pictures(text, name=name, beside=folder)
+        ]
+    if not isinstance(value, str) or not value or value in _FILES[name]:
+        return value
+    return str(folder / check_place(value, name=name))
+
+
+class _Names:
+    """Gives every pair a folder of its own; where case doesn't count, two would be one."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of_all(self, pairs: Sequence[tuple[str, ...]]) -> list[str]:
+        """Make names of pictures' names, which stay the same whatever other pairs there are.
+
+        Only where two pairs would have one name does it depend on the company: what pictures they
+        are tells them apart then, and a number those of the same pictures.
+
+        Args:
+          pairs: of each, the file that gives the content and those that give the style.
+        """
+        plain = [_plain_name(*pair) for pair in pairs]
+        owners: dict[str, set[str]] = {}
+        for name, pair in zip(plain, pairs, strict=True):
+            owners.setdefault(_same(name), set()).add(_digest(pair))
+        found = []
+        for name, pair in zip(plain, pairs, strict=True):
+            if len(owners[_same(name)]) > 1:
+                name = f"{name}_{_digest(pair)}"
+            found.append(self._number(name))
+        return found
+
+    def _number(self, name: str) -> str:
+        numbered, number = name, 1
+        while _same(numbered) in self._taken:
+            number += 1
+            numbered = f"{name}_{number}"
+        self._taken.add(_same(numbered))
+        return numbered
+
+    def claim(self, name: Any) -> str:
+        """Take a name that a row asks for."""
+        expected = "the name of a folder below --output, another one for every row"
+        if not isinstance(name, str) or name != folder_name(name):
+            raise InputError(
+                f"output={name!r}",
+                expected=expected,
+                remedy="use letters, digits, points, dashes and underlines only",
+            )
+        if Path(name).suffix.lower() in WRITABLE:
+            raise InputError(
+                f"output={name!r} ends like a picture",
+                expected=expected,
+                remedy="name the picture in a column image_name",
+            )
+        if _same(name) in self._taken:
+            raise InputError(
+                f"output={name!r} is taken by an earlier row",
+                expected=expected,
+                remedy="give another, or none",
+            )
+        self._taken.add(_same(name))
+        return name
+
+
+def _plain_name(content: str, *styles: str) -> str:
+    style = "_".join(Path(style).stem for style in styles)
+    return folder_name(f"{_shorten(Path(content).stem)}__{_shorten(style)}")
+
+
+def _shorten(name: str) -> str:
+    # What is cut off is told from others by its digest, whether there are others or not.
+    if len(name) <= _LONGEST_PART:
+        return name
+    return f"{name[: _LONGEST_PART - 7]}_{_hash(name)}"
+
+
+def _digest(pair: Sequence[str]) -> str:
+    """Tell pairs apart whose files have the same names but for their ends or their folders."""
+    return _hash("\n".join("/".join(Path(path).parts[-2:]) for path in pair))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that a file system may take for one."""
+    return unicodedata.normalize("NFC", name).casefold()

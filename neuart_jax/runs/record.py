@@ -1,0 +1,239 @@
+"""The record of a run: all that is needed to make its result again."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self
+
+import jax
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.engine.result import Result
+from neuart_jax.io.files import brief_cause, dump_json
+from neuart_jax.io.images import load_metadata
+from neuart_jax.io.paths import read_whole
+
+METADATA_KEY = "neuart_jax"
+"""Name of the entry, in the picture's own metadata, that holds the record as JSON."""
+
+RECORD_NAME = "config.json"
+"""Name of the file, in a run's folder, that holds its record."""
+
+_PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
+_NOT_INSTALLED = "not installed"
+"""The version of a package that is run from its source tree."""
+# What doesn't change a picture, and what is compared by its hash.
+_FREE = {
+    *("output", "overwrite", "print_losses", "weights_dir", "offline"),
+    *("content", "style", "content_mask", "style_mask", "paint_mask"),
+    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
+}
+# Files, or words, that are compared by their names and, the files, by their hashes as well.
+_NAMED = ("init", "weights", "normalize_weights")
+_MAX_DIFFERENCES = 5
+_MOST_BYTES = 64 << 20
+_EXPECTED = "a run's config.json or a picture written by this program"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return _NOT_INSTALLED
+
+
+class Record(NamedTuple):
+    """What made a result.
+
+    Attributes:
+      config: resolved, with absolute paths.
+      weights: the network's identity.
+      inputs: "content", "style" and others to the SHA-256 of their files.
+      versions: package to version.
+      device: platform and kind.
+      predicted_bytes: memory that the run was expected to need at its peak.
+      outcome: figures of the result, as far as it is known: "status", "losses", "steps", ...; a
+        number that was not finite is None.
+    """
+
+    config: Config
+    weights: Mapping[str, str] = {}
+    inputs: Mapping[str, str] = {}
+    versions: Mapping[str, str] = {}
+    device: str = ""
+    predicted_bytes: int = 0
+    outcome: Mapping[str, Any] = {}
+
+    @classmethod
+    def of_this_run(
+        cls,
+        config: Config,
+        *,
+        weights: Mapping[str, str],
+        inputs: Mapping[str, str],
+        predicted_bytes: int,
+    ) -> Self:
+        """Complete a record with this machine's versions and device."""
+        versions = {name: _version(name) for name in _PACKAGES}
+        device = jax.local_devices()[0]
+        return cls(
+            config,
+            weights,
+            inputs,
+            {"python": platform.python_version(), **versions},
+            f"{device.platform} {device.device_kind}",
+            predicted_bytes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what made the result, without the result, as plain JSON types."""
+        return {
+            "config": self.config.to_dict(),
+            "weights": dict(self.weights),
+            "inputs": dict(self.inputs),
+            "versions": dict(self.versions),
+            "device": self.device,
+            "predicted_bytes": self.predicted_bytes,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, source: str = "the record") -> Self:
+        """Read what `to_dict` or `to_json` wrote; what is no table is left out.
+
+        Raises:
+          InputError: the settings are not valid.
+        """
+        weights, inputs, versions, outcome = (
+            part if isinstance(part := document.get(name), dict) else {}
+            for name in ("weights", "inputs", "versions", "result")
+        )
+        config = Config.from_dict(document["config"], source=source)
+        device = str(document.get("device", ""))
+        return cls(config, weights, inputs, versions, device, outcome=outcome)
+
+    def to_json(self, result: Result) -> str:
+        """Write the record and the result's figures as JSON."""
+        document = {
+            **self.to_dict(),
+            "result": {
+                "status": result.status.name.lower(),
+                "losses": result.losses,
+                "steps": result.num_steps,
+                "evaluations": result.num_evaluations,
+                "seconds": round(result.seconds, 3),
+                "seconds_to_first_step": round(result.seconds_to_first_step, 3),
+                "seconds_per_evaluation": round(result.seconds_per_evaluation, 4),
+                "layer_weights": result.layer_weights,
+            },
+        }
+        return dump_json(document, indent=2)
+
+    def unlike(self, there: Self) -> list[str]:
+        """Name what makes a result that is there another one than this: a phrase each.
+
+        Args:
+          there: its record. Weights are only compared where both records name them.
+        """
+        own, others = _picture_settings(self.config), _picture_settings(there.config)
+        phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
+        phrases += [
+            f"another {name} picture"
+            for name in {**self.inputs, **there.inputs}
+            if there.inputs.get(name) != self.inputs.get(name)
+        ]
+        if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
+            phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")
+        return phrases
+
+    def differences(self, other: Self) -> list[str]:
+        """Name what differs between two runs, besides settings, so that pixels may differ."""
+        mine, theirs = (
+            {**r.inputs, "weights": (r.weights.get("sha256"), r.weights.get("normalized"))}
+            for r in (self, other)
+        )
+        different = [name for name in theirs if mine.get(name) != theirs[name]]
+        changed = [n for n in other.versions if self.versions.get(n) != other.versions[n]]
+        return different + [f"{name} {other.versions[name]}" for name in changed]
+
+
+def _picture_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that change a picture, without those whose files are compared.
+
+    A record may have names of files without their folders.
+    """
+    return {
+        name: os.path.basename(value) if name in _NAMED else value
+        for section in config.to_dict().values()
+        for name, value in section.items()
+        if name not in _FREE
+    }
+
+
+def _brief(identity: Mapping[str, str]) -> str:
+    return f"{identity.get('name')} {str(identity.get('sha256'))[:12]}"
+
+
+def read_record(path: Path) -> Record:
+    """Read the record from a run's config.json or from a picture it wrote.
+
+    A JSON file with nothing but settings is read as well.
+
+    Raises:
+      InputError: the file can't be read, or holds no valid record.
+    """
+    if path.suffix.lower() == ".json":
+        try:
+            text = read_whole(path, most=_MOST_BYTES).decode()
+        # A name with a null character is a ValueError, and so is what is no text.
+        except (OSError, ValueError) as error:
+            reason = brief_cause(error) if isinstance(error, OSError) else "it is not text"
+            raise InputError(
+                f"{path} can't be read ({reason})",
+                expected=_EXPECTED,
+                remedy="check the name and the permissions",
+            ) from error
+    else:
+        text = load_metadata(path).get(METADATA_KEY, "")
+        if not text:
+            raise InputError(
+                f"{path} carries no record of a run",
+                expected=_EXPECTED,
+                remedy="give another --config",
+            )
+    return _parse(text, source=str(path))
+
+
+def _parse(text: str, *, source: str) -> Record:
+    try:
+        document: Any = json.loads(text)
+    # A hostile nesting depth is a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{source} is not JSON ({error})", expected=_EXPECTED, remedy="give another --config"
+        ) from error
+    if not isinstance(document, dict) or "config" not in document:
+        return Record(Config.from_dict(document, source=source))
+    return Record.from_dict(document, source=source)
+
+
+def refuse(folder: Path, differences: Sequence[str]) -> NoReturn:
+    """Complain that a folder holds something else than what is to be put there.
+
+    Args:
+      folder: in question.
+      differences: see `Record.unlike`.
+
+    Raises:
+      InputError: always.
+    """
+    more = len(differences) - _MAX_DIFFERENCES
+    listed = [*differences[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    raise InputError(
+        f"{folder} already holds a result of something else ({'; '.join(listed)})",
+        expected="nothing, or a result of the same settings, pictures and weights",
+        remedy="give another --output, or add --overwrite",
+    )
