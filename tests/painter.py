@@ -86,7 +86,7 @@ def paint(pairs, *, callback, restored=None, keep=None, **_):
     def snapshot():
         pairs_so_far = [PairProgress([], list(h), 0.0, 0.0) for h in histories]
         arrays = [*images, np.asarray(losses, np.float32), np.asarray(step)]
-        return RunSnapshot(pairs_so_far, Snapshot(arrays, histories, [], 0.0, 0.0))
+        return RunSnapshot(pairs_so_far, Snapshot(arrays, histories, losses, [], 0.0, 0.0))
 
     if restored is None:
         for number in range(count):

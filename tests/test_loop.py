@@ -7,7 +7,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax.engine.loop import make_next_stop, make_run_fn
-from neuart_jax.engine.step import Status, StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
+from neuart_jax.engine.step import (
+    Numbers,
+    Status,
+    StopRule,
+    make_evaluate_fn,
+    make_init_fn,
+    make_tick_fn,
+)
 from neuart_jax.optimizers.base import make_adam, make_lbfgs, make_lbfgs_fixed
 
 START = np.random.default_rng(0).random((3, 4, 3)).astype(np.float32)
@@ -37,13 +44,14 @@ def test_chunks_equal_a_python_loop(name, chunk_steps):
     result = run(START, None, TARGET)
 
     evaluate = make_evaluate_fn(objective)
-    tick = jax.jit(make_tick_fn(evaluate, optimizer, stop, batched=False))
-    state = make_init_fn(evaluate, optimizer, stop)(jnp.asarray(START), None, TARGET)
-    state = tick(state, None, TARGET)
+    tick = jax.jit(make_tick_fn(evaluate, optimizer, batched=False))
+    state = make_init_fn(evaluate, optimizer)(jnp.asarray(START), None, TARGET)
+    numbers = Numbers(stop, optimizer.numbers)
+    state = tick(state, None, TARGET, numbers)
     losses = [float(state.evaluation.loss)]
     while state.status == Status.RUNNING:
         made = int(state.num_steps)
-        state = tick(state, None, TARGET)
+        state = tick(state, None, TARGET, numbers)
         if state.num_steps > made:
             losses.append(float(state.evaluation.loss))
     assert_allclose(result.step_losses, losses, rtol=1e-5)

@@ -509,19 +509,20 @@ def test_devices_exchange_nothing_within_a_chunk():
         from neuart_jax.engine.chunks import compile_programs
         from neuart_jax.objective.term import Targets
         from neuart_jax.optimizers.base import make_lbfgs
-        from neuart_jax.engine.step import StopRule
+        from neuart_jax.engine.step import Numbers, StopRule
 
         def objective(image, params, targets):
             loss = jnp.sum((image - targets.values["to"]) ** 4)
             return loss, {"total": loss}
 
         programs = compile_programs(
-            objective, make_lbfgs(history=3), StopRule(9),
-            decay=0.0, identity="", batched=True, num_devices=4,
+            objective, make_lbfgs(history=3),
+            averages=False, identity="", batched=True, num_devices=4,
         )
         targets = Targets({}, {"to": jnp.ones((8, 4, 4, 3))})
         state = programs.init(jnp.zeros((8, 4, 4, 3)), (), targets)
-        text = programs.chunk.lower(state, (), targets, jnp.int32(5)).compile().as_text()
+        arguments = state, (), targets, Numbers(StopRule(9)), jnp.int32(5)
+        text = programs.chunk.lower(*arguments).compile().as_text()
         words = ("all-reduce", "all-gather", "collective-permute", "all-to-all")
         assert not any(word in text for word in words)
         assert len(state.image.sharding.device_set) == 4

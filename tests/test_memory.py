@@ -10,7 +10,7 @@ from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.kernel_transforms import transform_kernels
 from neuart_jax.engine.memory import GIB, check_memory, predict_memory, predict_step
 from neuart_jax.engine.plan import resolve_config, run_layers
-from neuart_jax.engine.step import StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
+from neuart_jax.engine.step import Numbers, StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
 from neuart_jax.losses.matting import make_affine_guide
 from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.models.features import make_feature_fn, takes_winograd
@@ -50,11 +50,12 @@ def compiled_bytes(config, size, num_regions=0):
 
     targets = jax.eval_shape(find_targets, params, image)
     evaluate = make_evaluate_fn(make_objective(feature_fn, terms))
-    optimizer, stop = make_optimizer(config.optimizer, num_steps=40), StopRule(40)
-    init = make_init_fn(evaluate, optimizer, stop)
+    optimizer = make_optimizer(config.optimizer, num_steps=40)
+    numbers = Numbers(StopRule(40), optimizer.numbers)
+    init = make_init_fn(evaluate, optimizer)
     state = jax.eval_shape(init, image, params, targets)
-    tick = compile_fn(make_tick_fn(evaluate, optimizer, stop, batched=False), donate_argnums=0)
-    found = tick.lower(state, params, targets).compile().memory_analysis()
+    tick = compile_fn(make_tick_fn(evaluate, optimizer, batched=False), donate_argnums=0)
+    found = tick.lower(state, params, targets, numbers).compile().memory_analysis()
     return (
         found.argument_size_in_bytes
         + found.output_size_in_bytes

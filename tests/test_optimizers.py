@@ -44,7 +44,8 @@ def target():
 def test_adam_is_the_papers_algorithm_with_projection(target):
     target = 2 * target - 0.5  # Partly beyond black and white, so that the projection matters.
     schedule = optax.cosine_decay_schedule(0.3, 8)
-    run = make_run_fn(quadratic, make_adam(schedule), StopRule(8), chunk_steps=8)
+    optimizer = make_adam(0.3, schedule="cosine", decay_steps=8)
+    run = make_run_fn(quadratic, optimizer, StopRule(8), chunk_steps=8)
     images = []
     result = run(
         jnp.full((2, 2, 3), 0.5),
@@ -127,15 +128,15 @@ def test_every_step_of_lbfgs_fulfils_the_strong_wolfe_conditions(function, num_s
             )
 
         now = evaluate(jnp.full((1, 2, 3), 0.3))
-        _, _, state = observe(now, now, optimizer.init(now.image), True)
+        _, _, state = observe(now, now, optimizer.init(now.image), True, ())
         for _ in range(num_steps):
             direction = np.asarray(state.known.direction).reshape(-1)
             accepted = False
             while not accepted:
                 step = float(state.search.step)
-                image, state = propose(now, state)
+                image, state = propose(now, state, ())
                 trial = evaluate(image)
-                accepted, failed, state = observe(now, trial, state, False)
+                accepted, failed, state = observe(now, trial, state, False, ())
                 trials += 1
                 assert not failed
             before, after = (function(np.asarray(p.image).reshape(-1)) for p in (now, trial))

@@ -11,8 +11,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.step import (
+    NUM_RECENT,
+    Numbers,
     Status,
-    StopRule,
     TransferState,
     make_evaluate_fn,
     make_init_fn,
@@ -31,23 +32,22 @@ class Programs(NamedTuple):
 
     Attributes:
       init: (the start, params, targets) -> the state, where nothing has been evaluated.
-      chunk: (state, params, targets, number of steps) -> the state after so many steps in all,
-        int32[], or after its end. The first evaluation, that of the start, is no step. The state
-        that is given is used up.
+      chunk: (state, params, targets, numbers, number of steps) -> the state after so many steps
+        in all, int32[], after its end, or after as many evaluations as it can hold losses. The
+        first evaluation, that of the start, is no step. The state that is given is used up.
       carry: (the start, the optimizer's state at another size) -> the optimizer's state.
     """
 
     init: Callable[[Array, Any, Targets], TransferState]
-    chunk: Callable[[TransferState, Any, Targets, Array], TransferState]
+    chunk: Callable[[TransferState, Any, Targets, Numbers, Array], TransferState]
     carry: Callable[[Array, Any], Any]
 
 
 def compile_programs(
     objective: Objective,
     optimizer: Optimizer,
-    stop: StopRule,
     *,
-    decay: float,
+    averages: bool,
     identity: str,
     batched: bool,
     num_devices: int,
@@ -57,27 +57,34 @@ def compile_programs(
     Args:
       objective: likewise.
       optimizer: likewise.
-      stop: likewise.
-      decay: likewise.
+      averages: whether an average over the images is kept.
       identity: likewise.
       batched: whether there are many pairs at once.
       num_devices: likewise.
     """
     evaluate = make_evaluate_fn(objective)
-    init = make_init_fn(evaluate, optimizer, stop, decay=decay)
+    init = make_init_fn(evaluate, optimizer, averages=averages)
     carry = optimizer.carry
     if batched:
         pair_axes = (0, None, 0)  # The network's parameters are shared.
         evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
         carry = jax.vmap(carry)
-    tick = make_tick_fn(evaluate, optimizer, stop, decay=decay, batched=batched)
+    tick = make_tick_fn(evaluate, optimizer, batched=batched)
 
-    def chunk(state: TransferState, params: Any, targets: Targets, until: Array) -> TransferState:
-        def goes_on(state: TransferState) -> Array:
+    def chunk(
+        state: TransferState, params: Any, targets: Targets, numbers: Numbers, until: Array
+    ) -> TransferState:
+        def goes_on(carry: tuple[TransferState, Array]) -> Array:
+            state, num_ticks = carry
             wanted = (state.num_steps < until) | (state.num_evaluations == 0)
-            return jnp.any((state.status == Status.RUNNING) & wanted)
+            has_room = num_ticks < NUM_RECENT
+            return jnp.any((state.status == Status.RUNNING) & wanted) & has_room
 
-        return lax.while_loop(goes_on, lambda state: tick(state, params, targets), state)
+        def go_on(carry: tuple[TransferState, Array]) -> tuple[TransferState, Array]:
+            state, num_ticks = carry
+            return tick(state, params, targets, numbers), num_ticks + 1
+
+        return lax.while_loop(goes_on, go_on, (state, jnp.int32(0)))[0]
 
     if num_devices > 1:
         # Under jit alone the loop's condition would be exchanged among all devices at every step.
@@ -89,7 +96,7 @@ def compile_programs(
         chunk = jax.shard_map(
             chunk,
             mesh=mesh,
-            in_specs=(pairs, whole, pairs, whole),
+            in_specs=(pairs, whole, pairs, whole, whole),
             out_specs=pairs,
             check_vma=False,
         )

@@ -19,7 +19,13 @@ from neuart_jax.engine.account import Account
 from neuart_jax.engine.chunks import compile_programs
 from neuart_jax.engine.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
 from neuart_jax.engine.sharding import fetch
-from neuart_jax.engine.step import Status, StopRule, TransferState, find_average
+from neuart_jax.engine.step import (
+    Numbers,
+    Status,
+    StopRule,
+    TransferState,
+    find_average,
+)
 from neuart_jax.objective.term import Objective, Targets
 from neuart_jax.optimizers.base import Optimizer
 
@@ -53,7 +59,7 @@ BatchRunFn = Callable[..., list[Result]]
 def make_run_fn(
     objective: Objective,
     optimizer: Optimizer,
-    stop: StopRule,
+    stop: StopRule = StopRule(0),
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
@@ -61,21 +67,26 @@ def make_run_fn(
 ) -> RunFn:
     """Build a run that compiles once per image shape and serves any number of pairs in turn.
 
+    When it ends, the optimizer's numbers and how often it reports are data: they can be given anew
+    with each call.
+
     Args:
       objective: (image, params, targets) -> (loss, terms).
       optimizer: see `base.Optimizer`.
-      stop: when to end.
-      chunk_steps: steps per compiled call; nothing comes back to the host in between.
+      stop: when to end, unless a call says so.
+      chunk_steps: steps per compiled call, unless a call says so; nothing comes back to the host in
+        between.
       decay: of a running mean of the images, which is the result then; see `step.find_average`.
-        0 keeps none.
+        0 keeps none. Of another one that isn't 0, a call is told by its numbers.
       identity: tells what all these depend on, so that compiled programs can be kept; see
         `compile.compile_fn`.
 
     Returns:
-      ``run(image, params, targets, *, next_stop=None, callback=None, carried=None,
-      keep_state=False, restored=None, keep=None) -> Result``, where `image` is the start,
-      float32[height, width, 3], and a chunk ends at `next_stop(steps made)` at the latest; see
-      `make_next_stop`. `carried` is the optimizer's state at another size, from the `Result` of a
+      ``run(image, params, targets, *, numbers=None, chunk_steps=None, next_stop=None,
+      callback=None, carried=None, keep_state=False, restored=None, keep=None) -> Result``, where
+      `image` is the start, float32[height, width, 3], `numbers` are `step.Numbers`, and a chunk
+      ends at `next_stop(steps made)` at the latest; see `make_next_stop`. `carried` is the
+      optimizer's state at another size, from the `Result` of a
       run with `keep_state`. `keep` is a `Keep`, and with a `Snapshot` from it as `restored` a run
       goes on where that was taken.
     """
@@ -114,7 +125,7 @@ def make_run_fn(
 def make_batch_run_fn(
     objective: Objective,
     optimizer: Optimizer,
-    stop: StopRule,
+    stop: StopRule = StopRule(0),
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
@@ -137,10 +148,9 @@ def make_batch_run_fn(
         other within a chunk: nothing is exchanged.
 
     Returns:
-      ``run(images, params, targets, *, next_stop=None, callback=None, carried=None,
-      keep_state=False, restored=None, keep=None) -> list[Result]``, where `images` and all arrays
-      of `targets` have a leading axis of pairs, and `carried` is a list with a state for each. A
-      chunk ends when the slowest pair is at its boundary; others may be some steps ahead. The
+      What `make_run_fn` returns, but for a list of results: `images` and all arrays of `targets`
+      have a leading axis of pairs, and `carried` is a list with a state for each. A chunk ends
+      when the slowest pair is at its boundary; others may be some steps ahead. The
       callback is a `BatchCallback`; `seconds` are those of the whole batch, and
       `seconds_per_evaluation` are shared out among the pairs.
     """
@@ -164,6 +174,7 @@ class _Figures(NamedTuple):
     num_evaluations: Any
     terms: Any
     best_loss: Any
+    recent_losses: Any
 
 
 def _make_run_pairs(
@@ -180,12 +191,12 @@ def _make_run_pairs(
     programs = compile_programs(
         objective,
         optimizer,
-        stop,
-        decay=decay,
+        averages=decay > 0,
         identity=identity,
         batched=batched,
         num_devices=num_devices,
     )
+    own_numbers, own_chunk_steps = Numbers(stop, optimizer.numbers, decay), chunk_steps
 
     def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
         if not batched:
@@ -201,6 +212,8 @@ def _make_run_pairs(
         params: Any,
         targets: Targets,
         *,
+        numbers: Numbers | None = None,
+        chunk_steps: int | None = None,
         next_stop: NextStop | None = None,
         callback: BatchCallback | None = None,
         carried: Sequence[Any] | None = None,
@@ -209,6 +222,10 @@ def _make_run_pairs(
         keep: Keep | None = None,
     ) -> list[Result]:
         num_pairs = len(images) if batched else 1
+        numbers = own_numbers if numbers is None else numbers
+        chunk_steps = chunk_steps or own_chunk_steps
+        # Arrays, since a kept program takes nothing else.
+        given = jax.tree.map(_to_array, numbers)
         account = Account(num_pairs, restored)
         targets = fill(targets)
 
@@ -220,7 +237,7 @@ def _make_run_pairs(
             state = state._replace(best_image=jnp.array(state.best_image))
             if carried is not None:
                 state = state._replace(opt_state=programs.carry(state.image, carried))
-            return programs.chunk(state, params, targets, jnp.int32(0))
+            return programs.chunk(state, params, targets, given, jnp.int32(0))
 
         start = fill(jnp.asarray(images, dtype=jnp.float32))
         if restored is not None:
@@ -251,7 +268,7 @@ def _make_run_pairs(
                     losses={name: float(value) for name, value in now.terms.items()},
                     best_loss=float(now.best_loss),
                     seconds=account.seconds,
-                    total_steps=stop.num_steps,
+                    total_steps=numbers.stop.num_steps,
                     size=state.image.shape[-3:-1],
                     status=account.statuses[pair],
                     image=functools.partial(fetch_image, state, pair),
@@ -269,6 +286,7 @@ def _make_run_pairs(
 
         figures = fetch_figures()
         if restored is None:
+            account.add_losses(figures)
             report()
         else:
             account.statuses = [Status(int(now.status)) for now in figures]
@@ -285,11 +303,17 @@ def _make_run_pairs(
             chunk_began = time.perf_counter()
             if not account.seconds_to_first_step:
                 # A chunk of its own that nobody sees, to tell when it was there.
-                state = programs.chunk(state, params, targets, jnp.int32(1))
+                state = programs.chunk(state, params, targets, given, jnp.int32(1))
                 jax.block_until_ready(state.num_steps)
                 account.note_first_step()
-            state = programs.chunk(state, params, targets, jnp.int32(until))
-            before, figures = figures, fetch_figures()
+            before = figures
+            while True:
+                state = programs.chunk(state, params, targets, given, jnp.int32(until))
+                figures = fetch_figures()
+                account.add_losses(figures)
+                # It may have ended because it holds no more losses.
+                if all(now.num_steps >= until or now.status != Status.RUNNING for now in figures):
+                    break
             account.add_chunk(
                 sum(
                     int(now.num_evaluations - then.num_evaluations)
@@ -301,14 +325,14 @@ def _make_run_pairs(
             if keep is not None:
                 keep(snapshot)
 
-        found = find_average(state, decay=decay) if decay else state.best_image
+        averages = state.average is not None
+        found = find_average(state, decay=numbers.decay) if averages else state.best_image
         best_images = jnp.clip(found, 0, 1)
         opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
-        step_losses = state.step_losses
         # Before there is another: with L-BFGS' memory it is as large as many pictures.
         state = found = None
         # The first evaluation of a run that ends there: no further compilation.
-        ends = fetch((best_images, begin(best_images).terms, step_losses))
+        ends = fetch((best_images, begin(best_images).terms))
         return [
             Result(
                 image=image,
@@ -316,17 +340,18 @@ def _make_run_pairs(
                 status=status,
                 num_steps=int(now.num_steps),
                 num_evaluations=int(now.num_evaluations),
-                step_losses=step_losses[: int(now.num_steps) + 1],
+                step_losses=np.asarray(step_losses, np.float32),
                 history=tuple(history),
                 seconds=account.seconds,
                 seconds_to_first_step=account.seconds_to_first_step,
                 seconds_per_evaluation=float(np.median(account.paces[1:] or account.paces or [0])),
                 opt_state=opt_state,
             )
-            for (image, terms, step_losses), status, now, history, opt_state in zip(
+            for (image, terms), status, now, step_losses, history, opt_state in zip(
                 pairs_of(ends, num_pairs),
                 account.statuses,
                 figures,
+                account.step_losses,
                 account.histories,
                 opt_states,
                 strict=True,
@@ -334,6 +359,10 @@ def _make_run_pairs(
         ]
 
     return run
+
+
+def _to_array(number: float) -> np.ndarray:
+    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
 
 
 def _fill(array: Any, num_devices: int) -> Array:

@@ -16,14 +16,14 @@ from neuart_jax.config.fields import LayerWeights
 from neuart_jax.config.sections import LossConfig, OptimizerConfig, RealismConfig
 from neuart_jax.engine.loop import BatchRunFn, RunFn, make_batch_run_fn, make_run_fn
 from neuart_jax.engine.program_cache import describe
-from neuart_jax.engine.step import StopRule
+from neuart_jax.engine.step import Numbers, StopRule
 from neuart_jax.engine.targets import bind_features, reaches_of
 from neuart_jax.objective.build import make_terms
 from neuart_jax.objective.style import Presence
 from neuart_jax.objective.term import LossTerms, Objective, Targets, Term, layers_of, make_objective
 from neuart_jax.objective.tiled import make_tiled_objective
 from neuart_jax.objective.windows import Tiling
-from neuart_jax.optimizers.base import Optimizer, make_optimizer
+from neuart_jax.optimizers.base import Optimizer, make_optimizer, strip_numbers
 
 
 class Program(NamedTuple):
@@ -39,9 +39,7 @@ class Program(NamedTuple):
       gray: whether the picture is gray.
       masked: whether only a part of it is painted.
       extra_terms: losses of one's own.
-      optimizer: how pixels are moved.
-      stop: when it ends.
-      chunk_steps: steps per compiled call.
+      optimizer: how pixels are moved, without its numbers.
       tiling: of a picture that is computed window by window; None computes it whole.
     """
 
@@ -55,8 +53,6 @@ class Program(NamedTuple):
     masked: bool
     extra_terms: tuple[Term, ...]
     optimizer: OptimizerConfig
-    stop: StopRule
-    chunk_steps: int
     tiling: Tiling | None
 
 
@@ -67,7 +63,6 @@ def make_program(
     num_styles: int,
     presence: Presence,
     extra_terms: tuple[Term, ...] = (),
-    num_steps: int,
     realistic: bool = True,
     gray: bool = False,
     masked: bool = False,
@@ -81,7 +76,6 @@ def make_program(
       num_styles: likewise.
       presence: likewise.
       extra_terms: likewise.
-      num_steps: updates at the most.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.
       gray: as in `Program`.
       masked: likewise.
@@ -97,9 +91,7 @@ def make_program(
         gray=gray,
         masked=masked,
         extra_terms=extra_terms,
-        optimizer=config.optimizer,
-        stop=StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
-        chunk_steps=config.run.report_every,
+        optimizer=strip_numbers(config.optimizer),
         tiling=tiling,
     )
 
@@ -137,13 +129,26 @@ def make_batch_program_fn(program: Program, *, num_devices: int) -> BatchRunFn:
 
 def _options(program: Program) -> dict[str, Any]:
     return {
-        "chunk_steps": program.chunk_steps,
         "decay": program.optimizer.average,
         "identity": describe(program),
     }
 
 
-def _parts(program: Program) -> tuple[Objective, Optimizer, StopRule]:
+def make_numbers(config: Config, *, num_steps: int) -> Numbers:
+    """Return what of a run is data beside its targets.
+
+    Args:
+      config: resolved.
+      num_steps: updates at the most.
+    """
+    return Numbers(
+        StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
+        make_optimizer(config.optimizer, num_steps=num_steps).numbers,
+        config.optimizer.average,
+    )
+
+
+def _parts(program: Program) -> tuple[Objective, Optimizer]:
     terms = (
         *make_terms(
             program.losses,
@@ -164,8 +169,7 @@ def _parts(program: Program) -> tuple[Objective, Optimizer, StopRule]:
         objective = _paint_under_mask(objective)
     if program.gray:
         objective = _paint_in_gray(objective)
-    optimizer = make_optimizer(program.optimizer, num_steps=program.stop.num_steps)
-    return objective, optimizer, program.stop
+    return objective, make_optimizer(program.optimizer, num_steps=1)
 
 
 def _paint_under_mask(objective: Objective) -> Objective:

@@ -99,6 +99,7 @@ class Snapshot(NamedTuple):
     Attributes:
       arrays: the leaves of the `TransferState`, in their order, on the host.
       histories: of each pair, the figures of every report; see `Progress.figures`.
+      step_losses: of each pair, the loss at the start and after every step so far.
       paces: seconds per evaluation, of every chunk.
       seconds: wall-clock time so far.
       seconds_to_first_step: as in `Result`.
@@ -106,6 +107,7 @@ class Snapshot(NamedTuple):
 
     arrays: list[np.ndarray]
     histories: list[list[dict[str, Any]]]
+    step_losses: list[list[float]]
     paces: list[float]
     seconds: float
     seconds_to_first_step: float

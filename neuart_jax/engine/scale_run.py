@@ -15,7 +15,12 @@ from neuart_jax.config.fields import known
 from neuart_jax.config.sections import RealismConfig
 from neuart_jax.engine.kernel_transforms import transform_kernels
 from neuart_jax.engine.loop import make_next_stop
-from neuart_jax.engine.program import make_batch_program_fn, make_program, make_program_fn
+from neuart_jax.engine.program import (
+    make_batch_program_fn,
+    make_numbers,
+    make_program,
+    make_program_fn,
+)
 from neuart_jax.engine.program_cache import describe
 from neuart_jax.engine.pyramid import Earlier, Scale, Watch, make_scales
 from neuart_jax.engine.result import Result
@@ -124,7 +129,6 @@ class Run:
             num_styles=len(pairs[0].styles),
             presence=pairs[0].presence,
             extra_terms=self._extra_terms,
-            num_steps=scale.num_steps,
             realistic=scale.realistic,
             gray=pairs[0].gray,
             masked=pairs[0].paint is not None,
@@ -137,6 +141,8 @@ class Run:
         )
         carried = [one.opt_state for one in earlier if one is not None]
         options: dict[str, Any] = {
+            "numbers": make_numbers(config, num_steps=scale.num_steps),
+            "chunk_steps": config.run.report_every,
             "next_stop": make_next_stop(
                 every=config.output.save_every,
                 at=config.output.save_at,

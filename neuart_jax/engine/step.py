@@ -36,6 +36,11 @@ class Status(enum.IntEnum):
         }[self]
 
 
+NUM_RECENT = 1024
+"""Losses that a state holds. A chunk makes no more steps, and the host fetches them after each: so
+a program doesn't depend on how many steps a run has."""
+
+
 class TransferState(NamedTuple):
     """All that one pair carries from evaluation to evaluation.
 
@@ -46,8 +51,7 @@ class TransferState(NamedTuple):
       opt_state: the optimizer's own; without meaning once the run has ended.
       num_steps: accepted updates, int32[].
       num_evaluations: calls of the objective, int32[].
-      step_losses: loss at the start and after every step, float32[steps at the most + 1]; zero
-        where no step was made yet.
+      recent_losses: loss after step n at n modulo its length, float32[NUM_RECENT]; 0 is the start.
       best_image: image with the smallest loss so far.
       best_loss: that loss, float32[].
       average: decayed sum of the images after every step, or None where none is kept; see
@@ -63,7 +67,7 @@ class TransferState(NamedTuple):
     opt_state: Any
     num_steps: Array
     num_evaluations: Array
-    step_losses: Array
+    recent_losses: Array
     best_image: Array
     best_loss: Array
     average: Array | None
@@ -86,9 +90,23 @@ class StopRule(NamedTuple):
     tolerance: float = 1e-3
 
 
+class Numbers(NamedTuple):
+    """The numbers of a run that are data: no program is compiled for another of them.
+
+    Attributes:
+      stop: when it ends.
+      optimizer: see `Optimizer.numbers`.
+      decay: of the average over images, where one is kept.
+    """
+
+    stop: StopRule
+    optimizer: Any = ()
+    decay: float = 0.0
+
+
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Evaluation, LossTerms]]
 InitFn = Callable[[Array, Any, Targets], TransferState]
-TickFn = Callable[[TransferState, Any, Targets], TransferState]
+TickFn = Callable[[TransferState, Any, Targets, Numbers], TransferState]
 
 
 def make_evaluate_fn(objective: Objective) -> EvaluateFn:
@@ -103,9 +121,7 @@ def make_evaluate_fn(objective: Objective) -> EvaluateFn:
     return evaluate
 
 
-def make_init_fn(
-    evaluate: EvaluateFn, optimizer: Optimizer, stop: StopRule, *, decay: float = 0.0
-) -> InitFn:
+def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, *, averages: bool = False) -> InitFn:
     """Return (image, params, targets) -> the state before the first evaluation.
 
     Nothing is evaluated here, so that a run compiles its network's gradient once; the first tick
@@ -114,8 +130,7 @@ def make_init_fn(
     Args:
       evaluate: see `make_evaluate_fn`.
       optimizer: see `Optimizer`.
-      stop: when to end.
-      decay: of the average over images; 0 keeps none.
+      averages: whether an average over the images is kept.
     """
 
     def init(image: Array, params: Any, targets: Targets) -> TransferState:
@@ -130,10 +145,10 @@ def make_init_fn(
             opt_state=optimizer.init(image),
             num_steps=jnp.int32(0),
             num_evaluations=jnp.int32(0),
-            step_losses=jnp.zeros(stop.num_steps + 1),
+            recent_losses=jnp.zeros(NUM_RECENT),
             best_image=image,
             best_loss=evaluation.loss,
-            average=jnp.zeros_like(image) if decay else None,
+            average=jnp.zeros_like(image) if averages else None,
             plateau_loss=evaluation.loss,
             plateau_step=jnp.int32(0),
             status=jnp.int32(Status.RUNNING),
@@ -145,12 +160,10 @@ def make_init_fn(
 def make_tick_fn(
     evaluate: EvaluateFn,
     optimizer: Optimizer,
-    stop: StopRule,
     *,
     batched: bool,
-    decay: float = 0.0,
 ) -> TickFn:
-    """Return one evaluation and what follows from it: (state, params, targets) -> state.
+    """Return one evaluation and what follows from it: (state, params, targets, numbers) -> state.
 
     The first one is that of the start. After it, where the optimizer accepts what it tried, that
     is a step. Where it sees no way on, since no number was finite, the image stays as it was and
@@ -159,27 +172,35 @@ def make_tick_fn(
     Args:
       evaluate: see `make_evaluate_fn`.
       optimizer: see `Optimizer`.
-      stop: when to end.
       batched: whether state, targets and what `evaluate` takes and returns, but for the network's
         parameters, have a leading axis of pairs. Nothing else connects the pairs: they search,
-        step and end independently.
-      decay: of the average over images, if the state has one.
+        step and end independently, by the same numbers.
     """
 
-    def propose(state: TransferState) -> tuple[Array, Any]:
+    def propose(state: TransferState, numbers: Numbers) -> tuple[Array, Any]:
         now = Point(state.image, state.evaluation)
         return _choose(
             state.num_evaluations == 0,
             (state.image, state.opt_state),
-            optimizer.propose(now, state.opt_state),
+            optimizer.propose(now, state.opt_state, numbers.optimizer),
         )
 
     def observe(
-        state: TransferState, image: Array, opt_state: Any, evaluation: Evaluation, terms: LossTerms
+        state: TransferState,
+        image: Array,
+        opt_state: Any,
+        evaluation: Evaluation,
+        terms: LossTerms,
+        numbers: Numbers,
     ) -> TransferState:
+        stop, decay = numbers.stop, numbers.decay
         is_first = state.num_evaluations == 0
         decision = optimizer.observe(
-            Point(state.image, state.evaluation), Point(image, evaluation), opt_state, is_first
+            Point(state.image, state.evaluation),
+            Point(image, evaluation),
+            opt_state,
+            is_first,
+            numbers.optimizer,
         )
         active = state.status == Status.RUNNING
         made = active & decision.accepted & ~is_first
@@ -196,9 +217,8 @@ def make_tick_fn(
         progress = is_first | (best_loss < state.plateau_loss * (1 - stop.tolerance))
         plateau_step = jnp.where(progress, num_steps, state.plateau_step)
         status = jnp.where(num_steps >= stop.num_steps, Status.COMPLETED, Status.RUNNING)
-        if stop.patience > 0:
-            stuck = num_steps - plateau_step >= stop.patience
-            status = jnp.where(stuck, Status.PLATEAU, status)
+        stuck = (stop.patience > 0) & (num_steps - plateau_step >= stop.patience)
+        status = jnp.where(stuck, Status.PLATEAU, status)
         status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
         return TransferState(
@@ -208,7 +228,7 @@ def make_tick_fn(
             opt_state=decision.opt_state,
             num_steps=num_steps,
             num_evaluations=state.num_evaluations + active,
-            step_losses=state.step_losses.at[num_steps].set(now.loss),
+            recent_losses=state.recent_losses.at[num_steps % NUM_RECENT].set(now.loss),
             best_image=jnp.where(better, image, state.best_image),
             best_loss=best_loss,
             average=average,
@@ -218,12 +238,15 @@ def make_tick_fn(
         )
 
     if batched:
-        propose, observe = jax.vmap(propose), jax.vmap(observe)
+        propose = jax.vmap(propose, (0, None))
+        observe = jax.vmap(observe, (0, 0, 0, 0, 0, None))
 
-    def tick(state: TransferState, params: Any, targets: Targets) -> TransferState:
-        image, opt_state = propose(state)
+    def tick(
+        state: TransferState, params: Any, targets: Targets, numbers: Numbers
+    ) -> TransferState:
+        image, opt_state = propose(state, numbers)
         evaluation, terms = evaluate(image, params, targets)
-        return observe(state, image, opt_state, evaluation, terms)
+        return observe(state, image, opt_state, evaluation, terms, numbers)
 
     return tick
 

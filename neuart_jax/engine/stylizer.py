@@ -220,12 +220,14 @@ def foresee_programs(pairs: Sequence[Pair], *, num_devices: int = 1) -> None:
       pairs: that are about to be painted together.
       num_devices: as in `stylize_pairs`.
     """
-    foresee(repr((_traits(pairs[0]), len(pairs), num_devices)))
+    traits = _traits(pairs[0])
+    compiled = {name: trait for name, trait in traits.items() if not name.startswith("numbers")}
+    foresee(repr((compiled, len(pairs), num_devices)))
 
 
 def _traits(pair: Pair) -> dict[str, Hashable]:
     """Return what has to be equal, each under what a message calls it."""
-    config = pair.config
+    config, run, realism_steps = pair.config, pair.config.run, pair.config.realism.realism_steps
     sizes = [image.shape[:2] for image in (pair.content, *pair.styles)]
     # Only losses that sort keep something of a style's size in their targets.
     sorts = config.losses.style_loss in SORTING_LOSSES
@@ -234,12 +236,13 @@ def _traits(pair: Pair) -> dict[str, Hashable]:
         source=(config.network, config.compute),
         num_styles=len(pair.styles),
         presence=(),
-        num_steps=known(config.run.steps),
         gray=pair.gray,
         masked=pair.paint is not None,
     )
     return {
-        "settings": (program, config.realism.realism_steps, config.run.coarse_steps),
+        "settings": program,
+        "numbers of steps": (run.steps, run.coarse_steps, realism_steps, run.report_every),
+        "numbers": (config.optimizer, run.stop_patience, run.stop_tolerance),
         "frames": (config.output.save_every, config.output.save_at),
         "size of the content": sizes[0],
         "sizes of the styles": tuple(sizes[1:]) if sorts else len(pair.styles),

@@ -84,16 +84,29 @@ class Optimizer(NamedTuple):
 
     Attributes:
       init: the first image, where nothing is known of the objective yet -> opt_state.
-      propose: (the current point, opt_state) -> (the image to try next, opt_state).
-      observe: (the current point, the trial, opt_state, whether it is the first) -> Decision. The
-        first trial is the start itself, and not what `propose` named.
+      propose: (the current point, opt_state, numbers) -> (the image to try next, opt_state).
+      observe: (the current point, the trial, opt_state, whether it is the first, numbers) ->
+        Decision. The first trial is the start itself, and not what `propose` named.
       carry: (the first image, the opt_state of a run at another size) -> opt_state.
+      numbers: any pytree of numbers, such as a learning rate: data of the compiled functions, so
+        that others can be handed to the same program.
     """
 
     init: Callable[[Array], Any]
-    propose: Callable[[Point, Any], tuple[Array, Any]]
-    observe: Callable[[Point, Point, Any, Array], Decision]
+    propose: Callable[[Point, Any, Any], tuple[Array, Any]]
+    observe: Callable[[Point, Point, Any, Array, Any], Decision]
     carry: Callable[[Array, Any], Any]
+    numbers: Any = ()
+
+
+class AdamNumbers(NamedTuple):
+    """Numbers of Adam; see `make_adam`."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    decay_steps: int
 
 
 def _accept_if_finite(trial: Point, opt_state: Any) -> Decision:
@@ -102,8 +115,10 @@ def _accept_if_finite(trial: Point, opt_state: Any) -> Decision:
 
 
 def make_adam(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: float,
     *,
+    schedule: str = "constant",
+    decay_steps: int = 1,
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
@@ -115,30 +130,52 @@ def make_adam(
     cuts them, and the picture that is written isn't the one that was optimized.
 
     Args:
-      learning_rate: step in pixel units (white is 1), or a schedule over the step's number.
+      learning_rate: step in pixel units (white is 1).
+      schedule: "constant", or "cosine", along which it falls to zero (Loshchilov & Hutter 2016,
+        arXiv 1608.03983, equation 5, without restarts).
+      decay_steps: after so many steps.
       beta1: decay of the mean gradient.
       beta2: decay of the mean squared gradient.
       epsilon: added to the root of that, in units of the gradient.
     """
-    transform = optax.adam(learning_rate, beta1, beta2, epsilon)
+    is_constant = {"constant": True, "cosine": False}[schedule]
 
-    def propose(now: Point, opt_state: Any) -> tuple[Array, Any]:
+    def make_transform(numbers: AdamNumbers) -> optax.GradientTransformation:
+        def rate(count: Array) -> Array:
+            if is_constant:
+                return jnp.asarray(numbers.learning_rate)
+            # `optax.cosine_decay_schedule` takes no number of steps that is an argument.
+            share = jnp.minimum(count, numbers.decay_steps) / numbers.decay_steps
+            return numbers.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
+        return optax.adam(rate, numbers.beta1, numbers.beta2, numbers.epsilon)
+
+    own = AdamNumbers(learning_rate, beta1, beta2, epsilon, decay_steps)
+
+    def init(image: Array) -> Any:
+        return make_transform(own).init(image)
+
+    def propose(now: Point, opt_state: Any, numbers: AdamNumbers) -> tuple[Array, Any]:
+        transform = make_transform(numbers)
         step, opt_state = transform.update(now.evaluation.gradient, opt_state, now.image)
         return jnp.clip(now.image + step, 0, 1), opt_state
 
     def carry(image: Array, opt_state: Any) -> Any:
         moments, *_ = opt_state
-        _, *fresh = transform.init(image)
+        _, *fresh = init(image)
         mean = resize_gradient(moments.mu, image.shape)
         square = jnp.square(resize_gradient(jnp.sqrt(moments.nu), image.shape))
         # The moments go on, with their count; the schedule is each run's own.
         return (moments._replace(mu=mean, nu=square), *fresh)
 
     return Optimizer(
-        init=transform.init,
+        init=init,
         propose=propose,
-        observe=lambda now, trial, opt_state, is_first: _accept_if_finite(trial, opt_state),
+        observe=lambda now, trial, opt_state, is_first, numbers: _accept_if_finite(
+            trial, opt_state
+        ),
         carry=carry,
+        numbers=own,
     )
 
 
@@ -265,11 +302,13 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
         nothing = jnp.zeros((), known.gradient.dtype)
         return LbfgsState(known, start_search(value=nothing, slope=nothing))
 
-    def propose(now: Point, state: LbfgsState) -> tuple[Array, LbfgsState]:
+    def propose(now: Point, state: LbfgsState, numbers: Any) -> tuple[Array, LbfgsState]:
         direction = coordinates.picture(state.known.direction)
         return now.image + state.search.step * direction, state
 
-    def observe(now: Point, trial: Point, state: LbfgsState, is_first: Array) -> Decision:
+    def observe(
+        now: Point, trial: Point, state: LbfgsState, is_first: Array, numbers: Any
+    ) -> Decision:
         known, search = state
         found = trial.evaluation
         finite = found.is_finite()
@@ -308,10 +347,12 @@ def make_lbfgs_fixed(
     """
     coordinates = _COSINES if precondition else _PIXELS
 
-    def propose(now: Point, known: Quasi) -> tuple[Array, Quasi]:
+    def propose(now: Point, known: Quasi, learning_rate: Array) -> tuple[Array, Quasi]:
         return now.image + learning_rate * coordinates.picture(known.direction), known
 
-    def observe(now: Point, trial: Point, known: Quasi, is_first: Array) -> Decision:
+    def observe(
+        now: Point, trial: Point, known: Quasi, is_first: Array, learning_rate: Array
+    ) -> Decision:
         finite = trial.evaluation.is_finite()
         known = _advance(
             coordinates,
@@ -328,6 +369,7 @@ def make_lbfgs_fixed(
         propose=propose,
         observe=observe,
         carry=lambda image, known: _carry(coordinates, image, known),
+        numbers=learning_rate,
     )
 
 
@@ -345,9 +387,25 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
         return make_lbfgs_fixed(
             learning_rate, history=config.history, precondition=config.precondition
         )
-    schedule = {
-        "constant": optax.constant_schedule(learning_rate),
-        # Loshchilov & Hutter 2016, arXiv 1608.03983, equation (5), without restarts.
-        "cosine": optax.cosine_decay_schedule(learning_rate, num_steps),
-    }[config.schedule]
-    return make_adam(schedule, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
+    return make_adam(
+        learning_rate,
+        schedule=config.schedule,
+        decay_steps=num_steps,
+        beta1=config.beta1,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+    )
+
+
+def strip_numbers(config: OptimizerConfig) -> OptimizerConfig:
+    """Return a configuration that is equal for all whose compiled functions are.
+
+    Args:
+      config: of whose settings only those stay that aren't in `Optimizer.numbers`.
+    """
+    reads = ("schedule",) if config.optimizer == "adam" else ("history", "precondition")
+    return OptimizerConfig(
+        optimizer=config.optimizer,
+        average=0.5 if config.average else 0.0,
+        **{name: getattr(config, name) for name in reads},
+    )

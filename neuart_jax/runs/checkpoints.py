@@ -28,7 +28,7 @@ from neuart_jax.runs.record import Record, refuse
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 _NAME = re.compile(r"([0-9]{6,18})\.checkpoint", re.ASCII)
 _KEPT = 2
 # Of the run's time, at the most: a huge picture's state takes long to write.
