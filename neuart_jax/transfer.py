@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from neuart_jax.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.config import Config
-from neuart_jax.destination import find_destination, removing_empty_folders
+from neuart_jax.destination import Destination, find_destination, removing_empty_folders
 from neuart_jax.devices import agree, describe_devices, writes_files
 from neuart_jax.errors import InputError
 from neuart_jax.files import make_folder, write_atomically
@@ -89,6 +89,7 @@ def transfer(
     folder = _choose_folder(prepared)
     if longer := _prolong(config, prepared, folder):
         prepared = prepare(longer, load=load)
+    _put_picture_again(destination, prepared, folder)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
@@ -105,6 +106,16 @@ def transfer(
     if not writes_files():
         return finished
     return finished._replace(image_path=destination.put_picture(finished.image_path))
+
+
+def _put_picture_again(destination: Destination, prepared: Prepared, folder: Path) -> None:
+    """Copy a run's picture to where it is wanted, if a kill or a full disk was in the way."""
+    picture = destination.picture
+    if picture is None or os.path.lexists(picture) or prepared.config.output.overwrite:
+        return
+    if writes_files() and find_finished(folder, prepared, overwrite=True) is not None:
+        destination.put_picture(folder / picture.name)
+        logger.info("%s is there again, from %s.", picture, folder)
 
 
 def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:
