@@ -9,13 +9,15 @@ import pytest
 
 from neuart_jax.cli import console
 from neuart_jax.cli.console import BatchBar, ProgressBar, StopRequest
+from neuart_jax.cli.streams import lasting_streams
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.step import Status
 from neuart_jax.runs.batch import BatchProgress
 
 
 @pytest.fixture
-def request_to_stop():
+def request_to_stop(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield StopRequest()
     for number, handler in handlers.items():
@@ -39,6 +41,33 @@ def test_a_signal_during_the_run_asks_first_and_the_second_quits(request_to_stop
     with pytest.raises(SystemExit) as quitting:
         signal.raise_signal(number)
     assert quitting.value.code == 128 + number
+
+
+def test_a_signal_in_a_callback_that_lets_no_exit_through_quits_a_moment_later(request_to_stop):
+    class Swallowing:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    told = []
+    sys.unraisablehook = told.append
+    with pytest.raises(SystemExit) as quitting:
+        Swallowing()
+        time.sleep(5)
+    assert quitting.value.code == 130 and not told
+
+
+def test_a_line_of_a_signals_in_the_midst_of_another_ends_nothing(monkeypatch):
+    class Busy(io.StringIO):
+        def write(self, text):
+            if text == "a signal's":
+                raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Busy())
+    with lasting_streams():
+        sys.stderr.write("a signal's")
+        sys.stderr.write("a line")
+        assert sys.stderr.getvalue() == "a line"
 
 
 class Terminal(io.StringIO):

@@ -174,6 +174,72 @@ def test_a_mark_cut_anywhere_is_read_as_far_as_it_goes(tmp_path):
         (tmp_path / "out/later").unlink(missing_ok=True)
 
 
+def test_a_damaged_place_of_a_mark_costs_nobody_a_file(tmp_path):
+    names = ["result.png", "checkpoints", "frames/000000.png"]
+    mark = tmp_path / "out" / MARK_NAME
+    with OwnFolder(tmp_path / "out") as folder:
+        folder.claim(*names[:2])
+        folder.claim(names[2])
+        (tmp_path / "out/result.png").touch()
+    whole = mark.read_bytes()
+    for place in range(len(whole)):
+        for damage in (b"\0" * 8, b"\xff", bytes([whole[place] ^ 1])):
+            mark.write_bytes((whole[:place] + damage + whole[place + len(damage) :])[: len(whole)])
+            check_foreign(tmp_path / "out", ["result.png"])
+            with OwnFolder(tmp_path / "out") as folder:
+                assert all(map(folder.owns, names)), (place, damage)
+
+
+def test_lines_of_another_kind_in_a_mark_are_passed_over(tmp_path):
+    with OwnFolder(tmp_path / "out") as folder:
+        folder.claim("a")
+        (tmp_path / "out/a").touch()
+    with open(tmp_path / "out" / MARK_NAME, "ab") as file:
+        file.write(b'{"name": ["b"]}\n{"name": {}}\n[1]\n' + b"[" * 100_000 + b"\n")
+    with OwnFolder(tmp_path / "out") as folder:
+        assert folder.owns("a")
+
+
+def test_a_name_is_on_the_disk_before_its_file(tmp_path, monkeypatch):
+    """After a power cut, files that are there, but not in the mark, would be nobody's."""
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    with OwnFolder(tmp_path / "out") as folder:
+        folder.claim("a")
+        mark = (tmp_path / "out" / MARK_NAME).stat()
+        assert synced == [mark.st_ino] and mark.st_size > 0
+        folder.claim("a")
+        assert len(synced) == 1  # Once for a name.
+
+
+def test_a_system_without_locks_keeps_nobody_out(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("neuart_jax.runs.own_folder.fcntl", None)
+    with OwnFolder(tmp_path / "out"), OwnFolder(tmp_path / "out"):
+        assert not is_in_use(tmp_path / "out")
+    assert transfer(config).image_path.exists()
+
+
+WITHOUT_FCNTL = """
+import sys
+sys.modules["fcntl"] = None
+import neuart_jax.main
+from neuart_jax.runs import own_folder
+print(own_folder.fcntl)
+"""
+
+
+def test_the_command_line_starts_where_there_are_no_locks():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FCNTL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "None\n"
+
+
 def test_a_mark_of_somebody_elses_is_refused(tmp_path):
     (tmp_path / MARK_NAME).write_text("my notes on this program")
     with pytest.raises(InputError, match="is not this program's"):

@@ -8,7 +8,7 @@ import painter
 import pytest
 
 from neuart_jax import InputError, transfer
-from neuart_jax.runs import checkpoints
+from neuart_jax.runs import checkpoints, destination
 from neuart_jax.runs.batch import plan, run_batch
 from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.manifest import Manifest, make_jobs
@@ -121,6 +121,15 @@ def test_a_run_killed_at_any_file_operation_is_completed(killer, tmp_path, name,
     )
     count = kill_everywhere(killer, lambda: transfer(config), tmp_path / "out")
     assert count > (40 if seconds else 25)
+
+
+def test_a_picture_beside_its_folder_is_there_whatever_moment_it_was_killed_at(
+    killer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(destination, "_SECONDS_OF_A_COPY", 0)
+    (content,), style = painter.pictures(tmp_path / "pictures")
+    config = painter.config_of(content, style, output=str(tmp_path / "out/painted.png"))
+    assert kill_everywhere(killer, lambda: transfer(config), tmp_path / "out") > 40
 
 
 def test_a_run_that_replaces_another_and_is_killed_is_completed(killer, tmp_path):

@@ -95,17 +95,29 @@ def test_bad_paths_in_rows_hide_no_other_row(kind, tmp_path):
     paths = bad_paths(tmp_path)
     rows = [{"content": str(content), "style": path} for path in paths.values()]
     rows.append({"content": str(content), "style": str(style)})
-    if kind == "csv":  # Which can't hold half a letter.
-        rows = [row for row in rows if "\ud800" not in row["style"]]
+    if kind == "csv":
         text = "content,style\n" + "".join(f"{r['content']},{r['style']}\n" for r in rows)
     else:
         text = "".join(json.dumps(row) + "\n" for row in rows)
     table = tmp_path / f"table.{kind}"
-    table.write_text(text)
+    # Half a letter has bytes, too, though they are no UTF-8.
+    table.write_bytes(text.encode(errors="surrogatepass"))
     manifest = read_manifest(Config(), str(table))
     assert [bad.row for bad in manifest.bad_rows] == list(range(1, len(rows)))
-    assert all("is no place for a file" in bad.reason for bad in manifest.bad_rows)
+    told = [bad.reason for bad in manifest.bad_rows]
+    assert [r for r in told if "is no place for a file" not in r] == (
+        ["it has letters that are no UTF-8; expected a table in UTF-8; save it as such."]
+        if kind == "csv"
+        else []
+    )
     assert [job.row for job in manifest.jobs] == [len(rows)]
+
+
+@pytest.mark.parametrize("content", [b"content,s\xfftyle\na,b\n", "content,style".encode("utf-16")])
+def test_a_table_whose_head_is_no_utf8_is_one_sentence(content, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(InputError, match="table.csv can't be read .'utf-8' codec can't decode"):
+        read_manifest(Config(), str(tmp_path / "table.csv"))
 
 
 def test_a_column_that_comes_twice_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from neuart_jax.runs import checkpoints
 from neuart_jax.runs.batch import run_batch
 from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.manifest import Job, Manifest
+from neuart_jax.runs.record import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,12 +130,22 @@ def test_a_folder_that_is_removed_is_made_again_for_the_result(config, whole, tm
         transfer(config)
 
 
-def test_a_folder_that_cant_be_made_again_is_one_sentence(config, tmp_path):
+def test_a_picture_that_its_folder_doesnt_take_is_kept_elsewhere(
+    config, whole, tmp_path, monkeypatch
+):
     def remove(progress):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         (tmp_path / "out").touch()
 
-    with pytest.raises(InputError, match="out can't be made"):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(InputError, match="out can't be made.*is kept as .*: move it from there"):
+        transfer(config, callback=remove)
+    [kept] = tmp_path.glob("neuart_jax-*/result.png")
+    assert_array_equal(load_image(kept).image, load_image(tmp_path / "whole/result.png").image)
+    assert read_record(kept).outcome["status"] == "completed"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    (tmp_path / "out").unlink()
+    with pytest.raises(InputError, match="out can't be made.*; give another --output"):
         transfer(config, callback=remove)
 
 

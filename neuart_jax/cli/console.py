@@ -1,6 +1,7 @@
 """What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
 
 import codecs
+import functools
 import io
 import logging
 import signal
@@ -167,9 +168,24 @@ class StopRequest:
 
     def _remember(self, number: int, frame: Any) -> None:
         if self.signal or not self._has_picture:
+            sys.unraisablehook = functools.partial(_quit_soon, number, sys.unraisablehook)
             sys.exit(128 + number)
         self.signal = number
         print("Stopping after these steps; once more to quit at once.", file=sys.stderr)
+
+
+def _quit_soon(number: int, hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Send a signal again where its exit came to nothing, as in the garbage collector's callbacks.
+
+    Args:
+      number: of the signal.
+      hook: for errors of other kinds that nobody can catch.
+      unraisable: such an error; see `sys.unraisablehook`.
+    """
+    if unraisable.exc_type is not SystemExit:
+        hook(unraisable)
+        return
+    threading.Timer(0.01, signal.raise_signal, (number,)).start()
 
 
 def print_help(usage: str, flags: Mapping[str, str]) -> None:

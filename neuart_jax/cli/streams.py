@@ -36,9 +36,10 @@ class _Lasting:
     def _dropping(self) -> Iterator[None]:
         try:
             yield
-        # A text that the terminal's encoding lacks, or a closed stream, is a ValueError.
-        except (OSError, ValueError) as error:
-            if isinstance(error, UnicodeError):
+        # A text that the terminal's encoding lacks, or a closed stream, is a ValueError; a signal's
+        # line that comes in the midst of another is a RuntimeError.
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, UnicodeError | RuntimeError):
                 return
             self.failure = self.failure or error
             # What is still in its buffer would fail again at the process's end.

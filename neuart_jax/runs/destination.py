@@ -11,13 +11,14 @@ from typing import NamedTuple
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig
 from neuart_jax.io.decoding import readable_extensions
-from neuart_jax.io.files import write_atomically
+from neuart_jax.io.files import remove_leftovers, write_atomically
 from neuart_jax.io.images import WRITABLE, check_output_name
 from neuart_jax.io.paths import check_place
 
 PLOT_NAME = "losses.png"
 """Name of the plot of the losses, in a run's folder."""
 
+_SECONDS_OF_A_COPY = 3600
 # Pixels a side that a kind of file holds.
 _LARGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
@@ -37,6 +38,8 @@ class Destination(NamedTuple):
         """Copy the picture of a run's folder to where it is wanted; return its path there."""
         if self.picture is None:
             return made
+        # Of copies that were killed; others may write there.
+        remove_leftovers(self.picture.parent, seconds=_SECONDS_OF_A_COPY)
         with open(made, "rb") as source, write_atomically(self.picture) as file:
             shutil.copyfileobj(source, file)
         return self.picture

@@ -25,7 +25,7 @@ from neuart_jax.io.paths import check_place
 from neuart_jax.models.params.load import Network, narrow_network, settle_network
 from neuart_jax.objective.build import make_terms
 from neuart_jax.runs.checkpoints import Checkpoints, find_checkpoints, read_owners
-from neuart_jax.runs.destination import find_destination, removing_empty_folders
+from neuart_jax.runs.destination import Destination, find_destination, removing_empty_folders
 from neuart_jax.runs.folder import CHECKPOINTS, RunFolder, default_folders, is_whole
 from neuart_jax.runs.own_folder import is_in_use
 from neuart_jax.runs.prepare import Prepared, prepare, without_folders
@@ -89,6 +89,7 @@ def transfer(
     folder = _choose_folder(prepared)
     if longer := _prolong(config, prepared, folder):
         prepared = prepare(longer, load=load)
+    _put_picture_again(destination, prepared, folder)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
     # Here, not only in `stylize_pairs`: weights take as long to read as programs.
@@ -105,6 +106,16 @@ def transfer(
     if not writes_files():
         return finished
     return finished._replace(image_path=destination.put_picture(finished.image_path))
+
+
+def _put_picture_again(destination: Destination, prepared: Prepared, folder: Path) -> None:
+    """Copy a run's picture to where it is wanted, if a kill or a full disk was in the way."""
+    picture = destination.picture
+    if picture is None or os.path.lexists(picture) or prepared.config.output.overwrite:
+        return
+    if writes_files() and find_finished(folder, prepared, overwrite=True) is not None:
+        destination.put_picture(folder / picture.name)
+        logger.info("%s is there again, from %s.", picture, folder)
 
 
 def _prolong(config: Config, prepared: Prepared, folder: Path) -> Config | None:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,8 @@ class RunFolder:
     ) -> None:
         """Write metrics.jsonl, losses.png, config.json, and, as the last, the picture.
 
-        Where the folder is gone it is made again.
+        Where the folder is gone it is made again; where it can't be written any more, the picture
+        is kept among the temporary files, and the error tells where.
 
         Args:
           result: what the run gave.
@@ -168,13 +170,31 @@ class RunFolder:
           InputError: the picture can't be written.
         """
         assert self._own is not None
-        self._own.make_again()
         text = record.to_json(result)
+
+        def save_picture(path: Path) -> None:
+            save_image(path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
+
+        try:
+            self._save(result, text, coefficients=coefficients, save_picture=save_picture)
+        except InputError as error:
+            raise _rescue(error, self.image_path.name, save_picture) from error
+
+    def _save(
+        self,
+        result: Result,
+        text: str,
+        *,
+        coefficients: Mapping[str, float],
+        save_picture: Callable[[Path], None],
+    ) -> None:
+        assert self._own is not None
+        self._own.make_again()
         self._try(_METRICS_NAME, self._write_metrics)
         self._try(PLOT_NAME, lambda: save_loss_plot(self.path / PLOT_NAME, result, coefficients))
         self._try(RECORD_NAME, lambda: _write_text(self.path / RECORD_NAME, text + "\n"))
         self._give_room(self.image_path.name)
-        save_image(self.image_path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
+        save_picture(self.image_path)
 
     def close(self) -> None:
         """Let others write there, and give back the room that is left."""
@@ -205,6 +225,20 @@ class RunFolder:
                 cause = error.came if isinstance(error, InputError) else brief_cause(error)
                 logger.warning("The run goes on without %s: %s.", name, cause)
             self._told.add(name)
+
+
+def _rescue(error: InputError, name: str, save_picture: Callable[[Path], None]) -> InputError:
+    """Keep a picture that its folder doesn't take; return an error that tells where it is."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="neuart_jax-")) / name
+        save_picture(path)
+    except (OSError, InputError):
+        return error
+    return InputError(
+        error.came,
+        expected=error.expected,
+        remedy=f"the picture, with its record in it, is kept as {path}: move it from there",
+    )
 
 
 def check_names(path: Path, *, image_name: str, frames: bool) -> None:

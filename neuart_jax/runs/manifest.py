@@ -191,8 +191,12 @@ def read_manifest(config: Config, path: str) -> Manifest:
     source = check_place(path, name="--manifest")
     shown = f"--manifest={path}"
     try:
-        text = read_whole(source, most=_MOST_BYTES).decode("utf-8-sig")
+        content = read_whole(source, most=_MOST_BYTES)
         is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+        if not is_json:
+            content.partition(b"\n")[0].decode()
+        # Rows that aren't UTF-8 are told one by one.
+        text = content.decode("utf-8-sig", errors="surrogateescape")
         rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -203,6 +207,7 @@ def read_manifest(config: Config, path: str) -> Manifest:
     jobs, bad_rows, names = [], [], _Names()
     for number, row in enumerate(rows, 1):
         try:
+            _check_letters(row)
             values = _parse_line(row) if isinstance(row, str) else _parse_cells(row)
             if not values:
                 continue  # An empty line.
@@ -232,6 +237,18 @@ def folder_name(text: str) -> str:
     while len(name.encode()) > _LONGEST_NAME_BYTES:
         name = name[:-1]
     return name or "unnamed"
+
+
+def _check_letters(row: str | Mapping[Any, Any]) -> None:
+    cells = [row] if isinstance(row, str) else [each for each in row.values() if each]
+    try:
+        "".join(map("".join, cells)).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "it has letters that are no UTF-8",
+            expected="a table in UTF-8",
+            remedy="save it as such",
+        ) from error
 
 
 def _read_csv(text: str) -> list[dict[str | Any, Any]]:

@@ -1,8 +1,9 @@
 """Folders that one process writes at a time, and in which it touches nothing but its own.
 
 Such a folder holds a hidden file, its mark: a line for every name that this program has taken
-there, written before the file itself, and one for every process that wrote. The process at work
-holds a lock on it, which the operating system ends with the process, however that ends.
+there, on the disk before the file itself, and one for every process that wrote. All that matters
+is in it twice, since a file whose name is lost would be nobody's. The process at work holds a lock
+on it, which the operating system ends with the process, however that ends.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ except ImportError:  # Windows: nobody is kept out.
 MARK_NAME = ".neuart_jax"
 """Name of the mark."""
 
-_HEAD = b'{"neuart_jax": "names in this folder that are the program\'s own"}\n'
+_TITLE = {"neuart_jax": "names in this folder that are the program's own"}
+_HEAD = json.dumps(_TITLE).encode() + b"\n"
 
 
 class OwnFolder:
@@ -64,10 +66,10 @@ class OwnFolder:
             self._names |= set(_values(content, "name"))
             # A line that a crash has cut short is none.
             start = b"" if content.endswith(b"\n") else b"\n"
-            if not content.startswith(_HEAD):
+            if _HEAD not in content:
                 os.ftruncate(self._file, 0)
                 start = _HEAD
-            self._append({"pid": os.getpid(), "host": socket.gethostname()}, start=start)
+            self._append({"pid": os.getpid(), "host": socket.gethostname()}, _TITLE, start=start)
         except BaseException as error:
             self._close_file()
             if not isinstance(error, OSError):
@@ -86,7 +88,8 @@ class OwnFolder:
 
     def _lock_and_read(self) -> bytes:
         # Not through a link, which could lead to a file of somebody else's.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self._file = os.open(self.path / MARK_NAME, flags, 0o666)
         locked = _lock(self._file)
         os.lseek(self._file, 0, os.SEEK_SET)
@@ -102,7 +105,7 @@ class OwnFolder:
         )
 
     def _check_head(self, content: bytes) -> None:
-        if not (content.startswith(_HEAD) or _HEAD.startswith(content)):
+        if not (_HEAD in content or _HEAD.startswith(content)):
             raise InputError(
                 f"{self.path / MARK_NAME} is not this program's, though it has its name",
                 expected="a folder without such a file",
@@ -122,7 +125,11 @@ class OwnFolder:
         new = [name for name in dict.fromkeys(names) if name not in self._names]
         _refuse_foreign(self.path, new)
         try:
-            self._append(*({"name": name} for name in new))
+            if new:
+                lines = [{"name": name} for name in new]
+                self._append(*lines, _TITLE, *lines)
+                # Files whose names a power cut takes away would be nobody's.
+                os.fsync(self._file)
         except OSError as error:
             raise InputError(
                 f"{self.path / MARK_NAME} can't be written ({brief_cause(error)})",
@@ -199,7 +206,7 @@ def check_foreign(path: Path, names: Iterable[str]) -> None:
     content = b""
     with contextlib.suppress(OSError):
         content = (path / MARK_NAME).read_bytes()
-    own = set(_values(content, "name")) if content.startswith(_HEAD) else set()
+    own = set(_values(content, "name")) if _HEAD in content else set()
     _refuse_foreign(path, [name for name in names if name not in own])
 
 
@@ -230,11 +237,11 @@ def _lock(file: int) -> bool:
 
 
 def _values(content: bytes, key: str) -> list[Any]:
-    """Return what a mark's lines say under a key; a line that was cut short says nothing."""
+    """Return what a mark's lines say under a key; a line that is damaged says nothing."""
     values = []
     for line in content.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             entry = json.loads(line)
-            if isinstance(entry, dict) and key in entry:
+            if isinstance(entry, dict) and isinstance(entry.get(key), str | int):
                 values.append(entry[key])
     return values

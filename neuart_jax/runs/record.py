@@ -197,7 +197,12 @@ def read_record(path: Path) -> Record:
                 remedy="check the name and the permissions",
             ) from error
     else:
-        text = load_metadata(path).get(METADATA_KEY, "")
+        try:
+            text = load_metadata(path).get(METADATA_KEY, "")
+        except InputError as error:
+            raise InputError(
+                error.came, expected=_EXPECTED, remedy="check the name and the permissions"
+            ) from error
         if not text:
             raise InputError(
                 f"{path} carries no record of a run",
