@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from neuart_jax.engine.compilation_cache import use_compilation_cache
+from neuart_jax.engine.program_cache import keep_programs_in
+
 CACHE_SETTINGS = (
     "jax_compilation_cache_dir",
     "jax_compilation_cache_max_size",
@@ -58,6 +61,17 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def shared_programs() -> None:
+    """Compile equal programs once for all tests, workers and later runs; entries are digested.
+
+    Their names are made from the program itself, the flags and the versions: no test is weakened.
+    What this package keeps of its own programs stays off but where a test asks for it.
+    """
+    use_compilation_cache(Path(__file__).parents[1] / ".pytest_cache" / "programs")
+    keep_programs_in(None)
+
+
 @pytest.fixture
 def run_main(run_words: Callable[..., int]) -> Callable[..., int]:
     """Do what `run_words` does, called with flags by name; one given a list is repeated."""
@@ -83,7 +97,6 @@ def run_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     from absl import flags
 
     from neuart_jax import main
-    from neuart_jax.engine.program_cache import keep_programs_in
 
     logger = logging.getLogger("neuart_jax")
     before = logger.propagate, logger.level
