@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import neuart_jax
 from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
+from neuart_jax.engine import account, chunks, step
 from neuart_jax.engine.plan import resolve_config
 from neuart_jax.engine.stylizer import group_key, load_run_network, stylize_pairs
 from neuart_jax.inputs.initial_image import make_start
@@ -63,6 +64,51 @@ def test_calls_of_one_shape_compile_once(content_image, style_image, network):
     changed = SHALLOW.replace(style_weight=2.0, style_layers="relu1_1:3,relu2_1:4", seed=9)
     stylize(content_image[::-1], style_image, changed, network=own)
     assert len(traces) == first
+
+
+def test_no_program_is_compiled_for_other_numbers(content_image, style_image, network):
+    """Nor for another number of steps, which a loop in the program counts."""
+    compiled = []
+
+    def listen(event, duration, fun_name="", **_):
+        if event.endswith("/backend_compile_duration"):
+            compiled.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+    def count(**settings):
+        compiled.clear()
+        result = stylize(content_image, style_image, SHALLOW.replace(**settings), network=network)
+        assert len(result.step_losses) == result.num_steps + 1
+        return sum("chunk" in name or "init" in name for name in compiled)
+
+    count()
+    assert compiled  # Somebody listens.
+    for numbers in (
+        {"steps": 7, "report_every": 4},
+        {"stop_patience": 3, "stop_tolerance": 0.5},
+        {"content_weight": 3.0, "style_weight": 0.5, "tv_weight": 2.0, "seed": 4},
+        {"beta1": 0.5, "learning_rate": 0.5},  # L-BFGS doesn't ask for them.
+    ):
+        assert count(**numbers) == 0, numbers
+    adam = {"optimizer": "adam", "average": 0.9}
+    count(**adam)
+    others = {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.9, "epsilon": 0.1, "steps": 5}
+    assert count(**{**adam, **others, "average": 0.5}) == 0
+    assert count(**{**adam, "schedule": "constant"}) > 0
+
+
+def test_losses_of_more_steps_than_a_state_holds(monkeypatch, content_image, style_image, network):
+    whole = stylize(content_image, style_image, SHALLOW.replace(steps=11), network=network)
+    for module in (step, chunks, account):
+        monkeypatch.setattr(module, "NUM_RECENT", 4)
+    # Another program, since the size of the state is part of it.
+    config = SHALLOW.replace(steps=11, report_every=20, history=9)
+    few = stylize(content_image, style_image, config, network=network)
+    assert len(few.step_losses) == 12
+    assert few.history[-1]["step"] == 11 and len(few.history) == 2
+    assert_allclose(few.step_losses[:9], whole.step_losses[:9], rtol=1e-5)
+    assert few.step_losses[-1] < few.step_losses[8]
 
 
 def test_a_loss_of_ones_own(content_image, style_image, network):

@@ -304,7 +304,7 @@ def _make_run_pairs(
             if not account.seconds_to_first_step:
                 # A chunk of its own that nobody sees, to tell when it was there.
                 state = programs.chunk(state, params, targets, given, jnp.int32(1))
-                jax.block_until_ready(state.num_steps)
+                account.add_losses(fetch_figures())
                 account.note_first_step()
             before = figures
             while True:
