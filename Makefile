@@ -1,15 +1,19 @@
-# Two commands on a fresh machine: `make demo` paints a picture, `make test` runs the tests.
+# Two commands on a fresh machine: `make demo` paints a picture, `make test` runs the tests that take
+# minutes; `make test-slow` runs the others.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-slow lint types clean
 
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
