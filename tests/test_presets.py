@@ -258,7 +258,6 @@ NUMBERS = {
     "capstone-two-styles": {"size": 512, "steps": 1000, "style_mix": "separate"},
     "transfer-learning": {
         "weights": "imagenet-matconvnet",
-        "normalize_weights": "bundled",
         "init": "blend",
         "noise_ratio": 0.6,
         "noise": "uniform",

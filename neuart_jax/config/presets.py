@@ -187,8 +187,8 @@ PRESETS = {
         source="Premamayudu, Subbarao & Venkata Rao, improved artistic images by transfer learning",
         settings={
             **_ONE_SIZE,
+            **_CAFFE,
             "weights": "imagenet-matconvnet",
-            "normalize_weights": "bundled",
             "pooling": "average",
             "content_layers": {"relu4_2": 1.0},
             "style_layers": _each(0.2),
@@ -210,10 +210,11 @@ PRESETS = {
             "print_losses": True,
         },
         reading=(
-            "alpha and beta come from its log (10 x 7865.72 + 40 x 1.26186e8 = 5.04752e9). The "
-            "layers and their weights lambda are not given; taken: five times 0.2. Its pooling "
-            "isn't given either; taken: average. Nor is the set of images over which the filters "
-            "are normalized; taken: scikit-image's photographs."
+            "alpha and beta come from its log (10 x 7865.72 + 40 x 1.26186e8 = 5.04752e9). It says "
+            "that the weights are rescaled to mean activations of 1, but the style loss in its "
+            "log, 1.26e8, is that of the weights as published; rescaled ones give 95. Taken: as "
+            "published; --normalize_weights=bundled rescales them. The layers and their weights "
+            "lambda are not given; taken: five times 0.2. Nor is its pooling; taken: average."
         ),
     ),
     "slides": Preset(
