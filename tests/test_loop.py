@@ -149,8 +149,39 @@ def test_a_plateau_ends_the_run_when_asked():
 
 
 def test_no_plateau_without_being_asked():
-    result = make_run_fn(objective, make_lbfgs(history=4), StopRule(60))(START, None, TARGET)
+    optimizer = make_adam(0.05)
+    result = make_run_fn(objective, optimizer, StopRule(60))(START, None, TARGET)
     assert (result.status, result.num_steps) == (Status.COMPLETED, 60)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e9, 1e12, 1e15])
+@pytest.mark.parametrize("name", ["lbfgs", "lbfgs_preconditioned"])
+def test_lbfgs_moves_at_any_scale_of_the_loss(name, scale):
+    def scaled(image, params, targets):
+        loss = scale * objective(image, params, targets)[0]
+        return loss, {"total": loss}
+
+    result = make_run_fn(scaled, OPTIMIZERS[name], StopRule(12))(START, None, TARGET)
+    plain = make_run_fn(objective, OPTIMIZERS[name], StopRule(12))(START, None, TARGET)
+    # The first step's length aside, which is at most 1.
+    assert result.step_losses[-1] / scale == pytest.approx(plain.step_losses[-1], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "lbfgs_preconditioned"])
+def test_a_search_that_finds_nothing_is_no_step(name):
+    """A loss whose gradient points the wrong way from some value on, as one lost to rounding."""
+
+    def deceiving(image, params, targets):
+        loss, _ = objective(image, params, targets)
+        turned = jax.lax.stop_gradient(jnp.where(loss < 8.9, -1.0, 1.0))
+        loss = turned * loss + jax.lax.stop_gradient((1 - turned) * loss)
+        return loss, {"total": loss}
+
+    result = make_run_fn(deceiving, OPTIMIZERS[name], StopRule(60))(START, None, TARGET)
+    assert result.status == Status.STUCK
+    assert 0 < result.num_steps < 60
+    assert np.all(np.diff(result.step_losses) < 0)  # None that didn't move.
+    assert result.losses["total"] == pytest.approx(result.step_losses[-1], rel=1e-5)
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])

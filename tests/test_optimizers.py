@@ -128,7 +128,7 @@ def test_every_step_of_lbfgs_fulfils_the_strong_wolfe_conditions(function, num_s
             )
 
         now = evaluate(jnp.full((1, 2, 3), 0.3))
-        _, _, state = observe(now, now, optimizer.init(now.image), True, ())
+        _, _, state, _ = observe(now, now, optimizer.init(now.image), True, ())
         for _ in range(num_steps):
             direction = np.asarray(state.known.direction).reshape(-1)
             accepted = False
@@ -136,7 +136,7 @@ def test_every_step_of_lbfgs_fulfils_the_strong_wolfe_conditions(function, num_s
                 step = float(state.search.step)
                 image, state = propose(now, state, ())
                 trial = evaluate(image)
-                accepted, failed, state = observe(now, trial, state, False, ())
+                accepted, failed, state, _ = observe(now, trial, state, False, ())
                 trials += 1
                 assert not failed
             before, after = (function(np.asarray(p.image).reshape(-1)) for p in (now, trial))

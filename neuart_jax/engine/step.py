@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     PLATEAU = 2
     NON_FINITE = 3
     STOPPED = 4
+    STUCK = 5
 
     @property
     def message(self) -> str:
@@ -33,6 +34,10 @@ class Status(enum.IntEnum):
                 "picture before it; a smaller --learning_rate or other weights may help."
             ),
             Status.STOPPED: "The run was stopped on request, with the best picture so far.",
+            Status.STUCK: (
+                "No step lowered the loss any more, not even along its gradient, so the run ended "
+                "early with the best picture; losses this large or flat may need other weights."
+            ),
         }[self]
 
 
@@ -166,8 +171,8 @@ def make_tick_fn(
     """Return one evaluation and what follows from it: (state, params, targets, numbers) -> state.
 
     The first one is that of the start. After it, where the optimizer accepts what it tried, that
-    is a step. Where it sees no way on, since no number was finite, the image stays as it was and
-    the status says so. A pair that isn't running stays as it is.
+    is a step. Where it sees no way on, since no number was finite or none lower, the image stays as
+    it was and the status says so. A pair that isn't running stays as it is.
 
     Args:
       evaluate: see `make_evaluate_fn`.
@@ -219,6 +224,7 @@ def make_tick_fn(
         status = jnp.where(num_steps >= stop.num_steps, Status.COMPLETED, Status.RUNNING)
         stuck = (stop.patience > 0) & (num_steps - plateau_step >= stop.patience)
         status = jnp.where(stuck, Status.PLATEAU, status)
+        status = jnp.where(decision.stuck, Status.STUCK, status)
         status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
         return TransferState(

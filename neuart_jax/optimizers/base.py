@@ -26,6 +26,7 @@ from neuart_jax.optimizers.lbfgs_memory import (
     Resize,
     dot,
     find_direction,
+    first_direction,
     forget,
     init_memory,
     remember,
@@ -70,13 +71,15 @@ class Decision(NamedTuple):
 
     Attributes:
       accepted: the trial is the next image, bool[].
-      failed: there is no way on from here, bool[].
+      failed: there is no way on from here, since nothing tried was finite, bool[].
       opt_state: the optimizer's next state.
+      stuck: there is no way on from here, since nothing tried was lower, bool[].
     """
 
     accepted: Array
     failed: Array
     opt_state: Any
+    stuck: Array | bool = False
 
 
 class Optimizer(NamedTuple):
@@ -261,7 +264,6 @@ def _advance(
         log_gains = learn_gains(log_gains, moved, change, wanted=made)
     gains = _gains_of(coordinates, log_gains, gradient.shape)
     memory = remember(known.memory, step=moved, change=change, wanted=made, gains=gains)
-    memory = forget(memory, wanted=made & (step == 0))
     # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
     # while another one doesn't, and both are cheap beside an evaluation.
     direction = find_direction(memory, gradient, gains=gains)
@@ -270,6 +272,15 @@ def _advance(
         log_gains,
         gradient=jnp.where(accepted, gradient, known.gradient),
         direction=jnp.where(accepted, direction, known.direction),
+    )
+
+
+def _forget(known: Quasi, *, wanted: Array) -> Quasi:
+    """Aim along the gradient itself, as at the start, where that is `wanted`, bool[]."""
+    return known._replace(
+        memory=forget(known.memory, wanted=wanted),
+        log_gains=jnp.where(wanted, 0, known.log_gains),
+        direction=jnp.where(wanted, first_direction(known.gradient), known.direction),
     )
 
 
@@ -290,7 +301,8 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
 
     Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; `line_search`.
     Pixels aren't clipped between steps: what is known belongs to the unclipped image.
-    If no step lowers the objective, one is made without moving, and the memory is emptied.
+    If no step along a direction lowers the objective, the memory is emptied and the gradient's own
+    direction is searched; if none does there either, the optimizer is stuck.
 
     Args:
       history: pairs of differences kept, each twice the image's size.
@@ -313,7 +325,7 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
         found = trial.evaluation
         finite = found.is_finite()
         gradient = coordinates.of(found.gradient)
-        accepted, failed, next_trial = judge_trial(
+        accepted, failed, found_nothing, next_trial = judge_trial(
             search, value=found.loss, slope=dot(gradient, known.direction), finite=finite
         )
         # The start was searched for by nobody.
@@ -321,9 +333,16 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
         known = _advance(
             coordinates, known, gradient, step=search.step, accepted=accepted, is_first=is_first
         )
-        fresh = start_search(value=found.loss, slope=dot(gradient, known.direction))
-        search = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), fresh, next_trial)
-        return Decision(accepted, failed, LbfgsState(known, search))
+        found_nothing &= ~is_first
+        begins_anew = found_nothing & (known.memory.num_stored > 0)
+        known = _forget(known, wanted=begins_anew)
+        value = jnp.where(accepted, found.loss, search.start.value)
+        fresh = start_search(value=value, slope=dot(known.gradient, known.direction))
+        search = jax.tree.map(
+            lambda new, old: jnp.where(accepted | begins_anew, new, old), fresh, next_trial
+        )
+        stuck = found_nothing & ~begins_anew
+        return Decision(accepted, failed, LbfgsState(known, search), stuck)
 
     return Optimizer(
         init=lambda image: begin(_begin(image, init_memory(image, history=history))),

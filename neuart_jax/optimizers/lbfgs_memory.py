@@ -149,13 +149,19 @@ def resize_memory(
     )
 
 
+def first_direction(gradient: Array) -> Array:
+    """Return what `find_direction` does with an empty memory and P = 1."""
+    length = jnp.sqrt(dot(gradient, gradient))
+    return -gradient * jnp.minimum(1, length) / jnp.where(length > 0, length, 1)
+
+
 def find_direction(memory: Memory, gradient: Array, *, gains: Array | float = 1) -> Array:
     """Return -H g, with the inverse Hessian H that the memory implies.
 
     Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 = gamma P with gamma as
     in equation (7.20) where P = 1: H_0 y comes as near to s as it can, measured by P^-1.
     Differs from source: P, which says more of what isn't in the memory.
-    With an empty memory the step is as long as min(1, |g|), as in Optax.
+    With an empty memory the step is as long as min(1, |g|), as in Optax; see `first_direction`.
 
     Args:
       memory: of the steps that led here.

@@ -61,11 +61,13 @@ class Verdict(NamedTuple):
     Attributes:
       accepted: it is the next step, bool[].
       failed: the search ends with nothing, since no trial was finite, bool[].
-      search: how to go on if it is neither.
+      stuck: the search ends with nothing, since no trial was lower than the start, bool[].
+      search: how to go on if it is none of these.
     """
 
     accepted: Array
     failed: Array
+    stuck: Array
     search: Search
 
 
@@ -95,7 +97,7 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
 
     A trial is accepted if it fulfils the strong Wolfe conditions, Nocedal & Wright 2006, equation
     (3.7). After `MAX_TRIALS` the lowest point with a sufficient decrease is tried again and
-    accepted; that is the start if there is none.
+    accepted; without one the search is stuck.
 
     Source: Nocedal & Wright 2006, Algorithms 3.5 and 3.6.
     Differs from source: both are one rule here, with an interval that has no end at first.
@@ -122,12 +124,14 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
     found_finite = search.found_finite | finite
     exhausted = num_trials >= MAX_TRIALS
     accepted = finite & (search.gave_up | (decreases & is_flat))
-    failed = jnp.where(search.gave_up, ~finite, exhausted & ~found_finite)
 
     # A minimum lies between the two ends: low falls towards high, which is higher or rises.
     lower = decreases & (trial.value < low.value)
     turns = jnp.where(high.step > low.step, trial.slope >= 0, trial.slope <= 0)
     new_low = _choose(lower, trial, low)
+    is_over = exhausted & ~search.gave_up & ~accepted
+    failed = jnp.where(search.gave_up, ~finite, is_over & ~found_finite)
+    stuck = is_over & found_finite & (new_low.step == 0)
     new_high = _choose(lower, _choose(turns, low, high), trial)
     step = jnp.where(
         jnp.isfinite(new_high.step), _interpolate(new_low, new_high), _extrapolate(low, trial)
@@ -135,6 +139,7 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
     return Verdict(
         accepted=accepted,
         failed=failed,
+        stuck=stuck,
         search=Search(
             start=start,
             low=new_low,
