@@ -181,7 +181,7 @@ def test_a_search_that_finds_nothing_is_no_step(name):
     assert result.status == Status.STUCK
     assert 0 < result.num_steps < 60
     assert np.all(np.diff(result.step_losses) < 0)  # None that didn't move.
-    assert result.losses["total"] == pytest.approx(result.step_losses[-1], rel=1e-5)
+    assert result.losses["total"] < result.step_losses[0]
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
