@@ -6,7 +6,6 @@ import io
 import logging
 import signal
 import sys
-import textwrap
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from neuart_jax.cli.streams import flush_stdout
-from neuart_jax.config.config import describe_settings
+from neuart_jax.config.config import describe_first_settings, describe_flag, describe_settings
 from neuart_jax.config.presets import describe_presets
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.runs.batch import BatchProgress, BatchResult
@@ -189,7 +188,7 @@ def _quit_soon(number: int, hook: Callable[[Any], object], unraisable: Any) -> N
 
 
 def print_help(usage: str, flags: Mapping[str, str]) -> None:
-    """Print what a command is for and every flag: its own, then the settings by section.
+    """Print what a command is for and every flag: what matters first, then the rest by section.
 
     Args:
       usage: what it is for, and an example.
@@ -198,13 +197,15 @@ def print_help(usage: str, flags: Mapping[str, str]) -> None:
     # `... --help | head` closes the pipe early, which is no error.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    indent = " " * 6
-    own = []
-    for name, text in flags.items():
-        own.append(f"  --{name}")
-        own += textwrap.wrap(text, 92, initial_indent=indent, subsequent_indent=indent)
-    parts = (usage.strip(), "", *own, describe_presets(), describe_settings())
-    print("\n".join(parts))
+    first = [*describe_first_settings()]
+    rest = dict(flags)
+    if "preset" in rest:
+        first += describe_flag("--preset", rest.pop("preset") + "; they are listed below")
+    own = [line for name, text in rest.items() for line in describe_flag(f"--{name}", text)]
+    title = "These matter first; below are all others, by section:"
+    heading = ["", "this command:"] if own else []
+    parts = (usage.strip(), "", title, *first, *heading, *own)
+    print("\n".join((*parts, describe_presets(), describe_settings())))
 
 
 class _LinesAboveBars(logging.Handler):

@@ -147,18 +147,44 @@ def parse_setting(name: str, text: Any) -> Any:
     return int(number) if is_whole and number.is_integer() else number
 
 
+MATTER_FIRST = (
+    *("content", "style", "output", "size", "model"),
+    *("stylization", "content_weight", "color", "steps"),
+)
+"""Settings that most pictures are made with: help begins with them."""
+
+
+def describe_flag(name: str, text: str) -> list[str]:
+    """Lay out one flag as help for the command line."""
+    return [
+        f"  {name}",
+        *textwrap.wrap(text, 92, initial_indent=_INDENT, subsequent_indent=_INDENT),
+    ]
+
+
+_INDENT = " " * 6
+
+
+def _describe_setting(name: str) -> list[str]:
+    field = FIELDS[name]
+    default = "" if field.default in ("", (), None) else f" [{field.default}]"
+    flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
+    return describe_flag(flag, field.metadata["help"] + default)
+
+
+def describe_first_settings() -> list[str]:
+    """Lay out the settings of `MATTER_FIRST`, as help for the command line."""
+    return [line for name in MATTER_FIRST for line in _describe_setting(name)]
+
+
 def describe_settings() -> str:
-    """Lay out every setting by section, as help for the command line."""
+    """Lay out every other setting by section, as help for the command line."""
     lines = []
     for section, cls in SECTIONS.items():
         lines += ["", f"{section}: {(cls.__doc__ or '').splitlines()[0]}"]
         for name, field in FIELDS.items():
-            if field.section == section:
-                default = "" if field.default in ("", (), None) else f" [{field.default}]"
-                flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
-                text = field.metadata["help"] + default
-                lines.append(f"  {flag}")
-                lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            if field.section == section and name not in MATTER_FIRST:
+                lines += _describe_setting(name)
     return "\n".join([*lines, *_describe_own_settings()])
 
 
