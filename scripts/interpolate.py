@@ -11,7 +11,7 @@ from absl import flags
 from neuart_jax.cli.flags import run_command
 from neuart_jax.config.config import Config
 from neuart_jax.runs.experiments import interpolate
-from neuart_jax.runs.experiments.number_lists import read_numbers
+from neuart_jax.runs.experiments.axes import read_numbers
 from neuart_jax.runs.record import Record
 
 _SHARES = flags.DEFINE_string(

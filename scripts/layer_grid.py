@@ -10,7 +10,7 @@ from absl import flags
 from neuart_jax.cli.flags import run_command
 from neuart_jax.config.config import Config
 from neuart_jax.runs.experiments import layer_grid
-from neuart_jax.runs.experiments.number_lists import read_numbers
+from neuart_jax.runs.experiments.axes import read_numbers
 from neuart_jax.runs.record import Record
 
 _RATIOS = flags.DEFINE_string(

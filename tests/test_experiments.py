@@ -23,14 +23,13 @@ from neuart_jax.runs.experiments import (
     networks,
     reconstruct,
 )
-from neuart_jax.runs.experiments.layer_sets import grow_layers
+from neuart_jax.runs.experiments.axes import grow_layers, read_numbers
 from neuart_jax.runs.experiments.model_comparison import (
     DEFAULT_JUDGES,
     DEFAULT_VARIANTS,
     PHOTOGRAPH,
     parse_variant,
 )
-from neuart_jax.runs.experiments.number_lists import read_numbers
 from neuart_jax.runs.manifest import Job
 from neuart_jax.runs.record import METADATA_KEY, read_record
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.plan import settle_config
+from neuart_jax.runs.experiments.axes import write_number
 from neuart_jax.runs.experiments.cells import run_cells
 from neuart_jax.runs.experiments.contact_sheet import Tile, make_contact_sheet
 from neuart_jax.runs.experiments.measures import color_distance, luminance_similarity
 from neuart_jax.runs.experiments.networks import NetworkPool
-from neuart_jax.runs.experiments.number_lists import write_number
 from neuart_jax.runs.experiments.report import Report, cells_folder, experiment_folder, write_report
 from neuart_jax.runs.manifest import Job
 from neuart_jax.runs.prepare import prepare
