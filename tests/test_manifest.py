@@ -104,6 +104,13 @@ def test_json_lines_say_the_same(tmp_path):
     assert second.row == 3
 
 
+def test_json_lines_hold_what_ends_lines_elsewhere(tmp_path):
+    name = "a\u2028b\x85c"
+    text = json.dumps({"content": f"{name}.png", "style": "s.png"}, ensure_ascii=False)
+    [job] = write(tmp_path, f"{text}\r\n", "t.jsonl").all_jobs()
+    assert job.content == str(tmp_path / f"{name}.png")
+
+
 def test_the_same_names_in_other_folders_stay_apart(tmp_path):
     manifest = write(tmp_path, "content,style\nx/a.png,s.png\ny/A.png,s.png\na_.png,s.png\n")
     assert len({name.lower() for name in names(manifest.all_jobs())}) == 3
@@ -189,6 +196,9 @@ def test_bad_pairs(folders):
         ("ü", "ü"),
         ("?!", "unnamed"),
         ("a" * 99, "a" * 80),
+        ("NUL", "NUL_"),
+        ("com1.old", "com1_.old"),
+        ("console", "console"),
     ],
 )
 def test_names_of_folders(text, name):

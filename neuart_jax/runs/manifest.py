@@ -6,6 +6,7 @@ Nothing is opened here but the table.
 import csv
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -197,7 +198,8 @@ def read_manifest(config: Config, path: str) -> Manifest:
             content.partition(b"\n")[0].decode()
         # Rows that aren't UTF-8 are told one by one.
         text = content.decode("utf-8-sig", errors="surrogateescape")
-        rows: list[Any] = text.splitlines() if is_json else _read_csv(text)
+        # JSON's own texts may hold other characters that end lines elsewhere.
+        rows: list[Any] = text.split("\n") if is_json else _read_csv(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{shown} can't be read ({brief_cause(error)})",
@@ -236,7 +238,14 @@ def folder_name(text: str) -> str:
     # A name may have 255 bytes, and a letter takes up to four.
     while len(name.encode()) > _LONGEST_NAME_BYTES:
         name = name[:-1]
+    # Windows takes these for devices, whatever follows a point.
+    stem, point, rest = name.partition(".")
+    if _DEVICES.fullmatch(stem):
+        name = f"{stem}_{point}{rest}"
     return name or "unnamed"
+
+
+_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[1-9¹²³]", re.IGNORECASE)
 
 
 def _check_letters(row: str | Mapping[Any, Any]) -> None:
