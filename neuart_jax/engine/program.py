@@ -39,7 +39,8 @@ class Program(NamedTuple):
       gray: whether the picture is gray.
       masked: whether only a part of it is painted.
       extra_terms: losses of one's own.
-      optimizer: how pixels are moved, without its numbers.
+      optimizer: how pixels are moved, without its numbers; or one of the user's own.
+      averages: whether the result is an average over the images.
       tiling: of a picture that is computed window by window; None computes it whole.
     """
 
@@ -52,7 +53,8 @@ class Program(NamedTuple):
     gray: bool
     masked: bool
     extra_terms: tuple[Term, ...]
-    optimizer: OptimizerConfig
+    optimizer: OptimizerConfig | Optimizer
+    averages: bool
     tiling: Tiling | None
 
 
@@ -63,6 +65,7 @@ def make_program(
     num_styles: int,
     presence: Presence,
     extra_terms: tuple[Term, ...] = (),
+    optimizer: Optimizer | None = None,
     realistic: bool = True,
     gray: bool = False,
     masked: bool = False,
@@ -75,7 +78,8 @@ def make_program(
       source: as in `Program`, like the other arguments that aren't told here.
       num_styles: likewise.
       presence: likewise.
-      extra_terms: likewise.
+      extra_terms: likewise; their weights are data.
+      optimizer: instead of the one that the configuration names.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.
       gray: as in `Program`.
       masked: likewise.
@@ -90,8 +94,11 @@ def make_program(
         realistic=realistic and config.realism.realism_weight > 0,
         gray=gray,
         masked=masked,
-        extra_terms=extra_terms,
-        optimizer=strip_numbers(config.optimizer),
+        extra_terms=tuple(dataclasses.replace(term, weight=1.0) for term in extra_terms),
+        optimizer=strip_numbers(config.optimizer)
+        if optimizer is None
+        else optimizer._replace(numbers=()),
+        averages=config.optimizer.average > 0,
         tiling=tiling,
     )
 
@@ -129,26 +136,29 @@ def make_batch_program_fn(program: Program, *, num_devices: int) -> BatchRunFn:
 
 def _options(program: Program) -> dict[str, Any]:
     return {
-        "decay": program.optimizer.average,
+        "decay": 0.5 * program.averages,  # Which one is data.
         "identity": describe(program),
     }
 
 
-def make_numbers(config: Config, *, num_steps: int) -> Numbers:
+def make_numbers(config: Config, *, num_steps: int, optimizer: Optimizer | None = None) -> Numbers:
     """Return what of a run is data beside its targets.
 
     Args:
       config: resolved.
       num_steps: updates at the most.
+      optimizer: instead of the one that the configuration names.
     """
+    optimizer = optimizer or make_optimizer(config.optimizer, num_steps=num_steps)
     return Numbers(
         StopRule(num_steps, config.run.stop_patience, config.run.stop_tolerance),
-        make_optimizer(config.optimizer, num_steps=num_steps).numbers,
+        optimizer.numbers,
         config.optimizer.average,
     )
 
 
-def _parts(program: Program) -> tuple[Objective, Optimizer]:
+def build_objective(program: Program) -> Objective:
+    """Build the objective of a program: (image, params, targets) -> (loss, terms), pure."""
     terms = (
         *make_terms(
             program.losses,
@@ -169,7 +179,14 @@ def _parts(program: Program) -> tuple[Objective, Optimizer]:
         objective = _paint_under_mask(objective)
     if program.gray:
         objective = _paint_in_gray(objective)
-    return objective, make_optimizer(program.optimizer, num_steps=1)
+    return objective
+
+
+def _parts(program: Program) -> tuple[Objective, Optimizer]:
+    optimizer = program.optimizer
+    if isinstance(optimizer, OptimizerConfig):
+        optimizer = make_optimizer(optimizer, num_steps=1)
+    return build_objective(program), optimizer
 
 
 def _paint_under_mask(objective: Objective) -> Objective:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
@@ -15,7 +17,10 @@ from neuart_jax.config.fields import known
 from neuart_jax.config.sections import RealismConfig
 from neuart_jax.engine.kernel_transforms import transform_kernels
 from neuart_jax.engine.loop import make_next_stop
+from neuart_jax.engine.own_terms import check_loss, check_term
 from neuart_jax.engine.program import (
+    Program,
+    build_objective,
     make_batch_program_fn,
     make_numbers,
     make_program,
@@ -25,16 +30,17 @@ from neuart_jax.engine.program_cache import describe
 from neuart_jax.engine.pyramid import Earlier, Scale, Watch, make_scales
 from neuart_jax.engine.result import Result
 from neuart_jax.engine.sharding import share_copies, share_rows
-from neuart_jax.engine.targets import find_targets, plan_run_tiles
+from neuart_jax.engine.targets import bind_features, find_targets, plan_run_tiles
 from neuart_jax.inputs.canvas import Canvas
 from neuart_jax.inputs.color import luminance
 from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.pair import Pair
 from neuart_jax.models import NetworkParams
-from neuart_jax.models.features import FeatureFn, takes_winograd
+from neuart_jax.models.features import FeatureFn, Features, takes_winograd
 from neuart_jax.models.params.load import Network
 from neuart_jax.objective.build import find_layer_weights, make_terms
-from neuart_jax.objective.term import Term, all_layers
+from neuart_jax.objective.term import LossTerms, Targets, Term, all_layers, layers_of
+from neuart_jax.optimizers.base import Optimizer
 
 
 class FeatureNetwork(NamedTuple):
@@ -48,6 +54,60 @@ class FeatureNetwork(NamedTuple):
     feature_fn: FeatureFn
     params: Any
 
+    @classmethod
+    def from_linen(
+        cls, module: Any, variables: Any, *, mean: ArrayLike = 0.0, std: ArrayLike = 1.0
+    ) -> Self:
+        """Make one of a linen module that returns a dictionary of features.
+
+        Args:
+          module: its ``apply(variables, image)`` takes float32[height, width, 3] and returns
+            {layer: float[height', width', channels]}.
+          variables: of the module.
+          mean: of each channel, subtracted from sRGB in [0, 1].
+          std: of each channel, divides the difference.
+        """
+        center, scale = (
+            np.broadcast_to(np.asarray(numbers, np.float32), (1, 1, 3)) for numbers in (mean, std)
+        )
+
+        def feature_fn(variables: Any, image: Array) -> Features:
+            features: Features = module.apply(variables, (image - center) / scale)
+            return features
+
+        return cls(feature_fn, variables)
+
+
+class ObjectiveData(NamedTuple):
+    """All numbers of an objective: a pytree of arrays.
+
+    Attributes:
+      params: the network's arrays.
+      targets: what the terms compare with, and their weights.
+    """
+
+    params: Any
+    targets: Targets
+
+
+class BoundObjective(NamedTuple):
+    """The function of the pixels that a run minimizes, pure: for `jax.grad`, `jit`, `vmap`, `jvp`.
+
+    Called with an image, float32[height, width, 3], it returns (the weighted sum of all terms,
+    float32[]; each term's own loss by its name, before its weight, and the sum as "total").
+
+    Attributes:
+      apply: (data, image) -> the same; a program compiled of it serves other data of these shapes.
+      data: the numbers.
+    """
+
+    apply: Callable[[ObjectiveData, Array], tuple[Array, LossTerms]]
+    data: ObjectiveData
+
+    def __call__(self, image: Array) -> tuple[Array, LossTerms]:
+        """Evaluate the objective at an image."""
+        return self.apply(self.data, image)
+
 
 class Run:
     """Pairs on their way through all scales, with what the scales have in common.
@@ -56,6 +116,7 @@ class Run:
       pairs: of one `stylizer.group_key`, with resolved configurations.
       network: that they share.
       extra_terms: losses beside those of the configuration.
+      optimizer: instead of the one that the configuration names.
       num_devices: of this machine, among which the pairs are shared out.
 
     Attributes:
@@ -70,10 +131,12 @@ class Run:
         pairs: Sequence[Pair],
         network: Network | FeatureNetwork,
         extra_terms: tuple[Term, ...],
-        num_devices: int,
+        optimizer: Optimizer | None = None,
+        num_devices: int = 1,
     ) -> None:
         self._pairs = pairs
-        self._extra_terms = extra_terms
+        self._extra_terms = tuple(map(check_term, extra_terms))
+        self._optimizer = optimizer
         self._num_devices = num_devices
         self.pyramids = [_make_pyramid(pair) for pair in pairs]
         terms = self._terms_of(pairs[0], self.pyramids[0][-1])
@@ -99,49 +162,16 @@ class Run:
         pairs = [self._pairs[number] for number in numbers]
         num_parts = pairs[0].config.compute.shard_rows
         scales = [scale.spread(num_parts) for scale in scales]
-        targets = [
-            find_targets(
-                scale,
-                self._terms_of(pair, scale),
-                source=self._source,
-                params=self._params,
-                precision=pair.config.compute.precision,
-                window=pair.config.compute.window,
-                identity=self._identify_terms(pair, scale),
-            )
-            for pair, scale in zip(pairs, scales, strict=True)
-        ]
-        canvases = [
-            None if scale.paint is None else Canvas(scale.paint, scale.content_image)
-            for scale in scales
-        ]
-        targets = [
-            target._replace(canvas=canvas) for target, canvas in zip(targets, canvases, strict=True)
-        ]
+        targets = list(map(self._find_targets, pairs, scales))
         starts = [
             share_rows(_find_start(*each), num_parts)
             for each in zip(pairs, scales, earlier, strict=True)
         ]
         config, scale = pairs[0].config, scales[0]
-        program = make_program(
-            config,
-            source=self._source,
-            num_styles=len(pairs[0].styles),
-            presence=pairs[0].presence,
-            extra_terms=self._extra_terms,
-            realistic=scale.realistic,
-            gray=pairs[0].gray,
-            masked=pairs[0].paint is not None,
-            tiling=plan_run_tiles(
-                self._source,
-                all_layers(self._terms_of(pairs[0], scale)),
-                scale.content_image.shape,
-                window=config.compute.window,
-            ),
-        )
+        program = self._make_program(pairs[0], scale)
         carried = [one.opt_state for one in earlier if one is not None]
         options: dict[str, Any] = {
-            "numbers": make_numbers(config, num_steps=scale.num_steps),
+            "numbers": make_numbers(config, num_steps=scale.num_steps, optimizer=self._optimizer),
             "chunk_steps": config.run.report_every,
             "next_stop": make_next_stop(
                 every=config.output.save_every,
@@ -176,6 +206,60 @@ class Run:
             dataclasses.replace(result, layer_weights=find_layer_weights(target))
             for result, target in zip(results, targets, strict=True)
         ]
+
+    def bind_objective(self) -> BoundObjective:
+        """Return the first pair's objective at full size, with what it compares with."""
+        pair, scale = self._pairs[0], self.pyramids[0][-1]
+        objective = build_objective(self._make_program(pair, scale))
+
+        def apply(data: ObjectiveData, image: Array) -> tuple[Array, LossTerms]:
+            return objective(image, data.params, data.targets)
+
+        return BoundObjective(apply, ObjectiveData(self._params, self._find_targets(pair, scale)))
+
+    def _find_targets(self, pair: Pair, scale: Scale) -> Targets:
+        compute = pair.config.compute
+        terms = self._terms_of(pair, scale)
+        targets = find_targets(
+            scale,
+            terms,
+            source=self._source,
+            params=self._params,
+            precision=compute.precision,
+            window=compute.window,
+            identity=self._identify_terms(pair, scale),
+        )
+        if self._extra_terms and not compute.window:
+            features = jax.eval_shape(
+                bind_features(self._source, layers_of(terms, "layers"), compute.precision),
+                self._params,
+                scale.content_image,
+            )
+            for term in self._extra_terms:
+                check_loss(term, scale.content_image, features, targets.values[term.name])
+        if scale.paint is None:
+            return targets
+        return targets._replace(canvas=Canvas(scale.paint, scale.content_image))
+
+    def _make_program(self, pair: Pair, scale: Scale) -> Program:
+        config = pair.config
+        return make_program(
+            config,
+            source=self._source,
+            num_styles=len(pair.styles),
+            presence=pair.presence,
+            extra_terms=self._extra_terms,
+            optimizer=self._optimizer,
+            realistic=scale.realistic,
+            gray=pair.gray,
+            masked=pair.paint is not None,
+            tiling=plan_run_tiles(
+                self._source,
+                all_layers(self._terms_of(pair, scale)),
+                scale.content_image.shape,
+                window=config.compute.window,
+            ),
+        )
 
     def _identify_terms(self, pair: Pair, scale: Scale) -> str:
         losses, realism = pair.config.losses, pair.config.realism

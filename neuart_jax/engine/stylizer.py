@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import optax
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
@@ -20,11 +21,12 @@ from neuart_jax.engine.program import make_program
 from neuart_jax.engine.program_cache import foresee
 from neuart_jax.engine.pyramid import KeepRun, RunSnapshot, count_scales, run_scales
 from neuart_jax.engine.result import BatchCallback, Callback, Progress, Result
-from neuart_jax.engine.scale_run import FeatureNetwork, Run
+from neuart_jax.engine.scale_run import BoundObjective, FeatureNetwork, Run
 from neuart_jax.inputs.pair import Masks, Pair, finish, make_pair
 from neuart_jax.losses.style import SORTING_LOSSES
 from neuart_jax.models.params.load import Network, load_network
 from neuart_jax.objective.term import Term
+from neuart_jax.optimizers.base import Optimizer, from_optax
 
 
 def stylize(
@@ -35,6 +37,7 @@ def stylize(
     masks: Masks = Masks(),
     network: Network | FeatureNetwork | None = None,
     extra_terms: Sequence[Term] = (),
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: Callback | None = None,
 ) -> Result:
     """Paint the content in the manner of the style.
@@ -51,6 +54,9 @@ def stylize(
         and what of the styles is transparent; see `Masks`.
       network: instead of loading the one that `config.network` names.
       extra_terms: losses of one's own, beside those of `config.losses`.
+      optimizer: instead of the one that `config.optimizer` names: any Optax transformation that
+        doesn't evaluate the objective itself, such as ``optax.lion(1e-2)``, or an
+        `optimizers.Optimizer`. Pass the same one again for no program to be compiled anew.
       callback: called with a `Progress` after every chunk; returning True stops the run.
 
     Returns:
@@ -65,6 +71,7 @@ def stylize(
         [make_pair(config, content_image, style_images, masks=masks)],
         network=network,
         extra_terms=extra_terms,
+        optimizer=optimizer,
         callback=None if callback is None else lambda _, progress: callback(progress),
     )
     return result
@@ -78,6 +85,7 @@ def stylize_batch(
     masks: Sequence[Masks] = (),
     network: Network | FeatureNetwork | None = None,
     extra_terms: Sequence[Term] = (),
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: BatchCallback | None = None,
 ) -> list[Result]:
     """Paint many pairs at once; each comes out as if it had been painted alone by `stylize`.
@@ -93,6 +101,7 @@ def stylize_batch(
       masks: one per pair, or none; with the same regions in every pair.
       network: as in `stylize`.
       extra_terms: as in `stylize`.
+      optimizer: as in `stylize`.
       callback: called with the pair's number and its `Progress` after every chunk; returning True
         stops that pair.
 
@@ -120,12 +129,68 @@ def stylize_batch(
         make_pair(config, content, styles, masks=mask, name=f"the content picture {number}")
         for number, (content, styles, mask) in enumerate(inputs, 1)
     ]
-    return stylize_pairs(pairs, network=network, extra_terms=extra_terms, callback=callback)
+    return stylize_pairs(
+        pairs, network=network, extra_terms=extra_terms, optimizer=optimizer, callback=callback
+    )
+
+
+def make_objective(
+    content_image: npt.ArrayLike,
+    style_images: npt.ArrayLike | Sequence[npt.ArrayLike],
+    config: Config = Config(),
+    *,
+    masks: Masks = Masks(),
+    network: Network | FeatureNetwork | None = None,
+    extra_terms: Sequence[Term] = (),
+) -> BoundObjective:
+    """Return what `stylize` minimizes at full size, as a pure function of the image.
+
+    For an optimizer, a parametrization or a derivative of one's own: it can be differentiated,
+    compiled and mapped. Arguments, also those that raise, are those of `stylize`.
+
+    Args:
+      content_image: float[height, width, 3], sRGB in [0, 1].
+      style_images: float[height', width', 3], or a list of several.
+      config: of which sizes, steps and optimizer play no part.
+      masks: see `Masks`.
+      network: instead of loading the one that `config.network` names.
+      extra_terms: losses of one's own.
+
+    Returns:
+      ``objective(image) -> (total, {name: loss})``; see `BoundObjective`.
+
+    Raises:
+      InputError: an image, a setting or a weights file can't be used.
+    """
+    pair = make_pair(_resolve(config, network), content_image, style_images, masks=masks)
+    if not isinstance(network, FeatureNetwork):
+        check_sizes(pair, num_pairs=1)
+    return Run([pair], network or load_run_network(pair), tuple(extra_terms)).bind_objective()
+
+
+def _read_optimizer(
+    given: Optimizer | optax.GradientTransformation | None,
+) -> Optimizer | None:
+    if given is None or isinstance(given, Optimizer):
+        return given
+    if isinstance(given, optax.GradientTransformation):
+        return from_optax(given)
+    raise InputError(
+        f"{type(given).__name__} came as the optimizer",
+        expected="an Optax transformation, such as optax.adam(0.02), or an Optimizer",
+        remedy="name those of this package in the configuration: optimizer='adam'",
+    )
 
 
 def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config:
     if isinstance(network, FeatureNetwork):
         return resolve_config(config, check_names=False)
+    if network is not None and not isinstance(network, Network):
+        raise InputError(
+            f"{type(network).__name__} came as the network",
+            expected="a Network, or a FeatureNetwork(feature_fn, params)",
+            remedy="make one of a linen module by FeatureNetwork.from_linen(module, variables)",
+        )
     if network is not None:
         config = config.replace(model=network.config.model, weights=network.config.weights)
     # Before anything is downloaded, so that what can be refused is.
@@ -138,6 +203,7 @@ def stylize_pairs(
     *,
     network: Network | FeatureNetwork | None = None,
     extra_terms: Sequence[Term] = (),
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: BatchCallback | None = None,
     restored: RunSnapshot | None = None,
     keep: KeepRun | None = None,
@@ -149,6 +215,7 @@ def stylize_pairs(
       pairs: of one `group_key`, with resolved configurations.
       network: that they share; None loads it.
       extra_terms: as in `stylize`.
+      optimizer: as in `stylize`.
       callback: as in `stylize_batch`.
       restored: where to go on, from an earlier call with the same arguments that was cut.
       keep: see `pyramid.KeepRun`.
@@ -174,7 +241,7 @@ def stylize_pairs(
         foresee(None)  # It may go on at another scale.
     if network is None:
         network = load_run_network(*pairs)
-    run = Run(pairs, network, tuple(extra_terms), num_devices)
+    run = Run(pairs, network, tuple(extra_terms), _read_optimizer(optimizer), num_devices)
 
     def report_finished(number: int, progress: Progress) -> bool | None:
         assert callback is not None

@@ -113,13 +113,23 @@ def mean_gram(features: Array, weights: Array | None = None) -> Array:
 
 
 def mean_and_deviation(features: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Compute every channel's mean and standard deviation, float[channels] each."""
+    """Compute every channel's mean and standard deviation, float[channels] each.
+
+    Args:
+      features: float[height, width, channels].
+      weights: how much each position counts, float[height, width]; None counts all alike.
+    """
     mean = find_mean(features, weights)
     return deviation_of(sum_moments(features, weights, origin=mean, diagonal=True), mean)
 
 
 def gaussian_statistic(features: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Compute the mean float[channels] and the covariance float[channels, channels]."""
+    """Compute the mean float[channels] and the covariance float[channels, channels].
+
+    Args:
+      features: float[height, width, channels].
+      weights: how much each position counts, float[height, width]; None counts all alike.
+    """
     mean = find_mean(features, weights)
     return gaussian_of(sum_moments(features, weights, origin=mean), mean)
 

@@ -1,1 +1,26 @@
-"""How pixels are moved."""
+"""How pixels are moved: optimizers that name the next image and are told what the loss is there.
+
+What `__all__` names is public.
+"""
+
+from neuart_jax.optimizers.base import (
+    Decision,
+    Evaluation,
+    Optimizer,
+    Point,
+    from_optax,
+    make_adam,
+    make_lbfgs,
+    make_lbfgs_fixed,
+)
+
+__all__ = [
+    "Decision",
+    "Evaluation",
+    "Optimizer",
+    "Point",
+    "from_optax",
+    "make_adam",
+    "make_lbfgs",
+    "make_lbfgs_fixed",
+]

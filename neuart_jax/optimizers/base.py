@@ -4,6 +4,7 @@ An optimizer names the image to evaluate next and is told what the objective is 
 that image as its next step or ask for another. It never evaluates anything itself.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -416,6 +417,33 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def from_optax(transform: optax.GradientTransformation) -> Optimizer:
+    """Let any Optax transformation move the pixels, which are kept in [0, 1] after every update.
+
+    Every evaluation is a step. Transformations that evaluate the objective themselves, such as
+    `optax.lbfgs`, can't be used. At another size the transformation starts afresh.
+
+    Args:
+      transform: such as ``optax.lion(1e-2)``. It gets the loss and the gradient as extra arguments.
+    """
+    full = optax.with_extra_args_support(transform)
+
+    def propose(now: Point, opt_state: Any, numbers: Any) -> tuple[Array, Any]:
+        loss, gradient = now.evaluation
+        step, opt_state = full.update(gradient, opt_state, now.image, value=loss, grad=gradient)
+        return jnp.clip(optax.apply_updates(now.image, step), 0, 1), opt_state
+
+    return Optimizer(
+        init=full.init,
+        propose=propose,
+        observe=lambda now, trial, opt_state, is_first, numbers: _accept_if_finite(
+            trial, opt_state
+        ),
+        carry=lambda image, opt_state: full.init(image),
+    )
+
+
 def strip_numbers(config: OptimizerConfig) -> OptimizerConfig:
     """Return a configuration that is equal for all whose compiled functions are.
 
@@ -425,6 +453,5 @@ def strip_numbers(config: OptimizerConfig) -> OptimizerConfig:
     reads = ("schedule",) if config.optimizer == "adam" else ("history", "precondition")
     return OptimizerConfig(
         optimizer=config.optimizer,
-        average=0.5 if config.average else 0.0,
         **{name: getattr(config, name) for name in reads},
     )

@@ -177,14 +177,18 @@ def _brief(identity: Mapping[str, str]) -> str:
     return f"{identity.get('name')} {str(identity.get('sha256'))[:12]}"
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | os.PathLike[str]) -> Record:
     """Read the record from a run's config.json or from a picture it wrote.
 
     A JSON file with nothing but settings is read as well.
 
+    Args:
+      path: of the file.
+
     Raises:
       InputError: the file can't be read, or holds no valid record.
     """
+    path = Path(path)
     if path.suffix.lower() == ".json":
         try:
             text = read_whole(path, most=_MOST_BYTES).decode()

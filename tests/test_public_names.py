@@ -1,0 +1,258 @@
+"""What a researcher finds: documented names, and no surprise where something doesn't fit."""
+
+import dataclasses
+import functools
+import inspect
+import pydoc
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+from conftest import smooth_picture
+from numpy.testing import assert_allclose
+
+import neuart_jax
+from neuart_jax import (
+    Config,
+    FeatureNetwork,
+    InputError,
+    Term,
+    losses,
+    make_objective,
+    optimizers,
+    stylize,
+    stylize_batch,
+)
+
+CONTENT, STYLE = smooth_picture(24, 20, seed=3), smooth_picture(20, 24, seed=4)
+CONFIG = Config().replace(
+    **{"content_layers": "pixels", "style_layers": "pixels", "scales": 1, "steps": 4},
+    **{"content_weight": 1.0, "style_loss": "relative", "tv_weight": 0.0, "range_weight": 0.0},
+)
+NETWORK = FeatureNetwork(lambda params, image: {"pixels": params * image}, jnp.float32(2.0))
+
+
+@pytest.mark.parametrize("module", [neuart_jax, losses, optimizers], ids=lambda m: m.__name__)
+def test_every_public_name_is_worth_its_help(module):
+    assert module.__doc__
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not callable(value) or not getattr(value, "__module__", "").startswith("neuart_jax"):
+            continue
+        text = inspect.getdoc(value) or ""
+        assert text.splitlines()[0].endswith("."), name
+        assert pydoc.render_doc(value)
+        if not inspect.isfunction(value):
+            fields = getattr(value, "_fields", None) or [
+                field.name for field in getattr(value, "__dataclass_fields__", {}).values()
+            ]
+            if fields and name not in ("Config",):
+                assert all(f"  {field}: " in text for field in fields), name
+            continue
+        parameters = [p for p in inspect.signature(value).parameters if p not in ("self", "cls")]
+        for parameter in parameters:
+            assert f"{parameter}: " in text, (name, parameter)
+
+
+def test_what_writes_folders_is_loaded_when_it_is_asked_for():
+    code = (
+        "import sys, neuart_jax; assert 'neuart_jax.runs.driver' not in sys.modules;"
+        "assert {'transfer', 'stylize'} <= set(dir(neuart_jax)); print(neuart_jax.__version__);"
+        "neuart_jax.transfer; assert 'neuart_jax.runs.driver' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == neuart_jax.__version__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        neuart_jax.nothing  # noqa: B018
+
+
+@functools.cache
+def objective():
+    return make_objective(CONTENT, STYLE, CONFIG, network=NETWORK)
+
+
+def test_the_bare_objective_is_what_a_run_reports():
+    result = stylize(CONTENT, STYLE, CONFIG, network=NETWORK)
+    total, terms = objective()(jnp.asarray(result.image))
+    assert_allclose(total, result.losses["total"], rtol=1e-5)
+    assert terms.keys() == result.losses.keys()
+    for name, value in result.losses.items():
+        assert_allclose(terms[name], value, rtol=1e-4, atol=1e-7)
+
+
+def test_the_bare_objective_by_its_formulas():
+    """Features are twice the pixels; relative errors of pixels and of their Gram matrix."""
+    image = smooth_picture(24, 20, seed=9).astype(np.float64)
+    pixels = CONTENT.astype(np.float64)
+    content = np.sum((image - pixels) ** 2) / np.sum(pixels**2)
+    gram, target = (
+        np.einsum("hwi,hwj->ij", x, x) / (x.shape[0] * x.shape[1])
+        for x in (image, STYLE.astype(np.float64))
+    )
+    style = np.sum((gram - target) ** 2) / np.sum(target**2)
+    total, terms = objective()(jnp.asarray(image, jnp.float32))
+    assert_allclose([terms["content"], terms["style"]], [content, style], rtol=1e-4)
+    assert_allclose(total, content + CONFIG.losses.style_weight * style, rtol=1e-4)
+
+
+def test_the_bare_objective_can_be_differentiated_mapped_and_given_other_data():
+    loss = lambda image: objective()(image)[0]  # noqa: E731
+    image = jnp.asarray(smooth_picture(24, 20, seed=9))
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), jnp.float32)
+    gradient = jax.grad(loss)(image)
+    _, slope = jax.jvp(loss, (image,), (direction,))
+    assert_allclose(slope, jnp.vdot(gradient, direction), rtol=1e-4)
+    hessian_times = jax.jvp(jax.grad(loss), (image,), (direction,))[1]
+    step = 1e-2
+    difference = (jax.grad(loss)(image + step * direction) - gradient) / step
+    assert_allclose(hessian_times, difference, atol=0.1 * float(jnp.abs(difference).max()))
+    assert_allclose(jax.vmap(loss)(jnp.stack([image, 0 * image])), [loss(image), loss(0 * image)])
+    # Four style weights in one call.
+    bound = objective()
+    weights = jnp.asarray([0.0, 1.0, 2.0, 3.0])
+
+    def total(weight):
+        targets = bound.data.targets
+        changed = targets._replace(weights={**targets.weights, "style": weight})
+        return bound.apply(bound.data._replace(targets=changed), image)[0]
+
+    totals = jax.vmap(total)(weights)
+    _, terms = bound(image)
+    assert_allclose(totals, terms["content"] + weights * terms["style"], rtol=1e-5)
+
+
+def test_scipy_and_a_color_of_three_numbers_minimize_it():
+    bound = objective()
+
+    def loss(color):
+        return bound(jnp.broadcast_to(color.reshape(1, 1, 3), CONTENT.shape))[0]
+
+    value = jax.jit(jax.value_and_grad(loss))
+    found = scipy.optimize.minimize(
+        lambda c: tuple(np.asarray(x, np.float64) for x in value(jnp.asarray(c, jnp.float32))),
+        np.full(3, 0.5),
+        jac=True,
+        method="L-BFGS-B",
+    )
+    start, end = value(jnp.full(3, 0.5)), value(jnp.asarray(found.x, jnp.float32))
+    assert end[0] < start[0]
+    assert np.abs(end[1]).max() < 1e-3 * np.abs(start[1]).max()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        optax.lion(0.02),
+        optax.adam(optax.linear_schedule(0.0, 0.05, 3)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)),
+    ],
+    ids=["lion", "adam", "sgd"],
+)
+def test_any_optax_transformation_moves_the_pixels(transform):
+    result = stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer=transform)
+    image = jnp.asarray(CONTENT)
+    state = transform.init(image)
+    loss = lambda image: objective()(image)[0]  # noqa: E731
+    expected = [loss(image)]
+    for _ in range(4):
+        step, state = transform.update(jax.grad(loss)(image), state, image)
+        image = jnp.clip(optax.apply_updates(image, step), 0, 1)
+        expected.append(loss(image))
+    assert_allclose(result.step_losses, expected, rtol=1e-4)
+    [one] = stylize_batch([CONTENT], [STYLE], CONFIG, network=NETWORK, optimizer=transform)
+    assert_allclose(one.step_losses, expected, rtol=1e-4)
+
+
+def test_the_same_transformation_again_compiles_nothing(monkeypatch):
+    transform, traces = optax.lion(0.02), []
+
+    def feature_fn(params, image):
+        traces.append(1)
+        return {"pixels": image}
+
+    network = FeatureNetwork(feature_fn, None)
+    stylize(CONTENT, STYLE, CONFIG, network=network, optimizer=transform)
+    count = len(traces)
+    stylize(CONTENT, STYLE, CONFIG.replace(steps=6), network=network, optimizer=transform)
+    assert len(traces) == count
+
+
+def darkness(weight=1.0, loss_fn=None, layers=()):
+    return Term(
+        name="darkness",
+        weight=weight,
+        make_target=lambda inputs: jnp.float32(0.0),
+        loss_fn=loss_fn or (lambda image, features, target: jnp.mean(image)),
+        layers=layers,
+    )
+
+
+def test_a_terms_weight_is_data():
+    traces = []
+
+    def loss_fn(image, features, target):
+        traces.append(1)
+        return jnp.mean(image)
+
+    term = darkness(loss_fn=loss_fn)
+    stylize(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[term])
+    count = len(traces)
+    # Also one that is no float of Python's.
+    heavy = dataclasses.replace(term, weight=jnp.float32(50))
+    result = stylize(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[heavy])
+    losses = result.losses
+    assert len(traces) <= count + 1  # Looked at, not compiled.
+    others = losses["content"] + CONFIG.losses.style_weight * losses["style"]
+    assert_allclose(losses["total"], others + 50 * losses["darkness"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("term", "sentence"),
+    [
+        (darkness(weight=float("nan")), "'darkness' has the weight nan; expected a finite"),
+        (darkness(weight="3"), "'darkness' has the weight '3'; expected a finite"),
+        ("darkness", "str came among the extra terms; expected a Term"),
+        (
+            darkness(loss_fn=lambda image, features, target: image),
+            r"'darkness' gives float32\[24, 20, 3\]; expected one floating-point number",
+        ),
+        (
+            darkness(loss_fn=lambda image, features, target: jnp.mean(features["pixel"])),
+            "'darkness' reads the layer 'pixel'; expected a layer that it names",
+        ),
+    ],
+)
+def test_a_term_that_does_not_fit_is_one_sentence(term, sentence):
+    with pytest.raises(InputError, match=sentence):
+        stylize(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[term])
+
+
+def test_what_is_no_network_and_no_optimizer_is_one_sentence():
+    with pytest.raises(InputError, match="Dense came as the network; expected a Network, or"):
+        stylize(CONTENT, STYLE, CONFIG, network=nn.Dense(3))
+    with pytest.raises(InputError, match="str came as the optimizer; expected an Optax"):
+        stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer="adam")
+
+
+class Filters(nn.Module):
+    @nn.compact
+    def __call__(self, image):
+        features = nn.Conv(4, (3, 3), name="conv")(image[None])[0]
+        return {"pixels": image, "conv": nn.relu(features)}
+
+
+def test_a_linen_module_is_a_network():
+    module, mean, std = Filters(), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    variables = module.init(jax.random.key(0), jnp.asarray(CONTENT))
+    network = FeatureNetwork.from_linen(module, variables, mean=mean, std=std)
+    found = network.feature_fn(network.params, jnp.asarray(CONTENT))
+    expected = module.apply(variables, jnp.asarray((CONTENT - np.array(mean)) / std, jnp.float32))
+    assert_allclose(found["conv"], expected["conv"], atol=1e-5)
+    result = stylize(CONTENT, STYLE, CONFIG.replace(style_layers="conv"), network=network)
+    assert result.losses["style"] < result.history[0]["style"]
