@@ -22,18 +22,22 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, content_image, style_
     save_image("painting.jpg", style_image)
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     # What is compiled and fitted here is the same for any layer.
     shallow = "steps=3, weights='random', content_layers='relu2_1', style_layers='relu2_1'"
+    arguments = f"content, style, Config().replace({shallow})"
     for block in blocks:
         cheap = "steps=3" if "style_layers" in block else shallow
-        exec(block.replace("steps=40", cheap), names)  # noqa: S102
+        block = block.replace("steps=40", cheap)
+        block = block.replace("objective(content, style)", f"objective({arguments})")
+        exec(block, names)  # noqa: S102
         assert np.all(np.isfinite(names["result"].image))  # type: ignore[attr-defined]
+    assert np.abs(names["gradient"]).max() > 0
     assert Path("painted.png").is_file()
 
 
 def test_flags_and_files_named_exist():
-    commands = [*(ROOT / "scripts").glob("*.py"), ROOT / "neuart_jax" / "command_line.py"]
+    commands = [*(ROOT / "scripts").glob("*.py"), ROOT / "neuart_jax" / "cli" / "flags.py"]
     source = "".join(path.read_text() for path in commands)
     of_commands = re.findall(r'flags\.DEFINE_\w+\(\s*"([a-z_]+)"', source)
     negated = {f"no{name}" for name, field in FIELDS.items() if field.hint is bool}
@@ -48,7 +52,7 @@ def test_flags_and_files_named_exist():
         assert f"| `{weights}`" in README, weights
     for path in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / path).exists(), path
-    for module in re.findall(r"`((?:\w+/)?\w+\.py)`", README):
+    for module in re.findall(r"`((?:\w+/)*\w+\.py)`", README):
         assert any((root / module).exists() for root in (ROOT, ROOT / "neuart_jax")), module
 
 
