@@ -368,7 +368,6 @@ def test_recipes_with_absolute_coefficients_are_in_caffes_units_or_name_their_we
         # Batch normalization sets the scale of its features.
         "neuart-resnet50",
         # These want the very weights that their authors had.
-        "transfer-learning",
         "crowsonkb",
         "gordicaleksa",
     }
