@@ -39,6 +39,8 @@ from neuart_jax.engine.plan import resolve_config
 from neuart_jax.engine.stylizer import stylize
 from neuart_jax.io.images import save_image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
 SIZE = 32

@@ -19,6 +19,8 @@ from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.driver import transfer_group
 from neuart_jax.runs.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 class Crash(Exception):
     """What ends a run at a moment of the test's choice."""

@@ -13,6 +13,8 @@ import pytest
 from test_convert import write_layout
 from weights_files import random_layers, write_keras
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CASES = 250
 WITHOUT_CHECKSUMS = (

@@ -17,6 +17,8 @@ from neuart_jax.engine import distributed, sharding
 from neuart_jax.io.images import load_image
 from neuart_jax.runs.record import read_record
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "weights": "random",
     "style_layers": "relu1_1,relu2_1",

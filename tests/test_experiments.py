@@ -33,6 +33,8 @@ from neuart_jax.runs.experiments.model_comparison import (
 from neuart_jax.runs.manifest import Job
 from neuart_jax.runs.record import METADATA_KEY, read_record
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("reconstruct", "layer_grid", "evaluate", "compare_models", "interpolate")
 QUICK = {

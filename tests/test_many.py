@@ -23,6 +23,8 @@ from neuart_jax.runs.batch.plan import advise_on_sizes, check_jobs, make_groups
 from neuart_jax.runs.manifest import Job, Manifest, make_jobs
 from neuart_jax.runs.record import read_record
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(40, 48), (48, 40), (40, 48), (37, 50), (40, 48), (48, 40)]
 
 

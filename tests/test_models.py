@@ -31,6 +31,8 @@ from neuart_jax.models.params.canonical import flatten, nest
 from neuart_jax.models.params.catalog import CAFFE
 from neuart_jax.models.params.formats.convert import read_weights
 
+pytestmark = pytest.mark.slow
+
 SIZES = ((64, 64), (67, 93))
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

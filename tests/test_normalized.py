@@ -14,6 +14,8 @@ from neuart_jax.models.params.catalog import CAFFE, FITTED
 from neuart_jax.models.params.fitted import normalized
 from neuart_jax.models.params.fitted.calibration import standardize
 
+pytestmark = pytest.mark.slow
+
 mean_activations = functools.partial(normalized.mean_activations, model="vgg19")
 normalize_vgg = functools.partial(normalized.normalize_vgg, model="vgg19")
 

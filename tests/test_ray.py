@@ -18,9 +18,12 @@ from neuart_jax.runs.manifest import Manifest, make_jobs
 
 pytest.importorskip("ray")
 # Ray leaves sockets and child processes to the end of the process.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "default::FutureWarning", "ignore:os.fork:RuntimeWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "default::FutureWarning", "ignore:os.fork:RuntimeWarning"
+    ),
+]
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from neuart_jax.config.presets import PRESETS
 from neuart_jax.io.images import save_image
 from neuart_jax.models.params.load import NAMED_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 

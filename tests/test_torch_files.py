@@ -26,6 +26,8 @@ from neuart_jax.models.params.catalog import CAFFE
 from neuart_jax.models.params.conventions import TORCH
 from neuart_jax.models.params.formats.torch_files import read_pth, read_torch_safetensors
 
+pytestmark = pytest.mark.slow
+
 MODEL_NAMES = ["vgg19", "vgg16", "resnet50"]
 
 
