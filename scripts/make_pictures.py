@@ -88,7 +88,7 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
     )
     small = {"size": 384}
     # Half an hour is enough for one picture: a frame that this recipe saves on its way.
-    own_lengths = {"slides": {"steps": 1400}, "gatys2017": {"enlarge": True}}
+    own_lengths = {"slides": {"steps": 800}}
     recipes = {
         name: {"preset": name, **({"style": [_AUVERS, _CAFE]} if preset.num_styles == 2 else {})}
         | (both["ResNet50"] if preset.settings.get("model") == "resnet50" else {})
