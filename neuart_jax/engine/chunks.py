@@ -55,12 +55,12 @@ def compile_programs(
     """Compile a run, when its functions are first called; arguments as of `loop.make_batch_run_fn`.
 
     Args:
-      objective: likewise.
-      optimizer: likewise.
+      objective: of one pair.
+      optimizer: how pixels are moved.
       averages: whether an average over the images is kept.
-      identity: likewise.
+      identity: tells what all these depend on; empty keeps no program.
       batched: whether there are many pairs at once.
-      num_devices: likewise.
+      num_devices: of this machine, among which the pairs are shared out.
     """
     evaluate = make_evaluate_fn(objective)
     init = make_init_fn(evaluate, optimizer, averages=averages)

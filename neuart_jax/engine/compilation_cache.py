@@ -112,7 +112,7 @@ def use_compilation_cache(folder: Path) -> None:
 
     Where the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), it is that one, and
     JAX's own settings aren't changed. A folder that can't be written costs a line in the log and
-    the time to compile, a program that is damaged likewise.
+    the time to compile, and so does a program that is damaged.
 
     Args:
       folder: made if it isn't there.

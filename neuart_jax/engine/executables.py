@@ -41,7 +41,7 @@ def load(facts: Mapping[str, Any], executable: Any) -> Callable[..., Any]:
 
     Args:
       facts: from `write_down`.
-      executable: likewise. It has to be the bytes that were written: others can crash the process.
+      executable: the bytes from `write_down`, unchanged: others can crash the process.
 
     Raises:
       Exception: of nearly any kind, where another version wrote it.

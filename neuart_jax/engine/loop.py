@@ -138,12 +138,12 @@ def make_batch_run_fn(
     of its own: none waits for another, but for those that run on when it has ended.
 
     Args:
-      objective: as in `make_run_fn`, like the others that aren't told here.
-      optimizer: likewise.
-      stop: likewise.
-      chunk_steps: likewise.
-      decay: likewise.
-      identity: likewise.
+      objective: of one pair; see `make_run_fn`, also for the next five.
+      optimizer: how pixels are moved.
+      stop: when to end, unless a call says so.
+      chunk_steps: steps per compiled call, unless a call says so.
+      decay: of a running mean of the images; 0 keeps none.
+      identity: tells what all these depend on, so that programs can be kept; empty keeps none.
       num_devices: of this machine, among which the pairs are shared out. They don't wait for each
         other within a chunk: nothing is exchanged.
 

@@ -103,7 +103,7 @@ def predict_step(
       config: resolved.
       layers: every layer that the run reads.
       height: of the picture, in pixels.
-      width: likewise.
+      width: of the picture, in pixels.
       num_pairs: painted at once.
       num_regions: that have a style of their own; 0 without masks.
     """
@@ -300,7 +300,7 @@ def check_memory(
       config: resolved.
       layers: every layer that the run reads.
       height: of the picture, in pixels.
-      width: likewise.
+      width: of the picture, in pixels.
       num_pairs: painted at once.
       num_regions: as in `predict_memory`.
 

@@ -75,14 +75,14 @@ def make_program(
 
     Args:
       config: resolved.
-      source: as in `Program`, like the other arguments that aren't told here.
-      num_styles: likewise.
-      presence: likewise.
-      extra_terms: likewise; their weights are data.
+      source: a linen module, or a feature function of one's own.
+      num_styles: pictures that give the style.
+      presence: see `terms.Presence`.
+      extra_terms: losses of one's own; their weights are data.
       optimizer: instead of the one that the configuration names.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.
-      gray: as in `Program`.
-      masked: likewise.
+      gray: whether the picture is gray.
+      masked: whether only a part of it is painted.
       tiling: see `targets.plan_run_tiles`.
     """
     return Program(

@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 
     Attributes:
       content: as the network gets to see it, float32[height, width, 3], sRGB in [0, 1].
-      styles: likewise, each of its own size.
+      styles: one float32[height', width', 3] per style, each of its own size.
       regions: which part of the styles goes where; None where the whole goes everywhere.
       original: the content picture as it was given.
       config: of its run.

@@ -21,7 +21,7 @@ class LayerSums(NamedTuple):
 
     Attributes:
       total: over all elements, for the smoothing; None without.
-      num_elements: likewise.
+      num_elements: their number, for the smoothing; None without.
       moments: of every region; None where a region has no part in a term.
     """
 

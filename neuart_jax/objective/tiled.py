@@ -148,7 +148,7 @@ def make_tiled_targets(
       style_tilings: one for each style picture.
       reaches: of every layer that the terms read.
       content_memberships: as in `term.Inputs`.
-      style_memberships: likewise.
+      style_memberships: one for each style picture.
 
     Raises:
       InputError: see `check_additive`.

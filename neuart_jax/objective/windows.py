@@ -43,10 +43,10 @@ class Tiling(NamedTuple):
     the picture for the padding there not to matter.
 
     Attributes:
-      height: of the picture.
-      width: likewise.
-      window_height: of every window.
-      window_width: likewise.
+      height: of the picture, in pixels.
+      width: of the picture, in pixels.
+      window_height: of every window, in pixels.
+      window_width: of every window, in pixels.
       rows: the windows from top to bottom.
       columns: from left to right.
     """
@@ -79,7 +79,7 @@ def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) 
 
     Args:
       height: of the picture, in pixels.
-      width: likewise.
+      width: of the picture, in pixels.
       halo: pixels that must lie between a core and a window's edge; see `find_margins`.
       stride: pixels between neighboring positions of the deepest layer.
       window: longest side of a window, in pixels.

@@ -210,7 +210,7 @@ class Quasi(NamedTuple):
       memory: of the steps made.
       log_gains: of bands of frequencies; see `frequency_bands.learn_gains`.
       gradient: at the current image, float32[height, width, 3].
-      direction: from there, likewise.
+      direction: from there, float32[height, width, 3].
     """
 
     memory: Memory

@@ -77,7 +77,7 @@ def learn_gains(log_gains: Array, step: Array, change: Array, *, wanted: Array) 
     Args:
       log_gains: so far, float[bands]; zeros when nothing is known.
       step: s, components float[height, width, channels].
-      change: y, likewise.
+      change: y, components float[height, width, channels].
       wanted: whether to learn from it, bool[].
 
     Returns:
@@ -102,7 +102,7 @@ def spread_gains(log_gains: Array, height: int, width: int) -> Array:
     Args:
       log_gains: from `learn_gains`.
       height: of the picture, in pixels.
-      width: likewise.
+      width: of the picture, in pixels.
     """
     down, across, radial = (
         jnp.asarray(shares, log_gains.dtype)

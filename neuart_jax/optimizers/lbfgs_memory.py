@@ -62,7 +62,7 @@ def remember(
     Args:
       memory: so far.
       step: s, float[height, width, 3].
-      change: y, likewise.
+      change: y, float[height, width, 3].
       wanted: whether to.
       gains: P of `find_direction`, which has to be asked with the same.
     """

@@ -85,7 +85,7 @@ class RunFolder:
 
         Args:
           height: of the picture, in pixels.
-          width: likewise.
+          width: of the picture, in pixels.
           num_reports: that metrics.jsonl will hold, about.
 
         Raises:

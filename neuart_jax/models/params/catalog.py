@@ -59,7 +59,7 @@ class PublishedFile(NamedTuple):
       mirrors: where others have the very same file.
       num_bytes: its size; None where it is only roughly known.
       md5: hexadecimal, or empty where nobody states it.
-      sha256: likewise; at least one of the two is known.
+      sha256: hexadecimal, or empty; at least one of the two is known.
       licence: a few words, with the licence's name.
       attribution: who made these weights.
       layout: "keras", "torch" (a pickle, which takes PyTorch to read), "safetensors",

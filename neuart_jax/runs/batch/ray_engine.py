@@ -36,9 +36,9 @@ def run_groups(
 
     Args:
       groups: as in `local_engine.run_groups`.
-      folder: likewise; seen by all machines under this path.
-      books: likewise.
-      keep_going: likewise.
+      folder: of the batch; seen by all machines under this path.
+      books: of the batch.
+      keep_going: whether the others are painted where one can't be.
       num_devices: that a group is shared out among.
 
     Raises:

@@ -96,7 +96,7 @@ def color_distance(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
     Args:
       image: float[height, width, 3], sRGB in [0, 1].
-      reference: float[height', width', 3], likewise.
+      reference: float[height', width', 3], sRGB in [0, 1].
     """
     first, second = (
         rgb2lab(np.asarray(picture, np.float64)).reshape(-1, 3) for picture in (image, reference)

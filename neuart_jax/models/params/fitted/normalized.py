@@ -51,7 +51,7 @@ def normalize_weights(
       photographs: see `photographs.find_photographs`.
       model: "vgg16" or "vgg19".
       pooling: as in `models.vgg.VGG`.
-      padding: likewise.
+      padding: as in `models.vgg.VGG`.
 
     Returns:
       The weights, with "normalized" in their provenance: the image set, pooling and padding.
@@ -99,7 +99,7 @@ def normalize_vgg(
       model: "vgg16" or "vgg19".
       normalization: what these weights need of their input; it doesn't change.
       pooling: as in `models.vgg.VGG`.
-      padding: likewise.
+      padding: as in `models.vgg.VGG`.
 
     Returns:
       Variables of the same names, shapes and dtypes. A filter without any activation keeps its
@@ -152,7 +152,7 @@ def mean_activations(
       model: "vgg16" or "vgg19".
       normalization: what these weights need of their input.
       pooling: as in `models.vgg.VGG`.
-      padding: likewise.
+      padding: as in `models.vgg.VGG`.
 
     Returns:
       The means of the convolutions that `variables` has, in the order of computation.
