@@ -147,7 +147,7 @@ def relative_error(values: Tensor, target: Tensor) -> Tensor:
 
 
 def smooth(features: Tensor, temperatures: Tensor, *, kind: str) -> Tensor:
-    """Do what `elementwise.smooth` and `term.Smoothing` do, to float[batch, c, h, w]."""
+    """Do what `elementwise.smooth` and `smoothing.Smoothing` do, to float[batch, c, h, w]."""
     if kind == "none":
         return features
     flat = features.flatten(1) / temperatures[:, None]

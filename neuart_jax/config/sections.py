@@ -89,7 +89,7 @@ OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """What settings mean that are empty: model to kind of weights to setting to value.
 
 The kinds are "trained", "fitted" (to the pictures) and "random"; see
-`params.store.kind_of_weights`.
+`load.kind_of_weights`.
 """
 
 _OWN = "empty means what suits the weights, see the end of --help"

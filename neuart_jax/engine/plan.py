@@ -26,7 +26,7 @@ from neuart_jax.objective.tiled import check_additive
 def settle_config(config: Config) -> Config:
     """Replace a model and weights that are left open by what they are on this machine now.
 
-    ImageNet weights are downloaded for it if need be; see `params.store.settle_network`.
+    ImageNet weights are downloaded for it if need be; see `load.settle_network`.
     """
     network = settle_network(config.network).config
     return config.replace(model=network.model, weights=network.weights)

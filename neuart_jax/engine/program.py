@@ -34,7 +34,7 @@ class Program(NamedTuple):
       precision: key of `features.PRODUCTS`.
       losses: without coefficients.
       num_styles: pictures that give the style.
-      presence: see `build.Presence`.
+      presence: see `style.Presence`.
       realistic: whether the matting Laplacian counts.
       gray: whether the picture is gray.
       masked: whether only a part of it is painted.
@@ -77,7 +77,7 @@ def make_program(
       config: resolved.
       source: a linen module, or a feature function of one's own.
       num_styles: pictures that give the style.
-      presence: see `terms.Presence`.
+      presence: see `style.Presence`.
       extra_terms: losses of one's own; their weights are data.
       optimizer: instead of the one that the configuration names.
       realistic: whether this scale is to be held to the content's edges, if the run is to be.

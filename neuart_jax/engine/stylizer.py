@@ -341,7 +341,7 @@ def load_run_network(*pairs: Pair) -> Network:
       pairs: with resolved configurations; the network is that of the first.
 
     Raises:
-      InputError: see `params.store.load_network`.
+      InputError: see `load.load_network`.
     """
     config = pairs[0].config
     return load_network(

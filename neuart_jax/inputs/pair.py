@@ -33,7 +33,7 @@ _LEAST_PAINT = 0.1
 
 
 class Masks(NamedTuple):
-    """Pictures whose colors name regions, as `regions.match_regions` reads them.
+    """Pictures whose colors name regions, as `matching.match_regions` reads them.
 
     Attributes:
       content: float[height, width, 3], sRGB in [0, 1], of the content picture; None where there

@@ -228,7 +228,7 @@ def transfer_group(
       checkpoints: folder for what is needed to go on with all of them.
       replace: whether results that are there may be replaced, whatever `overwrite` says.
       network: as in `transfer`, for all of them.
-      reason: why it isn't a better one, where it was settled; see `params.store.Settled`.
+      reason: why it isn't a better one, where it was settled; see `settle.Settled`.
       callback: called with a pair's number and its `Progress` after every chunk; returning True
         stops that pair.
       repeated: as in `transfer`.
