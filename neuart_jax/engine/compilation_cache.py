@@ -107,7 +107,7 @@ def _digest(key: str) -> str:
 def use_compilation_cache(folder: Path) -> None:
     """Keep all compiled programs of this process in a folder, and take them from there.
 
-    Those of a run are kept so that they are found without being traced (see `kept_programs`), which
+    Those of a run are kept so that they are found without being traced (see `program_cache`), which
     is most of what compiled programs leave of a start; the others as JAX does.
 
     Where the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), it is that one, and

@@ -1,6 +1,6 @@
 """Style losses that sort: distributions of features along directions, or of every channel.
 
-Symbols as in `style_losses`. They need all features of a layer at once.
+Symbols as in `style`. They need all features of a layer at once.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Errors, content losses and total variation: arrays in, scalar out, every divisor stated.
 
 Symbols: F, P are the features float[height, width, channels] of the image being made and of the
-target; N = channels; M = height * width positions. What compares styles is in `style_losses`.
+target; N = channels; M = height * width positions. What compares styles is in `style`.
 """
 
 from collections.abc import Callable

@@ -190,7 +190,7 @@ class Coordinates(NamedTuple):
       of: a picture, float[height, width, 3] -> its coordinates, in an array of the same shape.
       picture: the inverse of `of`.
       resize: see `lbfgs_memory.Resize`.
-      has_bands: whether they are components whose gains are learned; see `preconditioning`.
+      has_bands: whether they are components whose gains are learned; see `frequency_bands`.
     """
 
     of: Callable[[Array], Array]
@@ -307,7 +307,7 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
 
     Args:
       history: pairs of differences kept, each twice the image's size.
-      precondition: whether it learns how stiff each band of frequencies is; see `preconditioning`.
+      precondition: whether it learns how stiff each band of frequencies is; see `frequency_bands`.
     """
     coordinates = _COSINES if precondition else _PIXELS
 

@@ -1,7 +1,7 @@
 """What L-BFGS knows of the curvature: its last steps, and how the gradient changed along them.
 
 Nothing here depends on what the coordinates are, as long as they are orthonormal: pixels, or the
-components of a cosine transform (`preconditioning`).
+components of a cosine transform (`frequency_bands`).
 """
 
 from collections.abc import Callable
