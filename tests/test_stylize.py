@@ -261,7 +261,9 @@ def test_what_can_be_refused_is_before_weights_are_looked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"steps": 5}, "settings"),
+        ({"steps": 5}, "numbers of steps"),
+        ({"stop_patience": 5}, "numbers of steps"),
+        ({"beta1": 0.5}, "numbers of the optimizer"),
         ({"tv_weight": 0}, "settings"),
         ({"weights": "random"}, "settings"),
         ({"range_weight": 300}, "settings"),

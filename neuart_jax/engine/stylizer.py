@@ -308,8 +308,11 @@ def _traits(pair: Pair) -> dict[str, Hashable]:
     )
     return {
         "settings": program,
-        "numbers of steps": (run.steps, run.coarse_steps, realism_steps, run.report_every),
-        "numbers": (config.optimizer, run.stop_patience, run.stop_tolerance),
+        "numbers of steps": (
+            *(run.steps, run.coarse_steps, realism_steps, run.report_every),
+            *(run.stop_patience, run.stop_tolerance),
+        ),
+        "numbers of the optimizer": config.optimizer,
         "frames": (config.output.save_every, config.output.save_at),
         "size of the content": sizes[0],
         "sizes of the styles": tuple(sizes[1:]) if sorts else len(pair.styles),
