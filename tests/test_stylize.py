@@ -7,7 +7,6 @@ import pytest
 from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
-import neuart_jax
 from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
 from neuart_jax.engine import account, chunks, step
 from neuart_jax.engine.plan import resolve_config
@@ -43,11 +42,6 @@ def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, 
     # Nearer to the content than to any other picture: correlation of the luminances.
     correlation = np.corrcoef(result.image.mean(-1).ravel(), content_image.mean(-1).ravel())
     assert correlation[0, 1] > 0.5
-
-
-def test_the_public_names_exist():
-    for name in neuart_jax.__all__:
-        assert getattr(neuart_jax, name).__doc__
 
 
 def test_calls_of_one_shape_compile_once(content_image, style_image, network):
