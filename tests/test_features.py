@@ -52,6 +52,7 @@ def evaluate(run, precision, content_image, style_image):
     return features, loss, losses, gradient, targets
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(run, content_image, style_image):
     """bfloat16 has 8 significant bits: 0.4 % per rounding; a dozen roundings follow each other."""
     features, loss, losses, gradient, targets = evaluate(

@@ -90,6 +90,7 @@ def whole_resnet50(content_image, style_image):
     return batch, fit("resnet50", batch, layer="conv5_block3_out", recipe=recipe)
 
 
+@pytest.mark.slow
 def test_a_whole_resnet50_has_all_parameters_and_the_statistics_of_its_pictures(whole_resnet50):
     batch, variables = whole_resnet50
     module = MODELS["resnet50"].make_module()

@@ -14,6 +14,8 @@ from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.manifest import Manifest, make_jobs
 from neuart_jax.runs.own_folder import MARK_NAME
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """What ends a run at a file operation of the test's choice; nothing catches it."""

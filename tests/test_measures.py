@@ -97,6 +97,7 @@ def test_edge_similarity_is_that_of_the_slopes():
         assert edge_similarity(*pair) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_feature_distances_are_the_relative_losses(content_image, style_image):
     config = resolve_config(
         Config().replace(

@@ -64,6 +64,7 @@ def compiled_bytes(config, size, num_regions=0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers order otherwise")
 @pytest.mark.parametrize("model, optimizer", [("vgg19", "adam"), ("resnet50", "lbfgs")])
 def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
@@ -72,6 +73,7 @@ def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
     assert predicted == pytest.approx(compiled_bytes(config, 128), rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers order otherwise")
 def test_regions_and_losses_that_sort_are_counted():
     config = resolve_config(

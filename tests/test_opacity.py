@@ -11,6 +11,8 @@ from neuart_jax.inputs.pair import Masks, make_pair
 from neuart_jax.inputs.regions.opacity import spread_opaque, take_opaque
 from neuart_jax.io.images import load_image, save_image
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "weights": "random",
     "content_layers": "relu1_1",

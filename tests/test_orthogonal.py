@@ -17,6 +17,8 @@ from neuart_jax.models.params.fitted.orthogonal import (
     random_variables,
 )
 
+pytestmark = pytest.mark.slow
+
 UNIT = {"vgg19": PIXEL_UNIT, "resnet50": 1.0}
 OPTIONS = {"vgg19": {"pooling": "average", "padding": "reflect"}, "resnet50": {}}
 SHALLOW = {"vgg19": "relu3_3", "resnet50": "conv3_block2_out"}

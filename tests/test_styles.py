@@ -98,6 +98,7 @@ def test_a_blended_target_is_the_weighted_mean_of_gram_matrices(blend, shares):
     assert coefficients == {"content": 3, "style": 10, "tv": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", ["wasserstein", "mean_std", "sliced_wasserstein", "histogram"])
 def test_blended_distributions_are_those_of_one_style_if_all_are_the_same(formula):
     blended, _ = evaluate(STYLES, style_loss=formula, style_mix="blended")

@@ -183,6 +183,7 @@ def test_defaults_by_model_and_aliases_are_resolved():
     assert len(resnet.losses.style_layers) == 3
 
 
+@pytest.mark.slow
 def test_resnet50_runs_from_end_to_end(content_image, style_image):
     config = Config().replace(
         model="resnet50",
@@ -230,6 +231,7 @@ def test_pairs_of_a_batch_have_coefficients_and_seeds_of_their_own(three_pairs, 
         assert_allclose(one.image, alone.image, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_pairs_of_a_batch_are_painted_each_as_far_as_it_is_told(three_pairs, network):
     """How far is data: one program for the batch, and for each pair its own degree."""
     config = SHALLOW.replace(steps=4, range_weight=50)
@@ -281,6 +283,7 @@ def test_losses_that_sort_want_styles_of_one_size(three_pairs):
         stylize_pairs(pairs)
 
 
+@pytest.mark.slow
 def test_a_picture_in_windows_is_the_picture(network):
     """Both scales and the style are larger than a window."""
     content, style = smooth_picture(203, 210, seed=1), smooth_picture(210, 198, seed=2)

@@ -30,6 +30,8 @@ from neuart_jax.objective.tiled import make_tiled_objective, make_tiled_targets
 from neuart_jax.objective.windows import find_margins, plan_tiles
 from neuart_jax.optimizers.base import make_optimizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def thin_networks(monkeypatch):

@@ -146,6 +146,7 @@ def test_the_record_is_complete_and_the_same_in_both_places(finished):
     assert set(record["result"]["losses"]) == {"total", "content", "style", "tv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["config.json", "result.png"])
 def test_a_record_reproduces_the_same_pixels(finished, tmp_path, source):
     _, folder = finished
@@ -174,6 +175,7 @@ def test_a_repeated_run_says_what_is_not_the_same(pictures, tmp_path, caplog):
     assert "made with other content, weights, jax 0.0.1" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, caplog):
     config = config_for(pictures, tmp_path / "a", steps=1, weights="fitted")
     images = [load_image(pictures / name).image for name in ("photo.png", "painting.png")]
@@ -273,6 +275,7 @@ def test_masks_come_from_files_and_the_record_knows_them(masks, tmp_path, caplog
         )
 
 
+@pytest.mark.slow
 def test_a_realistic_stage_is_in_the_metrics_and_the_plot(pictures, tmp_path):
     config = config_for(pictures, tmp_path / "out", realism_weight=1e3, realism_steps=3)
     result, _ = transfer(config)

@@ -11,6 +11,8 @@ from neuart_jax.models import resnet50, vgg
 from neuart_jax.models.receptive_field import PIXELS, Reach
 from neuart_jax.objective.windows import WHOLE, find_margins, open_window, plan_tiles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("stride", [1, 2, 8, 16])
 @pytest.mark.parametrize("halo", [0, 1, 7, 40, 83])

@@ -150,6 +150,7 @@ def count_convolutions(function, *args):
     return str(jax.make_jaxpr(function)(*args)).count("conv_general_dilated[")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "layers", "num_fast"),
     [("vgg19", ("relu3_1",), 4), ("resnet50", ("conv2_block2_out",), 2)],
@@ -184,6 +185,7 @@ def test_a_networks_gradient_against_float64(model, layers, num_fast, float64):
     assert np.linalg.norm(gradient - exact) / np.linalg.norm(exact) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_deep_gradients_error_is_that_of_its_kinks(float64, monkeypatch):
     """A ReLU whose input is next to zero may be on in float32 and off in float64.
 
@@ -215,6 +217,7 @@ def test_a_deep_gradients_error_is_that_of_its_kinks(float64, monkeypatch):
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 2e-5
 
 
+@pytest.mark.slow
 def test_the_setting_chooses_the_way(monkeypatch):
     chosen = []
     monkeypatch.setattr(
