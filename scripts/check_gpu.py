@@ -22,10 +22,11 @@ from benchmarks.problem import with_pictures
 from neuart_jax.cli.flags import run_command
 from neuart_jax.config.config import Config
 from neuart_jax.io.files import make_folder
+from neuart_jax.runs.experiments.axes import read_numbers
 from neuart_jax.runs.record import Record
 
 _SMALL = flags.DEFINE_bool("small", False, "tiny pictures")
-_MINUTES = flags.DEFINE_float("minutes", 6.0, "no part is begun after so many", lower_bound=0.1)
+_MINUTES = flags.DEFINE_string("minutes", "6", "no part is begun after so many")
 _TORCH = flags.DEFINE_string("torch_python", sys.executable, "an interpreter with torch and numpy")
 
 
@@ -36,13 +37,14 @@ def run(config: Config, record: Record | None) -> int:
     config = with_pictures(config)
     if config.network.weights == "auto":
         config = config.replace(weights="random")
+    minutes = sum(read_numbers(_MINUTES.value, flag="minutes", example="6"))
     folder = Path(config.output.output or "output/check_gpu").expanduser()
     make_folder(folder)
     outcome = check_device(
         config,
         SMALL if _SMALL.value else Scope(),
         folder,
-        seconds=60 * _MINUTES.value,
+        seconds=60 * minutes,
         torch_python=_TORCH.value,
     )
     print(outcome.text)
