@@ -240,6 +240,25 @@ def test_what_is_no_network_and_no_optimizer_is_one_sentence():
         stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer="adam")
 
 
+def test_a_transformation_that_evaluates_the_objective_itself_is_one_sentence():
+    with pytest.raises(InputError, match="the optimizer asks for more than .*value_fn"):
+        stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer=optax.lbfgs())
+
+
+def test_numbers_of_an_optimizer_of_ones_own_keep_their_type():
+    plain = optimizers.make_adam(0.05)
+
+    def propose(now, opt_state, numbers):
+        assert (numbers[0].dtype, numbers[1].dtype) == (jnp.int8, jnp.float32)
+        return plain.propose(now, opt_state, plain.numbers._replace(learning_rate=numbers[1]))
+
+    own = plain._replace(propose=propose, numbers=(np.int8(3), 0.05))
+    found = stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer=own)
+    expected = stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer=plain)
+    # Its decays are constants of the program here, and rounded otherwise.
+    assert_allclose(found.step_losses, expected.step_losses, rtol=1e-4)
+
+
 class Filters(nn.Module):
     @nn.compact
     def __call__(self, image):

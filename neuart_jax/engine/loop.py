@@ -77,7 +77,7 @@ def make_run_fn(
       chunk_steps: steps per compiled call, unless a call says so; nothing comes back to the host in
         between.
       decay: of a running mean of the images, which is the result then; see `step.find_average`.
-        0 keeps none. Of another one that isn't 0, a call is told by its numbers.
+        0 keeps none, whatever a call's numbers say; else a call may bring another one.
       identity: tells what all these depend on, so that compiled programs can be kept; see
         `compile.compile_fn`.
 
@@ -86,9 +86,8 @@ def make_run_fn(
       callback=None, carried=None, keep_state=False, restored=None, keep=None) -> Result``, where
       `image` is the start, float32[height, width, 3], `numbers` are `step.Numbers`, and a chunk
       ends at `next_stop(steps made)` at the latest; see `make_next_stop`. `carried` is the
-      optimizer's state at another size, from the `Result` of a
-      run with `keep_state`. `keep` is a `Keep`, and with a `Snapshot` from it as `restored` a run
-      goes on where that was taken.
+      optimizer's state at another size, from the `Result` of a run with `keep_state`. `keep` is a
+      `Keep`, and with a `Snapshot` from it as `restored` a run goes on where that was taken.
     """
     run_pairs = _make_run_pairs(
         objective,
@@ -361,8 +360,10 @@ def _make_run_pairs(
     return run
 
 
-def _to_array(number: float) -> np.ndarray:
-    return np.asarray(number, np.int32 if isinstance(number, int) else np.float32)
+def _to_array(number: Any) -> np.ndarray:
+    # What a user's own optimizer brings as an array keeps its type.
+    plain = {int: np.int32, float: np.float32}
+    return np.asarray(number, plain.get(type(number)))
 
 
 def _fill(array: Any, num_devices: int) -> Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import LEARNING_RATES, OptimizerConfig
 from neuart_jax.optimizers.frequency_bands import (
     NUM_BANDS,
@@ -426,12 +427,24 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
 
     Args:
       transform: such as ``optax.lion(1e-2)``. It gets the loss and the gradient as extra arguments.
+
+    Raises:
+      InputError: from the functions returned, when it asks for more than that.
     """
     full = optax.with_extra_args_support(transform)
 
     def propose(now: Point, opt_state: Any, numbers: Any) -> tuple[Array, Any]:
         loss, gradient = now.evaluation
-        step, opt_state = full.update(gradient, opt_state, now.image, value=loss, grad=gradient)
+        try:
+            step, opt_state = full.update(gradient, opt_state, now.image, value=loss, grad=gradient)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise InputError(
+                f"the optimizer asks for more than gradient, image and loss ({error})",
+                expected="a transformation that doesn't evaluate the objective itself",
+                remedy="take another one, or optimizer='lbfgs' of the configuration",
+            ) from error
         return jnp.clip(optax.apply_updates(now.image, step), 0, 1), opt_state
 
     return Optimizer(
