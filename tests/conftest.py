@@ -13,11 +13,10 @@ import pytest
 import scipy.ndimage
 
 from neuart_jax.engine.compilation_cache import use_compilation_cache
-from neuart_jax.engine.program_cache import keep_programs_in
+from neuart_jax.engine.program_cache import cache_programs_in
 
 CACHE_SETTINGS = (
     "jax_compilation_cache_dir",
-    "jax_compilation_cache_max_size",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
 )
@@ -63,13 +62,13 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_programs() -> None:
-    """Compile equal programs once for all tests, workers and later runs; entries are digested.
+    """Compile equal programs once for all tests, workers and later runs.
 
     Their names are made from the program itself, the flags and the versions: no test is weakened.
-    What this package keeps of its own programs stays off but where a test asks for it.
+    What this package exports of its own programs stays off but where a test asks for it.
     """
     use_compilation_cache(Path(__file__).parents[1] / ".pytest_cache" / "programs")
-    keep_programs_in(None)
+    cache_programs_in(None)
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def run_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     root.setLevel(root_level)  # absl's verbosity is also the root's.
     for name, value in cache.items():
         jax.config.update(name, value)
-    keep_programs_in(None)
+    cache_programs_in(None)
 
 
 def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:

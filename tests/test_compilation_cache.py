@@ -4,14 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import jax
 import pytest
 from conftest import CACHE_SETTINGS
 
-from neuart_jax.engine.compilation_cache import use_compilation_cache
-from neuart_jax.engine.program_cache import keep_programs_in
+from neuart_jax.engine.compilation_cache import check_entries, use_compilation_cache
+from neuart_jax.engine.program_cache import cache_programs_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +40,7 @@ def jax_settings(monkeypatch):
     yield
     for name, value in before.items():
         jax.config.update(name, value)
-    keep_programs_in(None)
+    cache_programs_in(None)
 
 
 def run_python(code, *arguments):
@@ -54,16 +55,28 @@ def run_python(code, *arguments):
     )
 
 
-def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_path):
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def find_entries(folder):
+    return sorted(folder.glob("*-cache"))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_path, killed):
+    """Whether the run before could still write down what it left, or couldn't."""
     folder = tmp_path / "made" / "here"
     assert run_python(COMPILE, folder).stdout == "0\n"
     assert int(run_python(COMPILE, folder).stdout) > 0
-    entries = list((folder / "programs").iterdir())
+    entries = find_entries(folder)
     assert entries  # However fast they were compiled.
+    if killed:
+        (folder / "digests.json").unlink()
     for entry in entries:
-        content = bytearray(entry.read_bytes())
-        content[len(content) // 2] ^= 1
-        entry.write_bytes(content)
+        flip(entry)
     again = run_python(COMPILE, folder)
     assert again.stdout == "0\n"
     assert again.stderr.count("Kept programs are damaged, and are made anew") == 1
@@ -72,10 +85,51 @@ def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_pa
     assert int(last.stdout) > 0 and not last.stderr
 
 
+def test_entries_are_looked_at_where_they_changed_only(tmp_path, monkeypatch):
+    whole = zlib.compress(b"a program")
+    for name in ("one-cache", "two-cache"):
+        (tmp_path / name).write_bytes(whole)
+    check_entries(tmp_path)
+    read = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
+    check_entries(tmp_path)
+    assert set(read) == {"digests.json"}
+    # It can be unpacked, and isn't what was there.
+    (tmp_path / "two-cache").write_bytes(zlib.compress(b"another program"))
+    (tmp_path / "new-cache").write_bytes(whole[:-3])
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    check_entries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "digests.json",
+        "notes.txt",
+        "one-cache",
+    ]
+
+
+@pytest.mark.parametrize("digests", [b"", b"{", b"[1]", b'{"one-cache": 3}', b'{"one-cache": []}'])
+def test_damaged_digests_cost_a_look_at_every_entry(tmp_path, digests):
+    (tmp_path / "one-cache").write_bytes(zlib.compress(b"a program"))
+    check_entries(tmp_path)
+    noted = (tmp_path / "digests.json").read_bytes()
+    (tmp_path / "digests.json").write_bytes(digests)
+    check_entries(tmp_path)
+    assert (tmp_path / "digests.json").read_bytes() == noted
+
+
+def test_the_entries_used_last_stay(tmp_path):
+    for age, name in enumerate(("a-cache", "b-cache", "c-cache")):
+        (tmp_path / name).write_bytes(zlib.compress(bytes(10), level=0))
+        os.utime(tmp_path / name, (age, age))
+    os.utime(tmp_path / "a-cache", (9, 0))  # It was read.
+    size = (tmp_path / "a-cache").stat().st_size
+    check_entries(tmp_path, max_bytes=2 * size)
+    assert [path.name for path in find_entries(tmp_path)] == ["a-cache", "c-cache"]
+
+
 def test_settings(tmp_path, jax_settings):
     use_compilation_cache(tmp_path / "cache")
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache")
-    assert 0 < jax.config.jax_compilation_cache_max_size < 2**40
     assert os.listdir(tmp_path / "cache") == []
 
 

@@ -1,5 +1,6 @@
 """What of a run is compiled: its start, and chunks of steps that the host doesn't see."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.step import (
@@ -36,11 +37,15 @@ class Programs(NamedTuple):
         in all, int32[], after its end, or after as many evaluations as it can hold losses. The
         first evaluation, that of the start, is no step. The state that is given is used up.
       carry: (the start, the optimizer's state at another size) -> the optimizer's state.
+      share: (arrays of pairs) -> the same, shared out among the devices.
+      copy: (arrays that all pairs need) -> the same, on every device.
     """
 
     init: Callable[[Array, Any, Targets], TransferState]
     chunk: Callable[[TransferState, Any, Targets, Numbers, Array], TransferState]
     carry: Callable[[Array, Any], Any]
+    share: Callable[[Any], Any] = lambda arrays: arrays
+    copy: Callable[[Any], Any] = lambda arrays: arrays
 
 
 def compile_programs(
@@ -48,7 +53,7 @@ def compile_programs(
     optimizer: Optimizer,
     *,
     averages: bool,
-    identity: str,
+    key: str,
     batched: bool,
     num_devices: int,
 ) -> Programs:
@@ -58,7 +63,7 @@ def compile_programs(
       objective: of one pair.
       optimizer: how pixels are moved.
       averages: whether an average over the images is kept.
-      identity: tells what all these depend on; empty keeps no program.
+      key: names what all these depend on; empty caches no program.
       batched: whether there are many pairs at once.
       num_devices: of this machine, among which the pairs are shared out.
     """
@@ -86,6 +91,7 @@ def compile_programs(
 
         return lax.while_loop(goes_on, go_on, (state, jnp.int32(0)))[0]
 
+    placing: dict[str, Any] = {}
     if num_devices > 1:
         # Under jit alone the loop's condition would be exchanged among all devices at every step.
         mesh = Mesh(np.asarray(jax.local_devices()[:num_devices]), ("pairs",))
@@ -100,14 +106,19 @@ def compile_programs(
             out_specs=pairs,
             check_vma=False,
         )
-    # Programs for several devices aren't kept.
-    kept = identity if num_devices == 1 else ""
+        placing = {
+            name: functools.partial(jax.device_put, device=NamedSharding(mesh, spec))
+            for name, spec in (("share", pairs), ("copy", whole))
+        }
+    # Programs for several devices aren't cached.
+    key = key if num_devices == 1 else ""
 
     def compile_part(fn: Callable[..., Any], part: str, **options: Any) -> Any:
-        return compile_fn(fn, identity=kept and f"{part} {batched=} {kept}", **options)
+        return compile_fn(fn, key=key and f"{part} {batched=} {key}", **options)
 
     return Programs(
         compile_part(init, "init"),
-        compile_part(chunk, "chunk", donate_argnames="state", announcement=_ANNOUNCEMENT),
+        compile_part(chunk, "chunk", donate=(0,), announcement=_ANNOUNCEMENT),
         compile_part(carry, "carry"),
+        **placing,
     )

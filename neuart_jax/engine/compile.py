@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from neuart_jax.engine.program_cache import KeptFn
+from neuart_jax.engine.program_cache import CachedFn
 
 _CPU_OPTIONS = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
@@ -20,12 +20,16 @@ _LONG_COMPILATION = 0.3
 
 
 def compile_fn(
-    fn: Callable[..., Any], *, identity: str = "", announcement: str = "", **options: Any
+    fn: Callable[..., Any],
+    *,
+    key: str = "",
+    donate: tuple[int, ...] = (),
+    announcement: str = "",
 ) -> Any:
-    """Return `jax.jit(fn, **options)`, compiled for little memory and fast products.
+    """Return `jax.jit(fn)`, compiled for little memory and fast products.
 
-    With an `identity` its programs are kept for later processes, where that was asked for; see
-    `program_cache.KeptFn`.
+    With a `key` its programs are found again by later processes, where that was asked for; see
+    `program_cache.CachedFn` for the arguments.
 
     XLA's CPU compiler orders a program for operations to run at the same time by default: what
     depends on the weights alone comes first and stays, as do gradients' parts that are needed
@@ -37,10 +41,10 @@ def compile_fn(
     products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
     own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
-    if identity:
-        options["keep_unused"] = True  # A kept program is handed all arguments.
-    jitted = jax.jit(fn, compiler_options=_compiler_options(jax.default_backend()), **options)
-    return KeptFn(jitted, identity, announcement) if identity else jitted
+    options = {"compiler_options": _compiler_options(jax.default_backend())}
+    if key:
+        return CachedFn(fn, key=key, donate=donate, options=options, announcement=announcement)
+    return jax.jit(fn, donate_argnums=donate, **options)
 
 
 @functools.cache

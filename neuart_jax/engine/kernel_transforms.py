@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.compile import compile_fn
-from neuart_jax.engine.program_cache import describe
 from neuart_jax.models import NetworkParams
 
 
@@ -39,4 +39,4 @@ def _kernel_transform(
         image = jnp.zeros((*size, 3), jax.tree.leaves(variables)[0].dtype)
         return module.apply(variables, image, layers=layers, mutable=["winograd"])[1]
 
-    return compile_fn(transform, identity=describe(module, "transform", layers, size))
+    return compile_fn(transform, key=cache_key(module, "transform", layers, size))

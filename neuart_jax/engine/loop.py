@@ -63,7 +63,7 @@ def make_run_fn(
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
-    identity: str = "",
+    key: str = "",
 ) -> RunFn:
     """Build a run that compiles once per image shape and serves any number of pairs in turn.
 
@@ -78,7 +78,7 @@ def make_run_fn(
         between.
       decay: of a running mean of the images, which is the result then; see `step.find_average`.
         0 keeps none, whatever a call's numbers say; else a call may bring another one.
-      identity: tells what all these depend on, so that compiled programs can be kept; see
+      key: names what all these depend on, so that programs can be cached; see
         `compile.compile_fn`.
 
     Returns:
@@ -95,7 +95,7 @@ def make_run_fn(
         stop,
         chunk_steps=chunk_steps,
         decay=decay,
-        identity=identity,
+        key=key,
         batched=False,
     )
 
@@ -128,7 +128,7 @@ def make_batch_run_fn(
     *,
     chunk_steps: int = 5,
     decay: float = 0.0,
-    identity: str = "",
+    key: str = "",
     num_devices: int = 1,
 ) -> BatchRunFn:
     """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
@@ -142,7 +142,7 @@ def make_batch_run_fn(
       stop: when to end, unless a call says so.
       chunk_steps: steps per compiled call, unless a call says so.
       decay: of a running mean of the images; 0 keeps none.
-      identity: tells what all these depend on, so that programs can be kept; empty keeps none.
+      key: names what all these depend on, so that programs can be cached; empty caches none.
       num_devices: of this machine, among which the pairs are shared out. They don't wait for each
         other within a chunk: nothing is exchanged.
 
@@ -159,7 +159,7 @@ def make_batch_run_fn(
         stop,
         chunk_steps=chunk_steps,
         decay=decay,
-        identity=identity,
+        key=key,
         batched=True,
         num_devices=num_devices,
     )
@@ -183,7 +183,7 @@ def _make_run_pairs(
     *,
     chunk_steps: int,
     decay: float,
-    identity: str,
+    key: str,
     batched: bool,
     num_devices: int = 1,
 ) -> BatchRunFn:
@@ -191,7 +191,7 @@ def _make_run_pairs(
         objective,
         optimizer,
         averages=decay > 0,
-        identity=identity,
+        key=key,
         batched=batched,
         num_devices=num_devices,
     )
@@ -223,26 +223,27 @@ def _make_run_pairs(
         num_pairs = len(images) if batched else 1
         numbers = own_numbers if numbers is None else numbers
         chunk_steps = chunk_steps or own_chunk_steps
-        # Arrays, since a kept program takes nothing else.
+        # Arrays, since a cached program takes nothing else.
         given = jax.tree.map(_to_array, numbers)
         account = Account(num_pairs, restored)
-        targets = fill(targets)
+        params, targets = programs.copy(params), programs.share(fill(targets))
 
         def begin(images: Array, carried: Any = None) -> TransferState:
             """Return the state once the objective is known at some images."""
             # Copies, since a state is donated: the caller's images must survive, and one buffer
             # can't be donated twice.
-            state = programs.init(jnp.array(images), params, targets)
+            state = programs.init(programs.share(jnp.array(images)), params, targets)
             state = state._replace(best_image=jnp.array(state.best_image))
             if carried is not None:
-                state = state._replace(opt_state=programs.carry(state.image, carried))
+                opt_state = programs.carry(state.image, programs.share(carried))
+                state = state._replace(opt_state=programs.share(opt_state))
             return programs.chunk(state, params, targets, given, jnp.int32(0))
 
         start = fill(jnp.asarray(images, dtype=jnp.float32))
         if restored is not None:
             like = jax.eval_shape(programs.init, start, params, targets)
             arrays = [jnp.array(leaf) for leaf in restored.arrays]  # Copies, like the start.
-            state = fill(jax.tree.unflatten(jax.tree.structure(like), arrays))
+            state = programs.share(fill(jax.tree.unflatten(jax.tree.structure(like), arrays)))
         elif carried is not None:
             old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
             state = begin(start, fill(old))

@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ import psutil
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.engine.program_cache import remembered
 from neuart_jax.losses.style import SORTING_LOSSES
 from neuart_jax.models import NetworkParams, find_architecture
 from neuart_jax.models.convolution import has_fast_form
@@ -163,7 +163,7 @@ def _images_of_state(config: Config) -> int:
     return 5 + of_optimizer
 
 
-@remembered
+@functools.cache
 def _predict(
     model: str,
     pooling: str,

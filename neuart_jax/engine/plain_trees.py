@@ -3,28 +3,22 @@
 import importlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.core import ShapedArray
-
 # The packages whose named tuples are made again by name; a class of another one is refused.
 _PACKAGES = (__name__.partition(".")[0], "optax")
 
 
 def to_plain(tree: Any) -> Any:
-    """Describe numbers, texts, shapes of arrays, and containers of these as JSON.
+    """Describe numbers, texts and containers of these as JSON.
 
     Args:
       tree: of dicts with text keys, lists, tuples, named tuples of this package's and of Optax, and
-        None; its leaves are bool, int, float, str, or anything with the shape and type of an array.
+        None; its leaves are bool, int, float or str.
 
     Raises:
       TypeError: there is something else in it.
     """
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
-    if isinstance(tree, jax.ShapeDtypeStruct | ShapedArray):
-        return {"array": [list(tree.shape), jnp.dtype(tree.dtype).name, bool(tree.weak_type)]}
     if type(tree) is dict and all(isinstance(key, str) for key in tree):
         return {"dict": [[key, to_plain(value)] for key, value in tree.items()]}
     if type(tree) in (list, tuple):
@@ -36,7 +30,7 @@ def to_plain(tree: Any) -> Any:
 
 
 def from_plain(plain: Any) -> Any:
-    """Undo `to_plain`; arrays come back as `jax.ShapeDtypeStruct`.
+    """Undo `to_plain`.
 
     Raises:
       Exception: of nearly any kind, where it isn't what `to_plain` gives.
@@ -44,9 +38,6 @@ def from_plain(plain: Any) -> Any:
     if not isinstance(plain, dict):
         return plain
     [(kind, value)] = plain.items()
-    if kind == "array":
-        shape, dtype, weak = value
-        return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), weak_type=weak)
     if kind == "dict":
         return {key: from_plain(each) for key, each in value}
     if kind in ("list", "tuple"):

@@ -14,8 +14,8 @@ from jax import Array
 from neuart_jax.config.config import Config
 from neuart_jax.config.fields import LayerWeights
 from neuart_jax.config.sections import LossConfig, OptimizerConfig, RealismConfig
+from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.loop import BatchRunFn, RunFn, make_batch_run_fn, make_run_fn
-from neuart_jax.engine.program_cache import describe
 from neuart_jax.engine.step import Numbers, StopRule
 from neuart_jax.engine.targets import bind_features, reaches_of
 from neuart_jax.objective.build import make_terms
@@ -137,7 +137,7 @@ def make_batch_program_fn(program: Program, *, num_devices: int) -> BatchRunFn:
 def _options(program: Program) -> dict[str, Any]:
     return {
         "decay": 0.5 * program.averages,  # Which one is data.
-        "identity": describe(program),
+        "key": cache_key(program),
     }
 
 

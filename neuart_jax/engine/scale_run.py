@@ -15,6 +15,7 @@ from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
 from neuart_jax.config.sections import RealismConfig
+from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.kernel_transforms import transform_kernels
 from neuart_jax.engine.loop import make_next_stop
 from neuart_jax.engine.own_terms import check_loss, check_term
@@ -26,7 +27,6 @@ from neuart_jax.engine.program import (
     make_program,
     make_program_fn,
 )
-from neuart_jax.engine.program_cache import describe
 from neuart_jax.engine.pyramid import Earlier, Scale, Watch, make_scales
 from neuart_jax.engine.result import Result
 from neuart_jax.engine.sharding import share_copies, share_rows
@@ -227,7 +227,7 @@ class Run:
             params=self._params,
             precision=compute.precision,
             window=compute.window,
-            identity=self._identify_terms(pair, scale),
+            key=self._terms_key(pair, scale),
         )
         if self._extra_terms and not compute.window:
             features = jax.eval_shape(
@@ -261,10 +261,10 @@ class Run:
             ),
         )
 
-    def _identify_terms(self, pair: Pair, scale: Scale) -> str:
+    def _terms_key(self, pair: Pair, scale: Scale) -> str:
         losses, realism = pair.config.losses, pair.config.realism
         parts = losses, realism, scale.realistic, len(pair.styles), pair.presence
-        return describe(self._source, *parts, self._extra_terms)
+        return cache_key(self._source, *parts, self._extra_terms)
 
     def _terms_of(self, pair: Pair, scale: Scale) -> tuple[Term, ...]:
         terms = make_terms(

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
 from neuart_jax.engine.plan import check_sizes, resolve_config, run_layers, settle_config
 from neuart_jax.engine.program import make_program
-from neuart_jax.engine.program_cache import foresee
 from neuart_jax.engine.pyramid import KeepRun, RunSnapshot, count_scales, run_scales
 from neuart_jax.engine.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.engine.scale_run import BoundObjective, FeatureNetwork, Run
@@ -235,10 +233,6 @@ def stylize_pairs(
     if not isinstance(network, FeatureNetwork):
         for pair in pairs:
             check_sizes(pair, num_pairs=-(-len(pairs) // num_devices))
-    if restored is None:
-        foresee_programs(pairs, num_devices=num_devices)
-    else:
-        foresee(None)  # It may go on at another scale.
     if network is None:
         network = load_run_network(*pairs)
     run = Run(pairs, network, tuple(extra_terms), _read_optimizer(optimizer), num_devices)
@@ -248,15 +242,9 @@ def stylize_pairs(
         image = functools.partial(_fetch_finished, pairs[number], progress.image)
         return callback(number, progress._replace(image=image))
 
-    def run_scale(*args: Any) -> list[Result]:
-        results = run.run_scale(*args)
-        # Another scale's programs would be on their way while this one computes, on the same cores.
-        foresee(None)
-        return results
-
     results = run_scales(
         run.pyramids,
-        run_scale,
+        run.run_scale,
         callback=callback and report_finished,
         restored=restored,
         keep=keep,
@@ -278,18 +266,6 @@ def group_key(pair: Pair) -> Hashable:
       pair: with a resolved configuration.
     """
     return tuple(_traits(pair).values())
-
-
-def foresee_programs(pairs: Sequence[Pair], *, num_devices: int = 1) -> None:
-    """Have what pairs like these needed when they were painted last on its way already.
-
-    Args:
-      pairs: that are about to be painted together.
-      num_devices: as in `stylize_pairs`.
-    """
-    traits = _traits(pairs[0])
-    compiled = {name: trait for name, trait in traits.items() if not name.startswith("numbers")}
-    foresee(repr((compiled, len(pairs), num_devices)))
 
 
 def _traits(pair: Pair) -> dict[str, Hashable]:

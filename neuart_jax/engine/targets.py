@@ -12,8 +12,8 @@ from jax import Array
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import nearest
+from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.compile import compile_fn
-from neuart_jax.engine.program_cache import describe
 from neuart_jax.engine.pyramid import Scale
 from neuart_jax.inputs.regions.memberships import memberships_at
 from neuart_jax.models.features import FeatureFn, make_feature_fn
@@ -38,11 +38,11 @@ def find_targets(
     params: Any,
     precision: str,
     window: int = 0,
-    identity: str = "",
+    key: str = "",
 ) -> Targets:
     """Compute what the terms compare with at one scale; features are computed by one program.
 
-    What is found from the features is a second program where the terms have an `identity`; else
+    What is found from the features is a second program where the terms have a `key`; else
     dozens of small ones.
 
     Args:
@@ -52,7 +52,7 @@ def find_targets(
       params: the network's arrays.
       precision: as in `Program`.
       window: as in `plan_run_tiles`.
-      identity: tells all that the terms depend on; see `program_cache.describe`.
+      key: names all that the terms depend on; see `cache_key`.
 
     Raises:
       InputError: the network doesn't return a layer that a term reads.
@@ -110,8 +110,8 @@ def find_targets(
     _check_features(content_features, content_layers)
     _check_features(style_features[0], style_layers)
     make: Callable[..., Targets] = functools.partial(make_targets, tuple(terms))
-    if identity:
-        make = _make_targets_fn(_Terms(f"targets {identity}", tuple(terms)))
+    if key:
+        make = _make_targets_fn(_Terms(f"targets {key}", tuple(terms)))
     return make(
         content_image=scale.content_image,
         style_images=scale.style_images,
@@ -125,14 +125,14 @@ def find_targets(
 class _Terms:
     """Terms that are equal where what they depend on is."""
 
-    identity: str
+    key: str
     terms: tuple[Term, ...] = dataclasses.field(compare=False)
 
 
 @functools.lru_cache(maxsize=16)
 def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
     compiled = compile_fn(
-        lambda inputs: make_targets(terms.terms, **inputs), identity=terms.identity
+        lambda inputs: make_targets(terms.terms, **inputs), key=terms.key
     )
     return lambda **inputs: compiled(inputs)
 
@@ -189,8 +189,8 @@ def _make_target_features_fn(
         styles = tuple(style_fn(params, image) for image in style_images)
         return bind_features(source, content, precision)(params, content_image), styles
 
-    identity = describe(source, "target_features", content, style, precision)
-    return compile_fn(target_features, identity=identity)
+    key = cache_key(source, "target_features", content, style, precision)
+    return compile_fn(target_features, key=key)
 
 
 def _memberships(whole: npt.ArrayLike, features: Any, layers: Sequence[str]) -> Memberships:

@@ -18,7 +18,7 @@ from neuart_jax.engine.pyramid import RunSnapshot
 from neuart_jax.engine.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.engine.sharding import agree, describe_devices, writes_files
 from neuart_jax.engine.step import Status
-from neuart_jax.engine.stylizer import foresee_programs, load_run_network, stylize_pairs
+from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
 from neuart_jax.io.files import make_folder, write_atomically
 from neuart_jax.io.images import load_image
 from neuart_jax.io.paths import check_place
@@ -92,8 +92,6 @@ def transfer(
     _put_picture_again(destination, prepared, folder)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
-    # Here, not only in `stylize_pairs`: weights take as long to read as programs.
-    foresee_programs([prepared.pair])
     [finished] = transfer_group(
         [prepared],
         [folder],
