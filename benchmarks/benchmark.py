@@ -32,7 +32,7 @@ from neuart_jax.config.config import Config
 from neuart_jax.config.fields import known
 from neuart_jax.config.presets import apply_preset
 from neuart_jax.config.sections import OptimizerConfig, RunConfig
-from neuart_jax.engine.plan import resolve_config, settle_config
+from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.runs.tables import Row
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from benchmarks.device_plan import (
 from benchmarks.plan import reference_settings
 from benchmarks.processes import Figures, Job, RunJob, run_job
 from neuart_jax.config.config import Config
-from neuart_jax.engine.plan import resolve_config, settle_config
+from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.io.files import dump_json, write_atomically
 from neuart_jax.runs.tables import Row, to_markdown
 

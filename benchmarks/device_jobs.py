@@ -15,8 +15,9 @@ from benchmarks.jobs import Figures, Job, compile_evaluations, config_of, find_e
 from benchmarks.problem import Problem, load_pictures, make_problem
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.memory import predict_step
-from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.stylizer import stylize, stylize_batch
+from neuart_jax.objective.build import run_layers
 from neuart_jax.runs.driver import transfer
 
 _PRODUCTS = {
@@ -122,7 +123,7 @@ def _measure_cell(config: Any, cell: dict[str, Any], count: int) -> Figures:
     seconds = min(chunk.run(count)[0] for _ in range(2)) / count
     memory = memory_of(chunk.compiled)
     needed = [memory["temporary_bytes"], memory["argument_bytes"]]
-    layers = run_layers(problem.config)
+    layers = run_layers(problem.config.losses)
     predicted = predict_step(problem.config, layers, height=size, width=size, num_pairs=batch)
     return {
         "seconds": seconds,

@@ -10,9 +10,9 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from neuart_jax.config.config import Config
-from neuart_jax.engine.plan import run_layers
 from neuart_jax.models import find_architecture
 from neuart_jax.models.params.canonical import nest, variable_shapes
+from neuart_jax.objective.build import run_layers
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -46,7 +46,7 @@ def evaluation_flops(config: Config, *, stride_on: str = "") -> int:
     module = architecture.make_module(
         **{name: values[name] for name in architecture.options if values.get(name)}
     )
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     image = jax.ShapeDtypeStruct((config.images.size, config.images.size, 3), jnp.float32)
     shapes = nest(variable_shapes(config.network.model, layers))
 

@@ -21,11 +21,13 @@ from benchmarks.memory import peak_resident_bytes, resident_bytes
 from benchmarks.problem import Problem, load_pictures, make_problem, write_network
 from neuart_jax.config.config import Config
 from neuart_jax.engine.compile import compile_fn
-from neuart_jax.engine.plan import predict_run, resolve_config, run_layers
+from neuart_jax.engine.plan import make_plan
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.stylizer import stylize
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.models.params.canonical import flatten
+from neuart_jax.objective.build import run_layers
 from neuart_jax.objective.term import Targets
 from neuart_jax.runs.record import Record
 
@@ -92,7 +94,7 @@ def write_reference(job: Job) -> Figures:
         named: Any = {name: np.asarray(array) for name, array in arrays.items()}
         np.savez(file, **named)
     return {
-        "layers": list(run_layers(problem.config)),
+        "layers": list(run_layers(problem.config.losses)),
         "smoothing": problem.config.losses.smoothing,
         "stride_on": getattr(problem.module, "stride_on", ""),
     }
@@ -240,14 +242,15 @@ def measure_steps(job: Job) -> Figures:
     steps = last.num_steps - first.num_steps
     evaluations = last.num_evaluations - first.num_evaluations
     peak = peak_resident_bytes()
-    pair = make_pair(resolve_config(config), content, style)
+    plan = make_plan(make_pair(resolve_config(config), content, style))
+    assert plan.prediction is not None
     return {
         "seconds": (ended - began) / steps,
         "evaluations_per_step": evaluations / steps,
         "product_gflops": product_rate,
         "peak_bytes": peak,
         "run_bytes": peak and peak - before,
-        "predicted_bytes": predict_run(pair).total,
+        "predicted_bytes": plan.prediction.total,
     }
 
 

@@ -8,8 +8,9 @@ from neuart_jax.config.config import FIELDS, Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import nearest
 from neuart_jax.config.presets import find_preset
-from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.models import check_image_size, find_architecture
+from neuart_jax.objective.build import run_layers
 
 PARTS = ("evaluation", "steps", "start", "torch", "time_to_loss")
 """What there is to measure."""
@@ -85,7 +86,7 @@ def read_plan(config: Config, flags: dict[str, Any]) -> Plan:
         resolved = resolve_config(config.replace(model=model))
         check_image_size(
             model,
-            run_layers(resolved),
+            run_layers(resolved.losses),
             height=min(plan.sizes),
             width=min(plan.sizes),
             padding=config.network.padding,

@@ -13,16 +13,15 @@ import neuart_jax
 from benchmarks.flops import evaluation_flops
 from neuart_jax.config.config import Config
 from neuart_jax.engine.compile import compile_fn
-from neuart_jax.engine.plan import resolve_config, run_layers
-from neuart_jax.engine.scale_run import prepare_params
+from neuart_jax.engine.kernel_transforms import prepare_params
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.step import make_evaluate_fn
-from neuart_jax.engine.stylizer import load_run_network
-from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.images import fill_resize, load_image
 from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.params.canonical import Weights, flatten, write_safetensors
-from neuart_jax.objective.build import make_terms
+from neuart_jax.models.params.load import Network, load_network
+from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import Targets, make_objective, make_targets
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Array, Array]]
@@ -90,7 +89,7 @@ def write_network(config: Config, path: Path) -> None:
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(make_pair(config, content, style))
+    network = _load_network(config, content, style)
     params = network.params
     mean, std = (tuple(map(float, np.asarray(each))) for each in (params.mean, params.std))
     variables = {name: np.asarray(array) for name, array in flatten(params.variables).items()}
@@ -100,6 +99,11 @@ def write_network(config: Config, path: Path) -> None:
         Weights(variables, (mean, std), stride_on),  # type: ignore[arg-type]
         model=config.network.model,
     )
+
+
+def _load_network(config: Config, content: np.ndarray, style: np.ndarray) -> Network:
+    layers, images = run_layers(config.losses), [content, style]
+    return load_network(config.network, layers=layers, images=images, seed=config.run.seed)
 
 
 def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Problem:
@@ -113,11 +117,11 @@ def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Pro
     """
     config = resolve_config(config)
     content, style = load_pictures(config)
-    network = load_run_network(make_pair(config, content, style))
+    network = _load_network(config, content, style)
     terms = make_terms(config.losses)
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     feature_fn = make_feature_fn(network.module, layers, precision=config.compute.precision)
-    prepared = prepare_params(network, config, jnp.asarray(content), layers=layers)
+    prepared = prepare_params(network, config, layers=layers, size=content.shape[:2])
     evaluate_one = make_evaluate_fn(make_objective(feature_fn, terms))
 
     def find_targets(params: Any, contents: Array, style: Array) -> Targets:

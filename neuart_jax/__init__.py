@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.presets import PRESETS, Preset, apply_preset
+from neuart_jax.engine.own_network import BoundObjective, FeatureNetwork
 from neuart_jax.engine.result import Callback, Progress, Result
-from neuart_jax.engine.scale_run import BoundObjective, FeatureNetwork
 from neuart_jax.engine.step import Status
 from neuart_jax.engine.stylizer import make_objective, stylize, stylize_batch
 from neuart_jax.inputs.pair import Masks

@@ -3,8 +3,8 @@
 import numpy as np
 
 from neuart_jax import Config, save_image
-from neuart_jax.engine.pyramid import PairProgress, RunSnapshot
-from neuart_jax.engine.result import Progress, Result, Snapshot
+from neuart_jax.engine.result import Progress, Result
+from neuart_jax.engine.state import PairState, RunState
 from neuart_jax.engine.step import Status
 from neuart_jax.io.files import write_atomically
 from neuart_jax.models.params.load import Network
@@ -23,8 +23,7 @@ def install(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda package: "1")  # Slow to read.
     # The tests end processes, no machines, and a disk takes its time.
     monkeypatch.setattr("os.fsync", lambda file: None)
-    monkeypatch.setitem(TRANSFER, "foresee_programs", lambda *_, **__: None)
-    monkeypatch.setitem(TRANSFER, "load_run_network", lambda *pairs: network(pairs[0].config))
+    monkeypatch.setitem(TRANSFER, "load_run_network", lambda plans: network(plans[0].config))
 
 
 def plot(path, result, coefficients):
@@ -65,12 +64,12 @@ def config_of(content, style, **settings):
     return Config().replace(**{**defaults, **settings})
 
 
-def paint(pairs, *, callback, restored=None, keep=None, **_):
+def paint(plans, *, callback, restored=None, checkpoint=None, **_):
     """Do what `stylizer.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
-    count = len(pairs)
-    images = [np.array(pair.content) for pair in pairs]
-    losses = [[1.0] for _ in pairs]
-    histories = [[] for _ in pairs]
+    count = len(plans)
+    images = [np.array(plan.pair.content) for plan in plans]
+    losses = [[1.0] for _ in plans]
+    histories = [[] for _ in plans]
     step = 0
 
     def report(number):
@@ -84,15 +83,15 @@ def paint(pairs, *, callback, restored=None, keep=None, **_):
         return callback is not None and callback(number, progress)
 
     def snapshot():
-        pairs_so_far = [PairProgress([], list(h), 0.0, 0.0) for h in histories]
+        pairs = [PairState([], list(history)) for history in histories]
         arrays = [*images, np.asarray(losses, np.float32), np.asarray(step)]
-        return RunSnapshot(pairs_so_far, Snapshot(arrays, histories, losses, [], 0.0, 0.0))
+        return RunState(pairs, arrays)
 
     if restored is None:
         for number in range(count):
             report(number)
     else:
-        *images, saved, at = restored.scale.arrays
+        *images, saved, at = restored.arrays
         images, step = [np.array(image) for image in images], int(at)
         losses = [[float(value) for value in row] for row in saved]
         histories = [list(pair.history) for pair in restored.pairs]
@@ -103,8 +102,8 @@ def paint(pairs, *, callback, restored=None, keep=None, **_):
             images[number] = images[number] * 0.75 + 0.03125 * step
             losses[number] += [losses[number][-1] * 0.5] * CHUNK
             stopped = bool(report(number)) or stopped
-        if keep is not None:
-            keep(snapshot)
+        if checkpoint is not None:
+            checkpoint(snapshot)
     return [
         Result(
             image=np.clip(images[number], 0, 1),

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loops import make_batch_run_fn, make_run_fn
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.engine.loop import make_batch_run_fn, make_run_fn
 from neuart_jax.engine.step import Status, StopRule
 from neuart_jax.optimizers.base import make_adam, make_lbfgs, make_lbfgs_fixed
 

@@ -35,7 +35,7 @@ from benchmarks.rows import (
 )
 from neuart_jax import Config, InputError
 from neuart_jax.config.sections import OWN_SETTINGS
-from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.stylizer import stylize
 from neuart_jax.io.images import save_image
 

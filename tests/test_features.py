@@ -9,12 +9,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from neuart_jax import Config, InputError
-from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.plan import make_plan
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.stylizer import load_run_network
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.losses.moments import gram_matrix
 from neuart_jax.models.features import make_feature_fn, resolve_precision
-from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import make_objective, make_targets
 
 LAYERS = {
@@ -27,14 +28,14 @@ LAYERS = {
 def run(request, content_image, style_image):
     config = Config().replace(model=request.param, weights="random", **LAYERS[request.param])
     config = resolve_config(config)
-    return config, load_run_network(make_pair(config, content_image, style_image))
+    return config, load_run_network([make_plan(make_pair(config, content_image, style_image))])
 
 
 def evaluate(run, precision, content_image, style_image):
     """Return features of the style, and loss, terms and gradient at the content."""
     config, network = run
     terms = make_terms(config.losses)
-    feature_fn = make_feature_fn(network.module, run_layers(config), precision=precision)
+    feature_fn = make_feature_fn(network.module, run_layers(config.losses), precision=precision)
     apply = jax.jit(feature_fn)
     content, style = jnp.asarray(content_image), jnp.asarray(style_image)
     features = apply(network.params, style)
@@ -82,7 +83,7 @@ def test_bfloat16_is_near_float32(run, content_image, style_image):
 def test_every_product_is_asked_for_in_the_precision(run, content_image, precision):
     """Forward and backward: the gradient is traced apart."""
     config, network = run
-    feature_fn = make_feature_fn(network.module, run_layers(config), precision=precision)
+    feature_fn = make_feature_fn(network.module, run_layers(config.losses), precision=precision)
 
     def total(image, params):
         return sum(jnp.sum(jnp.square(f)) for f in feature_fn(params, image).values())
@@ -98,7 +99,7 @@ def test_every_product_is_asked_for_in_the_precision(run, content_image, precisi
 
 def test_the_gradient_is_that_of_the_network(run, content_image):
     config, network = run
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
 
     def total(features):
         return sum(jnp.sum(jnp.square(f)) for f in features.values())

@@ -35,7 +35,7 @@ def in_a_folder_with_pictures(tmp_path, monkeypatch):
 
 
 def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog):
-    monkeypatch.setattr("neuart_jax.engine.pyramid.SMALLEST_SIDE", 8)
+    monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 8)
     config = Config().replace(**TINY, steps=6, coarse_steps=4)
     first = transfer(config.replace(output="first")).result
     assert first.history[0]["height"] == 12

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loops import make_run_fn
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.engine.loop import make_next_stop, make_run_fn
+from neuart_jax.engine.loop import make_next_stop
 from neuart_jax.engine.step import (
     Numbers,
     Status,

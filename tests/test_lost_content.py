@@ -5,7 +5,7 @@ import types
 import pytest
 
 from neuart_jax import Config
-from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.runs.driver import describe_lost_content
 
 

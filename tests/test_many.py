@@ -508,7 +508,7 @@ def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
 def test_devices_exchange_nothing_within_a_chunk():
     code = """
         import jax, jax.numpy as jnp
-        from neuart_jax.engine.chunks import compile_programs
+        from neuart_jax.engine.loop import compile_loop
         from neuart_jax.objective.term import Targets
         from neuart_jax.optimizers.base import make_lbfgs
         from neuart_jax.engine.step import Numbers, StopRule
@@ -517,9 +517,8 @@ def test_devices_exchange_nothing_within_a_chunk():
             loss = jnp.sum((image - targets.values["to"]) ** 4)
             return loss, {"total": loss}
 
-        programs = compile_programs(
-            objective, make_lbfgs(history=3),
-            averages=False, identity="", batched=True, num_devices=4,
+        programs = compile_loop(
+            objective, make_lbfgs(history=3), batched=True, num_devices=4
         )
         targets = Targets({}, {"to": jnp.ones((8, 4, 4, 3))})
         state = programs.init(jnp.zeros((8, 4, 4, 3)), (), targets)

@@ -7,9 +7,10 @@ import scipy.stats
 from skimage.color import lab2rgb, rgb2lab
 
 from neuart_jax import Config
-from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.params.load import load_network
+from neuart_jax.objective.build import run_layers
 from neuart_jax.runs.experiments.measures import (
     color_distance,
     edge_similarity,
@@ -109,13 +110,13 @@ def test_feature_distances_are_the_relative_losses(content_image, style_image):
         )
     )
     network = load_network(
-        config.network, layers=run_layers(config), images=[content_image, style_image]
+        config.network, layers=run_layers(config.losses), images=[content_image, style_image]
     )
     image = np.clip(content_image + 0.1, 0, 1)
     found = feature_distances(
         config, network, image, content_image=content_image, style_image=style_image
     )
-    feature_fn = make_feature_fn(network.module, run_layers(config))
+    feature_fn = make_feature_fn(network.module, run_layers(config.losses))
     of_image, of_content, of_style = (
         {n: np.asarray(f, np.float64) for n, f in feature_fn(network.params, i).items()}
         for i in (image, content_image, style_image)
@@ -139,7 +140,7 @@ def test_the_content_itself_has_no_content_distance(content_image, style_image):
         Config().replace(weights="random", content_layers="relu1_1", style_layers="relu1_1")
     )
     network = load_network(
-        config.network, layers=run_layers(config), images=[content_image, style_image]
+        config.network, layers=run_layers(config.losses), images=[content_image, style_image]
     )
     distances = feature_distances(
         config, network, content_image, content_image=content_image, style_image=style_image

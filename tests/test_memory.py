@@ -9,20 +9,20 @@ from neuart_jax.engine import memory
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.kernel_transforms import transform_kernels
 from neuart_jax.engine.memory import GIB, check_memory, predict_memory, predict_step
-from neuart_jax.engine.plan import resolve_config, run_layers
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.step import Numbers, StopRule, make_evaluate_fn, make_init_fn, make_tick_fn
 from neuart_jax.losses.matting import make_affine_guide
 from neuart_jax.models import MODELS, NetworkParams
 from neuart_jax.models.features import make_feature_fn, takes_winograd
 from neuart_jax.models.params.canonical import nest, variable_shapes
-from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import make_objective, make_targets
 from neuart_jax.optimizers.base import make_optimizer
 
 
 def compiled_bytes(config, size, num_regions=0):
     """Compile one step for its memory, and don't run it."""
-    network, layers = config.network, run_layers(config)
+    network, layers = config.network, run_layers(config.losses)
     architecture = MODELS[network.model]
     module = architecture.make_module(pooling=network.pooling, padding=network.padding)
     channel = jax.ShapeDtypeStruct((3,), jnp.float32)
@@ -69,7 +69,7 @@ def compiled_bytes(config, size, num_regions=0):
 @pytest.mark.parametrize("model, optimizer", [("vgg19", "adam"), ("resnet50", "lbfgs")])
 def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
     config = resolve_config(Config().replace(model=model, optimizer=optimizer))
-    predicted = predict_step(config, run_layers(config), height=128, width=128).total
+    predicted = predict_step(config, run_layers(config.losses), height=128, width=128).total
     assert predicted == pytest.approx(compiled_bytes(config, 128), rel=0.2)
 
 
@@ -79,7 +79,7 @@ def test_regions_and_losses_that_sort_are_counted():
     config = resolve_config(
         Config().replace(optimizer="adam", style_loss="relative_sliced_wasserstein")
     )
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     predicted = predict_step(config, layers, height=128, width=128, num_regions=3)
     plain = predict_step(resolve_config(Config()), layers, height=128, width=128)
     assert predicted.total == pytest.approx(compiled_bytes(config, 128, num_regions=3), rel=0.2)
@@ -89,7 +89,7 @@ def test_regions_and_losses_that_sort_are_counted():
 @pytest.mark.parametrize("model", list(MODELS))
 def test_linear_in_pixels(model):
     config = resolve_config(Config().replace(model=model))
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     small, large = (predict_step(config, layers, height=h, width=256) for h in (128, 512))
     assert large.growing == 4 * small.growing
     assert large.constant == small.constant
@@ -98,7 +98,7 @@ def test_linear_in_pixels(model):
 def test_each_setting_has_its_share():
     def growing(**settings):
         config = resolve_config(Config().replace(**settings))
-        return predict_step(config, run_layers(config), height=64, width=64).growing
+        return predict_step(config, run_layers(config.losses), height=64, width=64).growing
 
     pair = 2 * 64 * 64 * 3 * 4
     assert growing(history=11) - growing(history=10) == pair
@@ -111,7 +111,7 @@ def test_each_setting_has_its_share():
 
 def test_a_run_takes_more_than_its_step_where_it_shares_the_machines_memory(monkeypatch):
     config = resolve_config(Config().replace(convolution="direct"))
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
 
     def predict(platform, **settings):
         monkeypatch.setattr(jax, "default_backend", lambda: platform)
@@ -128,7 +128,7 @@ def test_a_run_takes_more_than_its_step_where_it_shares_the_machines_memory(monk
 @pytest.mark.parametrize("free, remedy", [(1.0, r"take --size=\d+, or"), (0.01, "close other")])
 def test_refusal_names_what_came_what_is_there_and_what_fits(monkeypatch, free, remedy):
     config = resolve_config(Config())
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     monkeypatch.setattr(memory, "free_memory", lambda: int(free * GIB))
     with pytest.raises(InputError, match=remedy) as refusal:
         check_memory(config, layers, height=1536, width=2048)
@@ -140,7 +140,7 @@ def test_refusal_names_what_came_what_is_there_and_what_fits(monkeypatch, free, 
 
 def test_a_batch_that_does_not_fit_is_told_how_many_pairs_do(monkeypatch):
     config = resolve_config(Config())
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     one = predict_memory(config, layers, height=256, width=256)
     monkeypatch.setattr(memory, "free_memory", lambda: one.constant + 3 * one.growing)
     check_memory(config, layers, height=256, width=256, num_pairs=3)
@@ -150,7 +150,7 @@ def test_a_batch_that_does_not_fit_is_told_how_many_pairs_do(monkeypatch):
 
 def test_the_size_advised_fits_and_hardly_more_does(monkeypatch):
     config = resolve_config(Config())
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     monkeypatch.setattr(memory, "free_memory", lambda: GIB)
     with pytest.raises(InputError) as refusal:
         check_memory(config, layers, height=2048, width=2048)
@@ -229,7 +229,7 @@ def test_realism_is_in_the_prediction():
     guide = jax.eval_shape(make_affine_guide, jax.ShapeDtypeStruct((size, size, 3), jnp.float32))
     kept = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(guide))
     config = resolve_config(Config().replace(model="vgg19", weights="random"))
-    layers = run_layers(config)
+    layers = run_layers(config.losses)
     plain, realistic = (
         predict_step(config.replace(realism_weight=weight), layers, height=size, width=size)
         for weight in (0.0, 1e4)

@@ -7,10 +7,11 @@ import optax
 import pytest
 import reference
 import scipy.optimize
+from loops import make_run_fn
 from numpy.testing import assert_allclose
 
 from neuart_jax.config.sections import OptimizerConfig
-from neuart_jax.engine.loop import make_next_stop, make_run_fn
+from neuart_jax.engine.loop import make_next_stop
 from neuart_jax.engine.step import Status, StopRule
 from neuart_jax.optimizers.base import (
     Evaluation,

@@ -9,7 +9,7 @@ from neuart_jax.config.config import FIELDS, Config, describe_settings, get_sett
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known, parse_layer_weights
 from neuart_jax.config.sections import OWN_SETTINGS
-from neuart_jax.engine.plan import resolve_config, settle_config
+from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.models import MODELS
 from neuart_jax.models.params.catalog import FLAVORS
 

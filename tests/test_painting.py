@@ -90,7 +90,7 @@ def test_outside_it_is_the_photograph_exactly(settings):
 
 
 def test_over_several_scales(monkeypatch):
-    monkeypatch.setattr("neuart_jax.engine.pyramid.SMALLEST_SIDE", 8)
+    monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 8)
     config = Config().replace(**QUICK | {"scales": 2, "coarse_steps": 4}, init="noise")
     result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK), network=NETWORK)
     assert result.history[0]["height"] == 20

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+from loops import make_run_fn
 from numpy.testing import assert_allclose, assert_array_equal
 
-from neuart_jax.engine.loop import make_run_fn
 from neuart_jax.engine.step import StopRule
 from neuart_jax.objective.term import Targets
 from neuart_jax.optimizers import frequency_bands

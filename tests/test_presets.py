@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from neuart_jax.config.config import FIELDS, Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.presets import PRESETS, apply_preset, describe_presets, find_preset
-from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.objective.build import make_terms
 from neuart_jax.objective.term import make_objective, make_targets
 

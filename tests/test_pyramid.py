@@ -7,7 +7,9 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, Status, stylize, stylize_batch
-from neuart_jax.engine.pyramid import SMALLEST_SIDE, make_scales
+from neuart_jax.engine.resolution import resolve_config
+from neuart_jax.engine.scales import SMALLEST_SIDE, Stage, make_scale, plan_stages
+from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.images import resize_image
 
 CONFIG = Config().replace(
@@ -34,15 +36,15 @@ def pictures():
 
 
 def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
-    content, style = (jnp.asarray(picture) for picture in pictures)
-    scales = make_scales(content, (style,), count=5, num_steps=4, coarse_steps=6)
-    shapes = [(s.content_image.shape, s.style_images[0].shape, s.num_steps) for s in scales]
-    assert shapes == [
-        ((100, 150, 3), (130, 110, 3), 6),
-        ((200, 300, 3), (260, 220, 3), 4),
-    ]
+    config = CONFIG.replace(scales=5, steps=4, coarse_steps=6)
+    pair = make_pair(resolve_config(config, check_names=False), *pictures)
+    stages = plan_stages(pair.config, [picture.shape[:2] for picture in pictures])
+    assert stages == (Stage((100, 150), 2, 6, True), Stage((200, 300), 1, 4, True))
     assert min(100, 110) >= SMALLEST_SIDE > 50
-    assert_array_equal(scales[0].content_image, resize_image(pictures[0], 100, 150))
+    coarse, full = (make_scale(pair, stage.factor) for stage in stages)
+    assert coarse.style_images[0].shape == (130, 110, 3)
+    assert_array_equal(coarse.content_image, resize_image(pictures[0], 100, 150))
+    assert_array_equal(full.content_image, pictures[0])
 
 
 def test_counts_and_histories_run_over_all_scales(pictures):
@@ -120,12 +122,12 @@ def test_pairs_of_a_batch_go_through_all_scales_or_end_on_their_own(pictures):
 
 
 def test_a_realistic_stage_comes_last_and_alone(pictures):
-    content, style = (jnp.asarray(picture) for picture in pictures)
-    scales = make_scales(content, (style,), count=2, num_steps=4, coarse_steps=6, realistic_steps=9)
-    assert [(s.num_steps, s.realistic) for s in scales] == [(6, False), (4, False), (9, True)]
-    assert scales[2].content_image.shape == scales[1].content_image.shape
-    throughout = make_scales(content, (style,), count=2, num_steps=4, coarse_steps=6)
-    assert [s.realistic for s in throughout] == [True, True]
+    config = CONFIG.replace(scales=2, steps=4, coarse_steps=6, realism_weight=1.0)
+    sizes = [picture.shape[:2] for picture in pictures]
+    stages = plan_stages(config.replace(realism_steps=9), sizes)
+    assert [(s.num_steps, s.realistic) for s in stages] == [(6, False), (4, False), (9, True)]
+    assert stages[2].size == stages[1].size
+    assert [stage.realistic for stage in plan_stages(config, sizes)] == [True, True]
 
 
 def test_the_realistic_stage_holds_to_the_contents_edges(pictures):
@@ -153,7 +155,6 @@ def test_a_carried_state_changes_the_first_fine_step(pictures, optimizer):
     assert_allclose(fresh.step_losses[:7], carried.step_losses[:7], rtol=1e-5)
     assert abs(fresh.step_losses[-2] - carried.step_losses[-2]) > 1e-6
     assert carried.step_losses[-1] < carried.step_losses[6]
-    assert carried.opt_state is None
 
 
 def test_states_are_carried_in_a_batch_as_alone(pictures):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from neuart_jax import Config, FeatureNetwork, stylize
 from neuart_jax.config.sections import LossConfig
-from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.objective.build import make_terms
 from neuart_jax.objective.term import make_objective, make_targets
 

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
 from neuart_jax.config.sections import LossConfig
-from neuart_jax.engine.plan import check_sizes, resolve_config
+from neuart_jax.engine.plan import make_plan
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.stylizer import load_run_network
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.objective.build import make_terms
@@ -216,12 +217,12 @@ def test_a_named_network_takes_shares_as_well(content_image, style_image):
     assert {"style1", "style2"} < set(result.history[0])
     resolved = resolve_config(config)
     both, other = (
-        load_run_network(make_pair(resolved, content, pictures))
+        load_run_network([make_plan(make_pair(resolved, content, pictures))])
         for pictures in (styles, [styles[0], style_image[30:54, :20]])
     )
     assert both.identity["sha256"] != other.identity["sha256"]
     with pytest.raises(InputError, match="the style picture 2 is 1x3 pixels; expected at least 2"):
-        check_sizes(make_pair(resolved, content, [style_image, style_image[:3, :1]]))
+        make_plan(make_pair(resolved, content, [style_image, style_image[:3, :1]]))
     with pytest.raises(InputError, match="style_blend has 2 shares.*expected 3 shares"):
         stylize(content, [*styles, style_image], config)
 

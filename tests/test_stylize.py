@@ -8,9 +8,10 @@ from conftest import smooth_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
-from neuart_jax.engine import account, chunks, step
-from neuart_jax.engine.plan import resolve_config
-from neuart_jax.engine.stylizer import group_key, load_run_network, stylize_pairs
+from neuart_jax.engine import loop, state, step
+from neuart_jax.engine.plan import make_plan
+from neuart_jax.engine.resolution import resolve_config
+from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
 from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.images import fill_resize, save_image
@@ -29,7 +30,7 @@ SHALLOW = Config().replace(
 @pytest.fixture(scope="module")
 def network(content_image, style_image):
     config = resolve_config(SHALLOW)
-    return load_run_network(make_pair(config, content_image, style_image))
+    return load_run_network([make_plan(make_pair(config, content_image, style_image))])
 
 
 def test_the_style_loss_falls_and_the_content_stays(content_image, style_image, network):
@@ -96,7 +97,7 @@ def test_no_program_is_compiled_for_other_numbers(content_image, style_image, ne
 
 def test_losses_of_more_steps_than_a_state_holds(monkeypatch, content_image, style_image, network):
     whole = stylize(content_image, style_image, SHALLOW.replace(steps=11), network=network)
-    for module in (step, chunks, account):
+    for module in (step, loop, state):
         monkeypatch.setattr(module, "NUM_RECENT", 4)
     # Another program, since the size of the state is part of it.
     config = SHALLOW.replace(steps=11, report_every=20, history=9)
@@ -220,11 +221,11 @@ def test_pairs_of_a_batch_have_coefficients_and_seeds_of_their_own(three_pairs, 
         )
         for seed, layers in enumerate(("relu1_1,relu2_1", "relu1_1:3,relu2_1:1", "relu1_1,relu2_1"))
     ]
-    pairs = [
-        make_pair(resolve_config(config), content, style)
+    plans = [
+        make_plan(make_pair(resolve_config(config), content, style))
         for config, content, style in zip(configs, *three_pairs, strict=True)
     ]
-    together = stylize_pairs(pairs, network=network)
+    together = stylize_pairs(plans, network=network)
     for one, config, content, style in zip(together, configs, *three_pairs, strict=True):
         alone = stylize(content, style, config, network=network)
         assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
@@ -236,12 +237,12 @@ def test_pairs_of_a_batch_are_painted_each_as_far_as_it_is_told(three_pairs, net
     """How far is data: one program for the batch, and for each pair its own degree."""
     config = SHALLOW.replace(steps=4, range_weight=50)
     configs = [config.replace(stylization=degree) for degree in (0.3, 0.7, 1.0)]
-    pairs = [
-        make_pair(resolve_config(config), content, style)
+    plans = [
+        make_plan(make_pair(resolve_config(config), content, style))
         for config, content, style in zip(configs, *three_pairs, strict=True)
     ]
-    assert len({group_key(pair) for pair in pairs}) == 1
-    together = stylize_pairs(pairs, network=network)
+    assert plans[0].traits == plans[1].traits == plans[2].traits
+    together = stylize_pairs(plans, network=network)
     for one, config, content, style in zip(together, configs, *three_pairs, strict=True):
         alone = stylize(content, style, config, network=network)
         assert_allclose(one.step_losses, alone.step_losses, rtol=1e-4)
@@ -249,7 +250,7 @@ def test_pairs_of_a_batch_are_painted_each_as_far_as_it_is_told(three_pairs, net
 
 
 def test_what_can_be_refused_is_before_weights_are_looked_for(monkeypatch):
-    monkeypatch.setattr("neuart_jax.engine.plan.settle_network", pytest.fail)
+    monkeypatch.setattr("neuart_jax.engine.resolution.settle_network", pytest.fail)
     with pytest.raises(InputError, match="vgg19 has no layer 'relu6_1'"):
         stylize(image_of(), image_of(), Config().replace(style_layers="relu6_1"))
 
@@ -270,17 +271,17 @@ def test_what_can_be_refused_is_before_weights_are_looked_for(monkeypatch):
 def test_other_settings_are_no_batch(settings, name, three_pairs):
     contents, styles = three_pairs
     configs = [resolve_config(SHALLOW), resolve_config(SHALLOW.replace(**settings))]
-    pairs = [make_pair(c, contents[0], styles[0]) for c in configs]
-    assert group_key(pairs[0]) != group_key(pairs[1])
+    plans = [make_plan(make_pair(c, contents[0], styles[0])) for c in configs]
+    assert plans[0].traits != plans[1].traits
     with pytest.raises(InputError, match=f"pair 2 is unlike pair 1 in its {name};"):
-        stylize_pairs(pairs)
+        stylize_pairs(plans)
 
 
 def test_losses_that_sort_want_styles_of_one_size(three_pairs):
     config = resolve_config(SHALLOW.replace(style_loss="histogram"))
-    pairs = [make_pair(config, *each) for each in zip(*three_pairs, strict=True)]
+    plans = [make_plan(make_pair(config, *each)) for each in zip(*three_pairs, strict=True)]
     with pytest.raises(InputError, match=r"its sizes of the styles: \(\(56, 45\),\) and"):
-        stylize_pairs(pairs)
+        stylize_pairs(plans)
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import smooth_picture
+from loops import make_run_fn
 from numpy.testing import assert_allclose
 
 from neuart_jax.config.config import FIELDS
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import LossConfig, OptimizerConfig
 from neuart_jax.engine.kernel_transforms import transform_kernels
-from neuart_jax.engine.loop import make_run_fn
 from neuart_jax.engine.step import StopRule, make_evaluate_fn
 from neuart_jax.losses.elementwise import CONTENT_FORMULAS
 from neuart_jax.losses.style import MOMENT_LOSSES, SORTING_LOSSES

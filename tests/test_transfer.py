@@ -19,10 +19,11 @@ from PIL import Image
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.config.config import FIELDS
 from neuart_jax.config.presets import PRESETS
-from neuart_jax.engine.plan import resolve_config
+from neuart_jax.engine.plan import make_plan
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.step import Status
 from neuart_jax.engine.stylizer import load_run_network
-from neuart_jax.inputs.pair import make_pair
+from neuart_jax.inputs.pair import Pair, make_pair
 from neuart_jax.io.images import load_image, load_metadata, save_image
 from neuart_jax.runs.folder import RunFolder
 from neuart_jax.runs.own_folder import MARK_NAME
@@ -105,6 +106,28 @@ def test_a_run_writes_its_folder(finished):
         assert plot.size[0] > 400
 
 
+def test_a_run_is_planned_once(tmp_path, pictures, monkeypatch):
+    """All that follows from the settings and the sizes is found once, however many ask for it."""
+    made = []
+
+    def count(target):
+        module, name = target.rsplit(".", 1)
+        fn = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(target, lambda *a, **k: made.append(name) or fn(*a, **k))
+
+    for target in ("build.content_term", "build.style_term", "build.total_variation_term"):
+        count(f"neuart_jax.objective.{target}")
+    for target in ("plan.plan_stages", "plan.predict_memory", "plan.check_memory"):
+        count(f"neuart_jax.engine.{target}")
+    presence = Pair.presence.fget
+    monkeypatch.setattr(
+        Pair, "presence", property(lambda pair: made.append("presence") or presence(pair))
+    )
+    named = {"model": "vgg19", "weights": "random"}
+    transfer(config_for(pictures, tmp_path / "out", steps=1, color="luminance", **named))
+    assert sorted(made) == sorted({*made}) and len(made) == 7
+
+
 def test_what_a_person_reads(finished):
     done, _ = finished
     # What is said from time to time on slow machines.
@@ -180,7 +203,7 @@ def test_a_run_with_a_deeper_network_is_repeated_without_it(pictures, tmp_path, 
     config = config_for(pictures, tmp_path / "a", steps=1, weights="fitted")
     images = [load_image(pictures / name).image for name in ("photo.png", "painting.png")]
     deeper = resolve_config(config.replace(content_layers="relu2_2"))
-    network = load_run_network(make_pair(deeper, images[0], images[1:]))
+    network = load_run_network([make_plan(make_pair(deeper, images[0], images[1:]))])
     with caplog.at_level(logging.INFO):
         first = transfer(config, network=network)
         assert "Weights: " not in caplog.text
@@ -224,7 +247,7 @@ def test_the_size_is_the_longest_side(pictures, tmp_path):
     ],
 )
 def test_styles_have_a_size_of_their_own(pictures, tmp_path, settings, shape):
-    pair = prepare(config_for(pictures, tmp_path, **settings)).pair
+    pair = prepare(config_for(pictures, tmp_path, **settings)).plan.pair
     assert pair.styles[0].shape[:2] == shape
     contents = {24: (18, 24), 56: (42, 56), None: (48, 64)}
     assert pair.content.shape[:2] == contents[settings.get("size")]

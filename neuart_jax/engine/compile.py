@@ -41,7 +41,7 @@ def compile_fn(
     products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
     own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
-    options = {"compiler_options": _compiler_options(jax.default_backend())}
+    options: dict[str, Any] = {"compiler_options": _compiler_options(jax.default_backend())}
     if key:
         return CachedFn(fn, key=key, donate=donate, options=options, announcement=announcement)
     return jax.jit(fn, donate_argnums=donate, **options)

@@ -7,9 +7,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from neuart_jax.config.config import Config
 from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.models import NetworkParams
+from neuart_jax.models.features import takes_winograd
+from neuart_jax.models.params.load import Network
+
+
+def prepare_params(
+    network: Network, config: Config, *, layers: Iterable[str], size: tuple[int, int]
+) -> NetworkParams:
+    """Return a network's arrays as a run with a resolved configuration computes with them.
+
+    Args:
+      network: as it was loaded.
+      config: of the run.
+      layers: that are read.
+      size: (height, width) of the content.
+    """
+    if not takes_winograd(config.compute):
+        return network.params
+    return transform_kernels(network.module, network.params, layers, size=size)
 
 
 def transform_kernels(

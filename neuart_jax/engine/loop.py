@@ -13,21 +13,162 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from neuart_jax.engine.account import Account
-from neuart_jax.engine.chunks import compile_programs
-from neuart_jax.engine.result import BatchCallback, Callback, Keep, Progress, Result, Snapshot
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.result import BatchCallback, Progress
 from neuart_jax.engine.sharding import fetch
+from neuart_jax.engine.state import CheckpointFn, RunState, ScaleResult
 from neuart_jax.engine.step import (
+    NUM_RECENT,
+    LoopState,
     Numbers,
     Status,
-    StopRule,
-    TransferState,
     find_average,
+    make_evaluate_fn,
+    make_init_fn,
+    make_tick_fn,
 )
 from neuart_jax.objective.term import Objective, Targets
 from neuart_jax.optimizers.base import Optimizer
+
+_ANNOUNCEMENT = "Compiling for pictures of this size, once, which can take a minute."
+
+
+class Loop(NamedTuple):
+    """The compiled functions of a run.
+
+    Where `batched`, all arrays but the network's parameters have a leading axis of pairs.
+
+    Attributes:
+      init: (the start, params, targets) -> the state, where nothing has been evaluated.
+      chunk: (state, params, targets, numbers, number of steps) -> the state after so many steps
+        in all, int32[], after its end, or after as many evaluations as it can hold losses. The
+        first evaluation, that of the start, is no step. The state that is given is used up.
+      resize: (the start, the optimizer's state at another size) -> the optimizer's state.
+      batched: whether there are several pairs at once.
+      num_devices: of this machine, among which the pairs are shared out.
+    """
+
+    init: Callable[[Array, Any, Targets], LoopState]
+    chunk: Callable[[LoopState, Any, Targets, Numbers, Array], LoopState]
+    resize: Callable[[Array, Any], Any]
+    batched: bool
+    num_devices: int
+
+    def pack(self, trees: Sequence[Any]) -> Any:
+        """Put pairs' arrays together, on the devices that are to compute with them.
+
+        The last pair is repeated until every device has as many.
+        """
+        if not self.batched:
+            return trees[0]
+        return self.share(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
+
+    def share(self, tree: Any) -> Any:
+        """Share arrays of all pairs out among the devices, filled up as by `pack`."""
+        if not self.batched:
+            return tree
+        filled = jax.tree.map(lambda array: _fill(array, self.num_devices), tree)
+        return self._put(filled, PartitionSpec("pairs"))
+
+    def copy(self, tree: Any) -> Any:
+        """Put arrays that all pairs need on every device."""
+        return self._put(tree, PartitionSpec())
+
+    def unpack(self, tree: Any, num_pairs: int) -> list[Any]:
+        """Undo `pack`."""
+        if not self.batched:
+            return [tree]
+        return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
+
+    def _put(self, tree: Any, spec: PartitionSpec) -> Any:
+        if self.num_devices == 1:
+            return tree
+        return jax.device_put(tree, NamedSharding(_mesh(self.num_devices), spec))
+
+
+def _mesh(num_devices: int) -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()[:num_devices]), ("pairs",))
+
+
+def _fill(array: Any, num_devices: int) -> Array:
+    missing = -len(array) % num_devices
+    array = jnp.asarray(array)
+    return jnp.concatenate([array, *[array[-1:]] * missing]) if missing else array
+
+
+def compile_loop(
+    objective: Objective,
+    optimizer: Optimizer,
+    *,
+    averages: bool = False,
+    key: str = "",
+    batched: bool = False,
+    num_devices: int = 1,
+) -> Loop:
+    """Compile a run, when its functions are first called; once per shape of the image.
+
+    Of a batch every evaluation is one call. Each pair has a line search, a number of steps and an
+    end of its own: none waits for another, but for those that run on when it has ended.
+
+    Args:
+      objective: of one pair, (image, params, targets) -> (loss, terms).
+      optimizer: how pixels are moved.
+      averages: whether an average over the images is kept, which is the result then; see
+        `step.find_average`.
+      key: names what all these depend on, so that programs can be cached; see
+        `compile.compile_fn`. Empty caches none.
+      batched: whether there are several pairs at once.
+      num_devices: of this machine, among which a batch is shared out. They don't wait for each
+        other within a chunk: nothing is exchanged.
+    """
+    evaluate = make_evaluate_fn(objective)
+    init = make_init_fn(evaluate, optimizer, averages=averages)
+    resize = optimizer.carry
+    if batched:
+        pair_axes = (0, None, 0)  # The network's parameters are shared.
+        evaluate, init = jax.vmap(evaluate, pair_axes), jax.vmap(init, pair_axes)
+        resize = jax.vmap(resize)
+    tick = make_tick_fn(evaluate, optimizer, batched=batched)
+
+    def chunk(
+        state: LoopState, params: Any, targets: Targets, numbers: Numbers, until: Array
+    ) -> LoopState:
+        def goes_on(carry: tuple[LoopState, Array]) -> Array:
+            state, num_ticks = carry
+            wanted = (state.num_steps < until) | (state.num_evaluations == 0)
+            has_room = num_ticks < NUM_RECENT
+            return jnp.any((state.status == Status.RUNNING) & wanted) & has_room
+
+        def go_on(carry: tuple[LoopState, Array]) -> tuple[LoopState, Array]:
+            state, num_ticks = carry
+            return tick(state, params, targets, numbers), num_ticks + 1
+
+        return lax.while_loop(goes_on, go_on, (state, jnp.int32(0)))[0]
+
+    if num_devices > 1:
+        key = ""  # Exported programs are those of one device.
+        # Under jit alone the loop's condition would be exchanged among all devices at every step.
+        pairs, whole = PartitionSpec("pairs"), PartitionSpec()
+        shard = functools.partial(
+            jax.shard_map, mesh=_mesh(num_devices), out_specs=pairs, check_vma=False
+        )
+        init = shard(init, in_specs=(pairs, whole, pairs))
+        chunk = shard(chunk, in_specs=(pairs, whole, pairs, whole, whole))
+
+    def compile_part(fn: Callable[..., Any], part: str, **options: Any) -> Any:
+        return compile_fn(fn, key=key and f"{part} {batched=} {key}", **options)
+
+    return Loop(
+        compile_part(init, "init"),
+        compile_part(chunk, "chunk", donate=(0,), announcement=_ANNOUNCEMENT),
+        compile_part(resize, "resize"),
+        batched,
+        num_devices,
+    )
+
 
 NextStop = Callable[[int], int]
 """Steps made -> the next number of steps after which something is to be seen."""
@@ -52,121 +193,8 @@ def make_next_stop(*, every: int, at: Sequence[int] = (), first_step: int = 0) -
     return next_stop
 
 
-RunFn = Callable[..., Result]
-BatchRunFn = Callable[..., list[Result]]
-
-
-def make_run_fn(
-    objective: Objective,
-    optimizer: Optimizer,
-    stop: StopRule = StopRule(0),
-    *,
-    chunk_steps: int = 5,
-    decay: float = 0.0,
-    key: str = "",
-) -> RunFn:
-    """Build a run that compiles once per image shape and serves any number of pairs in turn.
-
-    When it ends, the optimizer's numbers and how often it reports are data: they can be given anew
-    with each call.
-
-    Args:
-      objective: (image, params, targets) -> (loss, terms).
-      optimizer: see `base.Optimizer`.
-      stop: when to end, unless a call says so.
-      chunk_steps: steps per compiled call, unless a call says so; nothing comes back to the host in
-        between.
-      decay: of a running mean of the images, which is the result then; see `step.find_average`.
-        0 keeps none, whatever a call's numbers say; else a call may bring another one.
-      key: names what all these depend on, so that programs can be cached; see
-        `compile.compile_fn`.
-
-    Returns:
-      ``run(image, params, targets, *, numbers=None, chunk_steps=None, next_stop=None,
-      callback=None, carried=None, keep_state=False, restored=None, keep=None) -> Result``, where
-      `image` is the start, float32[height, width, 3], `numbers` are `step.Numbers`, and a chunk
-      ends at `next_stop(steps made)` at the latest; see `make_next_stop`. `carried` is the
-      optimizer's state at another size, from the `Result` of a run with `keep_state`. `keep` is a
-      `Keep`, and with a `Snapshot` from it as `restored` a run goes on where that was taken.
-    """
-    run_pairs = _make_run_pairs(
-        objective,
-        optimizer,
-        stop,
-        chunk_steps=chunk_steps,
-        decay=decay,
-        key=key,
-        batched=False,
-    )
-
-    def run(
-        image: Array,
-        params: Any,
-        targets: Targets,
-        *,
-        callback: Callback | None = None,
-        carried: Any = None,
-        **options: Any,
-    ) -> Result:
-        [result] = run_pairs(
-            image,
-            params,
-            targets,
-            callback=None if callback is None else lambda _, progress: callback(progress),
-            carried=None if carried is None else [carried],
-            **options,
-        )
-        return result
-
-    return run
-
-
-def make_batch_run_fn(
-    objective: Objective,
-    optimizer: Optimizer,
-    stop: StopRule = StopRule(0),
-    *,
-    chunk_steps: int = 5,
-    decay: float = 0.0,
-    key: str = "",
-    num_devices: int = 1,
-) -> BatchRunFn:
-    """Build a run of many pairs at once, each as if it ran alone; arguments as of `make_run_fn`.
-
-    Every evaluation is one batched call. Each pair has a line search, a number of steps and an end
-    of its own: none waits for another, but for those that run on when it has ended.
-
-    Args:
-      objective: of one pair; see `make_run_fn`, also for the next five.
-      optimizer: how pixels are moved.
-      stop: when to end, unless a call says so.
-      chunk_steps: steps per compiled call, unless a call says so.
-      decay: of a running mean of the images; 0 keeps none.
-      key: names what all these depend on, so that programs can be cached; empty caches none.
-      num_devices: of this machine, among which the pairs are shared out. They don't wait for each
-        other within a chunk: nothing is exchanged.
-
-    Returns:
-      What `make_run_fn` returns, but for a list of results: `images` and all arrays of `targets`
-      have a leading axis of pairs, and `carried` is a list with a state for each. A chunk ends
-      when the slowest pair is at its boundary; others may be some steps ahead. The
-      callback is a `BatchCallback`; `seconds` are those of the whole batch, and
-      `seconds_per_evaluation` are shared out among the pairs.
-    """
-    return _make_run_pairs(
-        objective,
-        optimizer,
-        stop,
-        chunk_steps=chunk_steps,
-        decay=decay,
-        key=key,
-        batched=True,
-        num_devices=num_devices,
-    )
-
-
 class _Figures(NamedTuple):
-    """What the host reads of a state after a chunk; fields as in `TransferState`."""
+    """What the host reads of a state after a chunk; fields as in `LoopState`."""
 
     status: Any
     num_steps: Any
@@ -176,198 +204,169 @@ class _Figures(NamedTuple):
     recent_losses: Any
 
 
-def _make_run_pairs(
-    objective: Objective,
-    optimizer: Optimizer,
-    stop: StopRule,
+def run_loop(
+    loop: Loop,
+    images: Sequence[Array],
+    params: Any,
+    targets: Sequence[Targets],
+    numbers: Numbers,
     *,
-    chunk_steps: int,
-    decay: float,
-    key: str,
-    batched: bool,
-    num_devices: int = 1,
-) -> BatchRunFn:
-    programs = compile_programs(
-        objective,
-        optimizer,
-        averages=decay > 0,
-        key=key,
-        batched=batched,
-        num_devices=num_devices,
-    )
-    own_numbers, own_chunk_steps = Numbers(stop, optimizer.numbers, decay), chunk_steps
+    run: RunState,
+    members: Sequence[int],
+    chunk_steps: int = 5,
+    next_stop: NextStop | None = None,
+    callback: BatchCallback | None = None,
+    carried: Sequence[Any] | None = None,
+    keep_state: bool = False,
+    checkpoint: CheckpointFn | None = None,
+) -> list[ScaleResult]:
+    """Run one scale of some pairs, or go on with it where it was cut.
 
-    def pairs_of(tree: Any, num_pairs: int) -> list[Any]:
-        if not batched:
-            return [tree]
-        return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
+    Args:
+      loop: see `compile_loop`.
+      images: each pair's start, float32[height, width, 3]; these arrays survive.
+      params: the network's arrays.
+      targets: of each pair.
+      numbers: of the run, see `step.Numbers`.
+      run: what is known of the run so far, and gets to know of this scale; where it has `arrays`,
+        the scale goes on from there.
+      members: which of the run's pairs these are.
+      chunk_steps: steps per compiled call; nothing comes back to the host in between.
+      next_stop: a chunk ends there at the latest; see `make_next_stop`. Of a batch, when the
+        slowest pair is there; others may be some steps ahead.
+      callback: sees each pair's `Progress` at this scale after every chunk, by its place among
+        `images`; returning True ends that pair.
+      carried: each pair's optimizer state at another size, from `ScaleResult.opt_state`.
+      keep_state: whether the optimizer's states are part of the results.
+      checkpoint: called after every chunk's reports.
 
-    def fill(tree: Any) -> Any:
-        """Repeat the last pair until every device has as many."""
-        return jax.tree.map(lambda array: _fill(array, num_devices), tree) if batched else tree
+    Returns:
+      What each pair has at the end.
+    """
+    num_pairs, pairs = len(images), [run.pairs[member] for member in members]
+    # Arrays, since a cached program takes nothing else.
+    given = jax.tree.map(_to_array, numbers)
+    params, packed_targets = loop.copy(params), loop.pack(targets)
 
-    def run(
-        images: Array,
-        params: Any,
-        targets: Targets,
-        *,
-        numbers: Numbers | None = None,
-        chunk_steps: int | None = None,
-        next_stop: NextStop | None = None,
-        callback: BatchCallback | None = None,
-        carried: Sequence[Any] | None = None,
-        keep_state: bool = False,
-        restored: Snapshot | None = None,
-        keep: Keep | None = None,
-    ) -> list[Result]:
-        num_pairs = len(images) if batched else 1
-        numbers = own_numbers if numbers is None else numbers
-        chunk_steps = chunk_steps or own_chunk_steps
-        # Arrays, since a cached program takes nothing else.
-        given = jax.tree.map(_to_array, numbers)
-        account = Account(num_pairs, restored)
-        params, targets = programs.copy(params), programs.share(fill(targets))
+    def begin(images: Array, carried: Any = None) -> LoopState:
+        """Return the state once the objective is known at some images."""
+        # Copies, since a state is donated: the caller's images must survive, and one buffer can't
+        # be donated twice.
+        state = loop.init(jnp.array(images), params, packed_targets)
+        state = state._replace(best_image=jnp.array(state.best_image))
+        if carried is not None:
+            opt_state = loop.resize(state.image, carried)
+            state = state._replace(opt_state=loop.share(opt_state))
+        return loop.chunk(state, params, packed_targets, given, jnp.int32(0))
 
-        def begin(images: Array, carried: Any = None) -> TransferState:
-            """Return the state once the objective is known at some images."""
-            # Copies, since a state is donated: the caller's images must survive, and one buffer
-            # can't be donated twice.
-            state = programs.init(programs.share(jnp.array(images)), params, targets)
-            state = state._replace(best_image=jnp.array(state.best_image))
-            if carried is not None:
-                opt_state = programs.carry(state.image, programs.share(carried))
-                state = state._replace(opt_state=programs.share(opt_state))
-            return programs.chunk(state, params, targets, given, jnp.int32(0))
+    start = loop.pack([jnp.asarray(image, dtype=jnp.float32) for image in images])
+    restored, run.arrays = run.arrays, None
+    if restored is not None:
+        like = jax.eval_shape(loop.init, start, params, packed_targets)
+        leaves = [jnp.array(leaf) for leaf in restored]  # Copies, like the start.
+        state = loop.share(jax.tree.unflatten(jax.tree.structure(like), leaves))
+    else:
+        run.begin_scale()
+        state = begin(start, None if carried is None else loop.pack(carried))
 
-        start = fill(jnp.asarray(images, dtype=jnp.float32))
-        if restored is not None:
-            like = jax.eval_shape(programs.init, start, params, targets)
-            arrays = [jnp.array(leaf) for leaf in restored.arrays]  # Copies, like the start.
-            state = programs.share(fill(jax.tree.unflatten(jax.tree.structure(like), arrays)))
-        elif carried is not None:
-            old = jax.tree.map(lambda *a: jnp.stack(a), *carried) if batched else carried[0]
-            state = begin(start, fill(old))
-        else:
-            state = begin(start)
+    def fetch_figures() -> list[_Figures]:
+        fields = {name: getattr(state, name) for name in _Figures._fields}
+        figures = loop.unpack(fetch(_Figures(**fields)), num_pairs)  # Waits for the device.
+        for pair, now in zip(pairs, figures, strict=True):
+            pair.add_losses(int(now.num_steps), now.recent_losses)
+        return figures
 
-        def fetch_figures() -> list[_Figures]:
-            fields = {name: getattr(state, name) for name in _Figures._fields}
-            return pairs_of(fetch(_Figures(**fields)), num_pairs)  # Waits for the device.
+    def fetch_image(state: LoopState, number: int) -> np.ndarray:
+        return fetch(state.image[number] if loop.batched else state.image)
 
-        def fetch_image(state: TransferState, pair: int) -> np.ndarray:
-            return fetch(state.image[pair] if batched else state.image)
+    def fetch_run() -> RunState:
+        # A pair that was asked to stop is still running in there, and goes on when restored.
+        own = jax.tree.map(lambda leaf: leaf[:num_pairs], state) if loop.batched else state
+        return run.copy([np.asarray(leaf) for leaf in fetch(jax.tree.leaves(own))])
 
-        def report() -> None:
-            for pair, now in enumerate(figures):
-                if account.statuses[pair] != Status.RUNNING:
-                    continue  # It has ended, and was reported then.
-                account.statuses[pair] = Status(int(now.status))
-                progress = Progress(
-                    num_steps=int(now.num_steps),
-                    num_evaluations=int(now.num_evaluations),
-                    losses={name: float(value) for name, value in now.terms.items()},
-                    best_loss=float(now.best_loss),
-                    seconds=account.seconds,
-                    total_steps=numbers.stop.num_steps,
-                    size=state.image.shape[-3:-1],
-                    status=account.statuses[pair],
-                    image=functools.partial(fetch_image, state, pair),
-                    seconds_to_first_step=account.seconds_to_first_step,
-                )
-                account.histories[pair].append(progress.figures())
-                wants_end = callback is not None and callback(pair, progress)
-                if wants_end and account.statuses[pair] == Status.RUNNING:
-                    account.statuses[pair] = Status.STOPPED
+    def report(number: int, now: _Figures) -> Status:
+        """Tell the callback of a pair; return its status, which that may change."""
+        progress = Progress(
+            num_steps=int(now.num_steps),
+            num_evaluations=int(now.num_evaluations),
+            losses={name: float(value) for name, value in now.terms.items()},
+            best_loss=float(now.best_loss),
+            seconds=run.seconds,
+            total_steps=numbers.stop.num_steps,
+            size=state.image.shape[-3:-1],
+            status=Status(int(now.status)),
+            image=functools.partial(fetch_image, state, number),
+            seconds_to_first_step=run.seconds_to_first_step,
+        )
+        wants_end = callback is not None and callback(number, progress)
+        return Status.STOPPED if wants_end and not progress.status else progress.status
 
-        def snapshot() -> Snapshot:
-            # A pair that was asked to stop is still running in there, and goes on when restored.
-            own = jax.tree.map(lambda leaf: leaf[:num_pairs], state) if batched else state
-            return account.snapshot(own)
-
-        figures = fetch_figures()
-        if restored is None:
-            account.add_losses(figures)
-            report()
-        else:
-            account.statuses = [Status(int(now.status)) for now in figures]
-        while Status.RUNNING in account.statuses:
-            pairs = zip(figures, account.statuses, strict=True)
-            done = min(int(now.num_steps) for now, status in pairs if status == Status.RUNNING)
-            until = done + chunk_steps
-            if next_stop is not None:
-                until = min(until, next_stop(done))
-            if batched:
-                # Those that only fill up the devices stop with the first step.
-                idle = [Status.STOPPED] * (len(state.status) - num_pairs)
-                state = state._replace(status=jnp.int32([*account.statuses, *idle]))
-            chunk_began = time.perf_counter()
-            if not account.seconds_to_first_step:
-                # A chunk of its own that nobody sees, to tell when it was there.
-                state = programs.chunk(state, params, targets, given, jnp.int32(1))
-                account.add_losses(fetch_figures())
-                account.note_first_step()
-            before = figures
-            while True:
-                state = programs.chunk(state, params, targets, given, jnp.int32(until))
-                figures = fetch_figures()
-                account.add_losses(figures)
-                # It may have ended because it holds no more losses.
-                if all(now.num_steps >= until or now.status != Status.RUNNING for now in figures):
-                    break
-            account.add_chunk(
-                sum(
-                    int(now.num_evaluations - then.num_evaluations)
-                    for now, then in zip(figures, before, strict=True)
-                ),
-                time.perf_counter() - chunk_began,
-            )
-            report()
-            if keep is not None:
-                keep(snapshot)
-
-        averages = state.average is not None
-        found = find_average(state, decay=numbers.decay) if averages else state.best_image
-        best_images = jnp.clip(found, 0, 1)
-        opt_states = pairs_of(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
-        # Before there is another: with L-BFGS' memory it is as large as many pictures.
-        state = found = None
-        # The first evaluation of a run that ends there: no further compilation.
-        ends = fetch((best_images, begin(best_images).terms))
-        return [
-            Result(
-                image=image,
-                losses={name: float(value) for name, value in terms.items()},
-                status=status,
-                num_steps=int(now.num_steps),
-                num_evaluations=int(now.num_evaluations),
-                step_losses=np.asarray(step_losses, np.float32),
-                history=tuple(history),
-                seconds=account.seconds,
-                seconds_to_first_step=account.seconds_to_first_step,
-                seconds_per_evaluation=float(np.median(account.paces[1:] or account.paces or [0])),
-                opt_state=opt_state,
-            )
-            for (image, terms), status, now, step_losses, history, opt_state in zip(
-                pairs_of(ends, num_pairs),
-                account.statuses,
-                figures,
-                account.step_losses,
-                account.histories,
-                opt_states,
-                strict=True,
+    figures = fetch_figures()
+    if restored is None:
+        statuses = [report(*each) for each in enumerate(figures)]
+    else:
+        statuses = [Status(int(now.status)) for now in figures]
+    while Status.RUNNING in statuses:
+        running = [not status for status in statuses]
+        done = min(int(now.num_steps) for now, runs in zip(figures, running, strict=True) if runs)
+        until = done + chunk_steps
+        if next_stop is not None:
+            until = min(until, next_stop(done))
+        if loop.batched:
+            # Those that only fill up the devices stop with the first step.
+            idle = [Status.STOPPED] * (len(state.status) - num_pairs)
+            state = state._replace(status=jnp.int32([*statuses, *idle]))
+        began, before = time.perf_counter(), figures
+        if not run.seconds_to_first_step:
+            # A chunk of its own that nobody sees, to tell when it was there.
+            state = loop.chunk(state, params, packed_targets, given, jnp.int32(1))
+            fetch_figures()
+            run.note_first_step()
+        while True:
+            state = loop.chunk(state, params, packed_targets, given, jnp.int32(until))
+            figures = fetch_figures()
+            # It may have ended because it holds no more losses.
+            if all(now.num_steps >= until or now.status != Status.RUNNING for now in figures):
+                break
+        changes = zip(figures, before, strict=True)
+        made = sum(int(now.num_evaluations - then.num_evaluations) for now, then in changes)
+        run.paces.append((time.perf_counter() - began) / max(made, 1))
+        # Those that have ended were reported then.
+        statuses = [
+            report(number, now) if runs else status
+            for number, (now, status, runs) in enumerate(
+                zip(figures, statuses, running, strict=True)
             )
         ]
+        if checkpoint is not None:
+            checkpoint(fetch_run)
 
-    return run
+    averages = state.average is not None
+    found = find_average(state, decay=numbers.decay) if averages else state.best_image
+    best_images = jnp.clip(found, 0, 1)
+    opt_states = loop.unpack(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
+    # Before there is another: with L-BFGS' memory it is as large as many images.
+    state = found = None
+    # The first evaluation of a run that ends there: no further compilation.
+    ends = loop.unpack(fetch((best_images, begin(best_images).terms)), num_pairs)
+    return [
+        ScaleResult(
+            image=image,
+            losses={name: float(value) for name, value in terms.items()},
+            status=status,
+            num_steps=int(now.num_steps),
+            num_evaluations=int(now.num_evaluations),
+            step_losses=np.asarray(pair.step_losses, np.float32),
+            seconds_per_evaluation=float(np.median(run.paces[1:] or run.paces or [0])),
+            opt_state=opt_state,
+        )
+        for (image, terms), status, now, pair, opt_state in zip(
+            ends, statuses, figures, pairs, opt_states, strict=True
+        )
+    ]
 
 
 def _to_array(number: Any) -> np.ndarray:
     # What a user's own optimizer brings as an array keeps its type.
     plain = {int: np.int32, float: np.float32}
     return np.asarray(number, plain.get(type(number)))
-
-
-def _fill(array: Any, num_devices: int) -> Array:
-    missing = -len(array) % num_devices
-    array = jnp.asarray(array)
-    return jnp.concatenate([array, *[array[-1:]] * missing]) if missing else array

@@ -1,10 +1,10 @@
 """How much memory a run will need, before it starts, and whether there is as much."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-import functools
 from typing import Any, NamedTuple
 
 import jax

@@ -1,199 +1,220 @@
-"""A configuration made explicit: what its empty settings mean, and whether its pictures will do."""
+"""A run before its first step: all that follows from the settings and the images' sizes, once."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Self
 
-from neuart_jax.config.config import Config, get_setting
+from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import LayerWeights, parse_layer_weights
-from neuart_jax.config.sections import OWN_SETTINGS, NetworkConfig
 from neuart_jax.engine.memory import Prediction, check_memory, predict_memory
+from neuart_jax.engine.own_network import FeatureNetwork
+from neuart_jax.engine.own_terms import check_term
+from neuart_jax.engine.program import Program, make_program
+from neuart_jax.engine.scales import Stage, plan_stages
 from neuart_jax.engine.sharding import check_rows
 from neuart_jax.engine.targets import plan_run_tiles
-from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.inputs.pair import Pair
 from neuart_jax.inputs.pictures import style_names
 from neuart_jax.inputs.regions.memberships import check_regions
-from neuart_jax.models import DEFAULT_MODEL, check_image_size, find_architecture, resolve_layers
-from neuart_jax.models.features import resolve_precision
-from neuart_jax.models.params.load import kind_of_weights, settle_network
+from neuart_jax.losses.style import SORTING_LOSSES
+from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.objective.build import make_terms
-from neuart_jax.objective.term import all_layers
+from neuart_jax.objective.term import Term, all_layers
 from neuart_jax.objective.tiled import check_additive
+from neuart_jax.optimizers.base import Optimizer
 
 
-def settle_config(config: Config) -> Config:
-    """Replace a model and weights that are left open by what they are on this machine now.
+class Plan(NamedTuple):
+    """A resolved run.
 
-    ImageNet weights are downloaded for it if need be; see `load.settle_network`.
+    Attributes:
+      pair: what is painted, with its resolved configuration.
+      terms: of the objective, with their coefficients; losses of one's own included.
+      layers: every layer that they read, of any image.
+      stages: what is done one after the other.
+      programs: of each stage, what its compiled programs depend on.
+      optimizer: instead of the one that the configuration names.
+      prediction: of the memory for one pair; None for a network of one's own.
     """
-    network = settle_network(config.network).config
-    return config.replace(model=network.model, weights=network.weights)
+
+    pair: Pair
+    terms: tuple[Term, ...]
+    layers: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    programs: tuple[Program, ...]
+    optimizer: Optimizer | None
+    prediction: Prediction | None
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return self.pair.config
+
+    @property
+    def extra_terms(self) -> tuple[Term, ...]:
+        """The losses of one's own among the terms."""
+        own = {term.name for term in self.programs[-1].extra_terms}
+        return tuple(term for term in self.terms if term.name in own)
+
+    @property
+    def traits(self) -> dict[str, Hashable]:
+        """What has to be equal for pairs to be painted together, each under what messages call it.
+
+        All else is their data.
+        """
+        config, run = self.config, self.config.run
+        whole = dataclasses.replace(self.programs[-1], presence=(), tiling=None)
+        # Only losses that sort keep something of a style's size in their targets.
+        sorts = config.losses.style_loss in SORTING_LOSSES
+        styles = tuple(style.shape[:2] for style in self.pair.styles)
+        return {
+            "settings": whole,
+            "numbers of steps": (
+                tuple((stage.num_steps, stage.realistic) for stage in self.stages),
+                *(run.report_every, run.stop_patience, run.stop_tolerance),
+            ),
+            "numbers of the optimizer": config.optimizer,
+            "frames": (config.output.save_every, config.output.save_at),
+            "size of the content": self.pair.content.shape[:2],
+            "sizes of the styles": styles if sorts else len(styles),
+            "number of scales": len(self.stages),
+            "regions": self.programs[-1].presence,
+        }
+
+    def with_source(self, source: Any) -> Self:
+        """Return it for the network that is there now.
+
+        Args:
+          source: a linen module, or a feature function of one's own.
+        """
+        # Where a network has its strides decides what its positions see.
+        programs = [
+            dataclasses.replace(
+                program, source=source, tiling=_plan_tiling(self, source, stage.size)
+            )
+            for program, stage in zip(self.programs, self.stages, strict=True)
+        ]
+        return self._replace(programs=tuple(programs))
 
 
-def resolve_config(config: Config, *, check_names: bool = True) -> Config:
-    """Fill in what suits the weights and replace aliases, so that the record is explicit.
-
-    Args:
-      config: as given. A model and weights that are still open (see `settle_config`) are taken for
-        VGG19's trained ones, so that the rest can be checked before anything is downloaded; a model
-        alone, for the one that the weights are of.
-      check_names: False leaves the layers alone, for a network that isn't in the table.
-
-    Raises:
-      InputError: no such model or layer, an objective without any term, or settings that don't
-        go together.
-    """
-    losses = config.losses
-    if losses.content_weight == losses.style_weight == 0:
-        raise InputError(
-            "content_weight and style_weight are both 0",
-            expected="something to paint",
-            remedy="make one of them positive",
-        )
-    if config.realism.realism_steps and not config.realism.realism_weight:
-        raise InputError(
-            f"realism_steps={config.realism.realism_steps} came without realism_weight",
-            expected="a coefficient for that stage",
-            remedy="add --realism_weight=1e3, say",
-        )
-    compute = config.compute
-    if (compute.convolution, compute.precision) == ("winograd", "bfloat16"):
-        raise InputError(
-            "--convolution=winograd came with --precision=bfloat16",
-            expected="float32, since bfloat16's 8 bits don't survive its sums",
-            remedy="leave --convolution out, or take --precision=float32",
-        )
-    if compute.window and compute.shard_rows > 1:
-        raise InputError(
-            f"--window={compute.window} came with --shard_rows={compute.shard_rows}",
-            expected="one way to paint a huge picture",
-            remedy="leave one of the two out",
-        )
-    if compute.convolution == "winograd" and compute.shard_rows > 1:
-        raise InputError(
-            f"--convolution=winograd came with --shard_rows={compute.shard_rows}",
-            expected="direct convolutions, whose rows the devices can exchange",
-            remedy="leave --convolution out",
-        )
-    if config.run.init not in STARTS and config.run.scales is None:
-        # A coarser size would lose what the picture has of fine strokes.
-        config = config.replace(scales=1)
-    config = config.replace(precision=resolve_precision(config.compute.precision))
-    if not check_names:
-        return _fill_in(config, OWN_SETTINGS["vgg19"]["fitted"])
-    if not config.network.model:
-        config = config.replace(model=_expected_model(config.network))
-    find_architecture(config.network.model)
-    kind = kind_of_weights(config.network)
-    config = _fill_in(config, OWN_SETTINGS[config.network.model][kind])
-    resolved: dict[str, LayerWeights] = {}
-    for setting in ("content_layers", "style_layers"):
-        given = getattr(config.losses, setting)
-        names = resolve_layers(config.network.model, [name for name, _ in given])
-        pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
-        # Checked again: two names may have been aliases of one layer.
-        resolved[setting] = parse_layer_weights(pairs)
-    return config.replace(**resolved)
+def _plan_tiling(plan: Plan, source: Any, size: tuple[int, int]) -> Any:
+    return plan_run_tiles(source, plan.layers, size, window=plan.config.compute.window)
 
 
-def _expected_model(config: NetworkConfig) -> str:
-    # Only for "auto" does settling look for weights, and perhaps download some.
-    return DEFAULT_MODEL if config.weights == "auto" else settle_network(config).config.model
-
-
-def _fill_in(config: Config, own: Mapping[str, Any]) -> Config:
-    """Give settings that are empty a value."""
-    empty = {name for name in own if get_setting(config, name) in ("", (), None)}
-    return config.replace(**{name: own[name] for name in empty})
-
-
-def check_sizes(pair: Pair, *, num_pairs: int = 1) -> None:
-    """Check that all images reach the deepest layer, and that the run fits into memory.
+def make_plan(
+    pair: Pair,
+    *,
+    network: Any = None,
+    extra_terms: Sequence[Term] = (),
+    optimizer: Optimizer | None = None,
+) -> Plan:
+    """Plan a run, and check all that can be checked without its network.
 
     Args:
       pair: with a resolved configuration.
-      num_pairs: of these sizes, painted at once.
+      network: a `FeatureNetwork` of one's own; any other is the one that the configuration names.
+      extra_terms: losses of one's own, beside those of the configuration.
+      optimizer: instead of the one that the configuration names.
 
     Raises:
-      InputError: one of them is too small, the content too large, a region smaller than a position
-        of the deepest layer, the styles' shares don't fit their number, or windows are too small or
-        can't be had with this loss.
+      InputError: an image is too small, the content too large for the memory that is free, a
+        region smaller than a position of the deepest layer, the styles' shares don't fit their
+        number, windows are too small or can't be had with this loss, or a term of one's own is
+        wrong.
     """
     config = pair.config
-    make_terms(config.losses, num_styles=len(pair.styles))  # Complains about shares.
-    layers = run_layers(config)
-    names = ["the content picture", *style_names(len(pair.styles))]
-    for image, name in zip((pair.content, *pair.styles), names, strict=True):
-        height, width = image.shape[:2]
-        check_image_size(
-            config.network.model,
-            layers,
-            height=height,
-            width=width,
-            padding=config.network.padding,
-            name=name,
-        )
-    if window := config.compute.window:
+    terms = make_terms(
+        config.losses,
+        num_styles=len(pair.styles),
+        presence=(presence := pair.presence),
+        realism=config.realism,
+    )
+    extra_terms = tuple(map(check_term, extra_terms))
+    layers = all_layers((*terms, *extra_terms))
+    _check_names((*terms, *extra_terms))
+    prediction = None
+    source: Hashable = (config.network, config.compute)
+    if isinstance(network, FeatureNetwork):
+        source = network.feature_fn
+    else:
+        _check_sizes(pair, layers, terms=(*terms, *extra_terms))
         height, width = pair.content.shape[:2]
-        check_image_size(
-            config.network.model,
-            layers,
-            height=min(window, height),
-            width=min(window, width),
-            padding=config.network.padding,
-            name=f"what --window={window} shows",
+        prediction = predict_memory(
+            config, layers, height=height, width=width, num_regions=len(presence)
         )
-    if pair.regions is not None:
-        stride = max(map(find_architecture(config.network.model).layer_stride, layers))
-        check_regions(pair.regions, stride=stride)
-    _check_windows(pair, layers)
+        check_pairs_in_memory(pair, layers, num_regions=len(presence))
+    stages = plan_stages(config, [image.shape[:2] for image in (pair.content, *pair.styles)])
+    programs = [
+        make_program(
+            pair,
+            presence=presence,
+            source=source,
+            terms=terms,
+            extra_terms=extra_terms,
+            optimizer=optimizer,
+            realistic=stage.realistic,
+        )
+        for stage in stages
+    ]
+    return Plan(
+        pair, (*terms, *extra_terms), layers, stages, tuple(programs), optimizer, prediction
+    )
+
+
+def check_pairs_in_memory(
+    pair: Pair, layers: tuple[str, ...], *, num_regions: int, num_pairs: int = 1
+) -> None:
+    """Check that so many pairs like one fit into the memory at once; see `memory.check_memory`."""
     height, width = pair.content.shape[:2]
-    check_rows(config.compute.shard_rows, height=height)
     check_memory(
-        config,
+        pair.config,
         layers,
         height=height,
         width=width,
         num_pairs=num_pairs,
-        num_regions=len(pair.presence),
+        num_regions=num_regions,
     )
 
 
-def _check_windows(pair: Pair, layers: tuple[str, ...]) -> None:
-    config = pair.config
-    if not config.compute.window:
-        return
-    network = config.network
-    module = find_architecture(network.model).make_module(
-        pooling=network.pooling, padding=network.padding
-    )
-    tilings = [
-        plan_run_tiles(module, layers, image.shape, window=config.compute.window)
-        for image in (pair.content, *pair.styles)
-    ]
-    if any(tilings):
-        check_additive(make_terms(config.losses, num_styles=len(pair.styles)))
+def _check_names(terms: Sequence[Term]) -> None:
+    names = [term.name for term in terms]
+    for name in names:
+        if names.count(name) > 1 or name == "total":
+            raise InputError(
+                f"the loss term {name!r} is taken",
+                expected="a name of its own for every term",
+                remedy="rename the extra term",
+            )
 
 
-def predict_run(pair: Pair) -> Prediction:
-    """Predict the memory of a pair's run; see `memory.predict_memory`.
-
-    Args:
-      pair: with a resolved configuration.
-    """
+def _check_sizes(pair: Pair, layers: tuple[str, ...], *, terms: Sequence[Term]) -> None:
+    """Check that all images reach the deepest layer, windows and regions too."""
+    config, window = pair.config, pair.config.compute.window
     height, width = pair.content.shape[:2]
-    return predict_memory(
-        pair.config,
-        run_layers(pair.config),
-        height=height,
-        width=width,
-        num_regions=len(pair.presence),
-    )
-
-
-def run_layers(config: Config) -> tuple[str, ...]:
-    """Return every layer that a run with a resolved configuration reads."""
-    # How the styles share their coefficient doesn't matter here.
-    return all_layers(make_terms(dataclasses.replace(config.losses, style_blend=())))
+    names = ["the content picture", *style_names(len(pair.styles))]
+    shown = [
+        (image.shape[:2], name)
+        for image, name in zip((pair.content, *pair.styles), names, strict=True)
+    ]
+    if window:
+        shown.append(((min(window, height), min(window, width)), f"what --window={window} shows"))
+    for size, name in shown:
+        check_image_size(
+            config.network.model,
+            layers,
+            height=size[0],
+            width=size[1],
+            padding=config.network.padding,
+            name=name,
+        )
+    architecture = find_architecture(config.network.model)
+    if pair.regions is not None:
+        check_regions(pair.regions, stride=max(map(architecture.layer_stride, layers)))
+    if window:
+        module = architecture.make_module(
+            pooling=config.network.pooling, padding=config.network.padding
+        )
+        sizes = [image.shape for image in (pair.content, *pair.styles)]
+        if any([plan_run_tiles(module, layers, size, window=window) for size in sizes]):
+            check_additive(terms)
+    check_rows(config.compute.shard_rows, height=height)

@@ -1,24 +1,24 @@
 """What of a run is compiled, and what are its data.
 
-Two runs share a program where all that it depends on is equal; coefficients, pictures and weights
-are data, so that pairs with their own ones run together.
+Two runs share a program where all that it depends on is equal; coefficients, images and weights are
+data, so that pairs with their own ones run together.
 """
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.fields import LayerWeights
-from neuart_jax.config.sections import LossConfig, OptimizerConfig, RealismConfig
+from neuart_jax.config.sections import LossConfig, OptimizerConfig
 from neuart_jax.engine.cache_key import cache_key
-from neuart_jax.engine.loop import BatchRunFn, RunFn, make_batch_run_fn, make_run_fn
+from neuart_jax.engine.loop import Loop, compile_loop
 from neuart_jax.engine.step import Numbers, StopRule
 from neuart_jax.engine.targets import bind_features, reaches_of
-from neuart_jax.objective.build import make_terms
+from neuart_jax.inputs.pair import Pair
 from neuart_jax.objective.style import Presence
 from neuart_jax.objective.term import LossTerms, Objective, Targets, Term, layers_of, make_objective
 from neuart_jax.objective.tiled import make_tiled_objective
@@ -26,22 +26,24 @@ from neuart_jax.objective.windows import Tiling
 from neuart_jax.optimizers.base import Optimizer, make_optimizer, strip_numbers
 
 
-class Program(NamedTuple):
-    """All that a compiled run depends on, besides shapes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """All that a compiled run depends on, besides shapes; equal ones share their programs.
 
     Attributes:
       source: a linen module, or a feature function of one's own.
       precision: key of `features.PRODUCTS`.
       losses: without coefficients.
-      num_styles: pictures that give the style.
+      num_styles: images that give the style.
       presence: see `style.Presence`.
       realistic: whether the matting Laplacian counts.
-      gray: whether the picture is gray.
+      gray: whether the image is gray.
       masked: whether only a part of it is painted.
       extra_terms: losses of one's own.
       optimizer: how pixels are moved, without its numbers; or one of the user's own.
       averages: whether the result is an average over the images.
-      tiling: of a picture that is computed window by window; None computes it whole.
+      tiling: of an image that is computed window by window; None computes it whole.
+      terms: of the objective; told by the fields above, but for their coefficients.
     """
 
     source: Any
@@ -56,50 +58,57 @@ class Program(NamedTuple):
     optimizer: OptimizerConfig | Optimizer
     averages: bool
     tiling: Tiling | None
+    terms: tuple[Term, ...] = dataclasses.field(compare=False)
+
+    @property
+    def key(self) -> str:
+        """A name for programs that are kept; empty where it has none, see `cache_key`."""
+        return cache_key(*(getattr(self, field) for field in _TOLD))
+
+
+_TOLD = [field.name for field in dataclasses.fields(Program) if field.compare]
 
 
 def make_program(
-    config: Config,
+    pair: Pair,
     *,
-    source: Any,
-    num_styles: int,
     presence: Presence,
+    source: Any,
+    terms: tuple[Term, ...],
     extra_terms: tuple[Term, ...] = (),
     optimizer: Optimizer | None = None,
     realistic: bool = True,
-    gray: bool = False,
-    masked: bool = False,
-    tiling: Tiling | None = None,
 ) -> Program:
-    """Reduce a run, or one of its scales, to what its program depends on.
+    """Reduce a run, or one of its stages, to what its program depends on.
 
     Args:
-      config: resolved.
-      source: a linen module, or a feature function of one's own.
-      num_styles: pictures that give the style.
-      presence: see `style.Presence`.
+      pair: with a resolved configuration.
+      presence: of the pair; see `style.Presence`.
+      source: a linen module, a feature function of one's own, or what the network will be of.
+      terms: of the run's objective, from its configuration.
       extra_terms: losses of one's own; their weights are data.
       optimizer: instead of the one that the configuration names.
-      realistic: whether this scale is to be held to the content's edges, if the run is to be.
-      gray: whether the picture is gray.
-      masked: whether only a part of it is painted.
-      tiling: see `targets.plan_run_tiles`.
+      realistic: whether this stage is held to the content's edges, if the run is to be.
     """
+    config = pair.config
+    if not realistic:
+        terms = tuple(term for term in terms if term.name != "realism")
     return Program(
         source=source,
         precision=config.compute.precision,
         losses=_without_coefficients(config.losses),
-        num_styles=num_styles,
+        num_styles=len(pair.styles),
         presence=presence,
         realistic=realistic and config.realism.realism_weight > 0,
-        gray=gray,
-        masked=masked,
+        gray=pair.gray,
+        masked=pair.paint is not None,
         extra_terms=tuple(dataclasses.replace(term, weight=1.0) for term in extra_terms),
         optimizer=strip_numbers(config.optimizer)
         if optimizer is None
         else optimizer._replace(numbers=()),
         averages=config.optimizer.average > 0,
-        tiling=tiling,
+        tiling=None,  # It depends on the network, see `Plan.with_source`.
+        terms=(*terms, *extra_terms),
     )
 
 
@@ -123,22 +132,19 @@ def _without_coefficients(losses: LossConfig) -> LossConfig:
 
 
 @functools.lru_cache(maxsize=16)
-def make_program_fn(program: Program) -> RunFn:
-    """Build a program for one pair at a time, once for all runs that share it."""
-    return make_run_fn(*_parts(program), **_options(program))
-
-
-@functools.lru_cache(maxsize=16)
-def make_batch_program_fn(program: Program, *, num_devices: int) -> BatchRunFn:
-    """Build a program for many pairs at once, shared out among devices of this machine."""
-    return make_batch_run_fn(*_parts(program), **_options(program), num_devices=num_devices)
-
-
-def _options(program: Program) -> dict[str, Any]:
-    return {
-        "decay": 0.5 * program.averages,  # Which one is data.
-        "key": cache_key(program),
-    }
+def build_loop(program: Program, *, batched: bool = False, num_devices: int = 1) -> Loop:
+    """Build the loop of a program, once for all runs that share it."""
+    optimizer = program.optimizer
+    if isinstance(optimizer, OptimizerConfig):
+        optimizer = make_optimizer(optimizer, num_steps=1)  # Numbers are data.
+    return compile_loop(
+        build_objective(program),
+        optimizer,
+        averages=program.averages,
+        key=program.key,
+        batched=batched,
+        num_devices=num_devices,
+    )
 
 
 def make_numbers(config: Config, *, num_steps: int, optimizer: Optimizer | None = None) -> Numbers:
@@ -159,22 +165,13 @@ def make_numbers(config: Config, *, num_steps: int, optimizer: Optimizer | None 
 
 def build_objective(program: Program) -> Objective:
     """Build the objective of a program: (image, params, targets) -> (loss, terms), pure."""
-    terms = (
-        *make_terms(
-            program.losses,
-            num_styles=program.num_styles,
-            presence=program.presence,
-            realism=RealismConfig(realism_weight=float(program.realistic)),
-        ),
-        *program.extra_terms,
-    )
-    layers = layers_of(terms, "layers")
+    layers = layers_of(program.terms, "layers")
     feature_fn = bind_features(program.source, layers, program.precision)
     if program.tiling is None:
-        objective = make_objective(feature_fn, terms)
+        objective = make_objective(feature_fn, program.terms)
     else:
         reaches = reaches_of(program.source, layers)
-        objective = make_tiled_objective(feature_fn, terms, program.tiling, reaches)
+        objective = make_tiled_objective(feature_fn, program.terms, program.tiling, reaches)
     if program.masked:
         objective = _paint_under_mask(objective)
     if program.gray:
@@ -182,20 +179,13 @@ def build_objective(program: Program) -> Objective:
     return objective
 
 
-def _parts(program: Program) -> tuple[Objective, Optimizer]:
-    optimizer = program.optimizer
-    if isinstance(optimizer, OptimizerConfig):
-        optimizer = make_optimizer(optimizer, num_steps=1)
-    return build_objective(program), optimizer
-
-
 def _paint_under_mask(objective: Objective) -> Objective:
-    """Return the objective of what is seen, as a function of the painted picture.
+    """Return the objective of what is seen, as a function of the painted image.
 
     Its terms see the photograph outside the mask, where its gradient is zero.
 
     Args:
-      objective: of the whole picture; called with targets that have a canvas.
+      objective: of the whole image; called with targets that have a canvas.
     """
 
     def seen_objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:

@@ -1,4 +1,4 @@
-"""What leaves the loop: reports on the way, what is needed to go on later, and the result."""
+"""What leaves a run: reports on the way, and the result."""
 
 import dataclasses
 from collections.abc import Callable
@@ -76,7 +76,6 @@ class Result:
       seconds_per_evaluation: at full size, the median over the chunks after the first; of the
         first where it is the only one.
       layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
-      opt_state: the optimizer's last state, where it was to be kept.
     """
 
     image: np.ndarray
@@ -90,28 +89,3 @@ class Result:
     seconds_to_first_step: float
     seconds_per_evaluation: float
     layer_weights: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    opt_state: Any = dataclasses.field(default=None, repr=False)
-
-
-class Snapshot(NamedTuple):
-    """All that is needed to go on with a run, or a batch, where it was, bit for bit.
-
-    Attributes:
-      arrays: the leaves of the `TransferState`, in their order, on the host.
-      histories: of each pair, the figures of every report; see `Progress.figures`.
-      step_losses: of each pair, the loss at the start and after every step so far.
-      paces: seconds per evaluation, of every chunk.
-      seconds: wall-clock time so far.
-      seconds_to_first_step: as in `Result`.
-    """
-
-    arrays: list[np.ndarray]
-    histories: list[list[dict[str, Any]]]
-    step_losses: list[list[float]]
-    paces: list[float]
-    seconds: float
-    seconds_to_first_step: float
-
-
-Keep = Callable[[Callable[[], Snapshot]], None]
-"""Called after every chunk's reports, with what fetches a `Snapshot` if one is to be kept."""

@@ -46,7 +46,7 @@ NUM_RECENT = 1024
 a program doesn't depend on how many steps a run has."""
 
 
-class TransferState(NamedTuple):
+class LoopState(NamedTuple):
     """All that one pair carries from evaluation to evaluation.
 
     Attributes:
@@ -110,8 +110,8 @@ class Numbers(NamedTuple):
 
 
 EvaluateFn = Callable[[Array, Any, Targets], tuple[Evaluation, LossTerms]]
-InitFn = Callable[[Array, Any, Targets], TransferState]
-TickFn = Callable[[TransferState, Any, Targets, Numbers], TransferState]
+InitFn = Callable[[Array, Any, Targets], LoopState]
+TickFn = Callable[[LoopState, Any, Targets, Numbers], LoopState]
 
 
 def make_evaluate_fn(objective: Objective) -> EvaluateFn:
@@ -138,12 +138,12 @@ def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, *, averages: bool =
       averages: whether an average over the images is kept.
     """
 
-    def init(image: Array, params: Any, targets: Targets) -> TransferState:
+    def init(image: Array, params: Any, targets: Targets) -> LoopState:
         evaluation, terms = jax.tree.map(
             lambda array: jnp.zeros(array.shape, array.dtype),
             jax.eval_shape(evaluate, image, params, targets),
         )
-        return TransferState(
+        return LoopState(
             image=image,
             evaluation=evaluation,
             terms=terms,
@@ -182,7 +182,7 @@ def make_tick_fn(
         step and end independently, by the same numbers.
     """
 
-    def propose(state: TransferState, numbers: Numbers) -> tuple[Array, Any]:
+    def propose(state: LoopState, numbers: Numbers) -> tuple[Array, Any]:
         now = Point(state.image, state.evaluation)
         return _choose(
             state.num_evaluations == 0,
@@ -191,13 +191,13 @@ def make_tick_fn(
         )
 
     def observe(
-        state: TransferState,
+        state: LoopState,
         image: Array,
         opt_state: Any,
         evaluation: Evaluation,
         terms: LossTerms,
         numbers: Numbers,
-    ) -> TransferState:
+    ) -> LoopState:
         stop, decay = numbers.stop, numbers.decay
         is_first = state.num_evaluations == 0
         decision = optimizer.observe(
@@ -227,7 +227,7 @@ def make_tick_fn(
         status = jnp.where(decision.stuck, Status.STUCK, status)
         status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
-        return TransferState(
+        return LoopState(
             image=jnp.where(taken, image, state.image),
             evaluation=now,
             terms=_choose(taken, terms, state.terms),
@@ -247,9 +247,7 @@ def make_tick_fn(
         propose = jax.vmap(propose, (0, None))
         observe = jax.vmap(observe, (0, 0, 0, 0, 0, None))
 
-    def tick(
-        state: TransferState, params: Any, targets: Targets, numbers: Numbers
-    ) -> TransferState:
+    def tick(state: LoopState, params: Any, targets: Targets, numbers: Numbers) -> LoopState:
         image, opt_state = propose(state, numbers)
         evaluation, terms = evaluate(image, params, targets)
         return observe(state, image, opt_state, evaluation, terms, numbers)
@@ -262,7 +260,7 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda y, n: y if y is n else jnp.where(condition, y, n), yes, no)
 
 
-def find_average(state: TransferState, *, decay: float) -> Array:
+def find_average(state: LoopState, *, decay: float) -> Array:
     """Return the mean of the images after every step, each newer one counting 1 / decay times more.
 
     Before the first step it is the image itself.

@@ -3,27 +3,43 @@
 Or many pairs of images in, as many results out.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
+from typing import Any
 
+import jax
 import numpy as np
 import numpy.typing as npt
 import optax
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import known
-from neuart_jax.engine.plan import check_sizes, resolve_config, run_layers, settle_config
-from neuart_jax.engine.program import make_program
-from neuart_jax.engine.pyramid import KeepRun, RunSnapshot, count_scales, run_scales
+from neuart_jax.engine.cache_key import cache_key
+from neuart_jax.engine.kernel_transforms import prepare_params
+from neuart_jax.engine.loop import make_next_stop, run_loop
+from neuart_jax.engine.own_network import (
+    BoundObjective,
+    FeatureNetwork,
+    ObjectiveData,
+    bind_objective,
+)
+from neuart_jax.engine.own_terms import check_loss
+from neuart_jax.engine.plan import Plan, check_pairs_in_memory, make_plan
+from neuart_jax.engine.program import Program, build_loop, build_objective, make_numbers
+from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.engine.result import BatchCallback, Callback, Progress, Result
-from neuart_jax.engine.scale_run import BoundObjective, FeatureNetwork, Run
-from neuart_jax.inputs.pair import Masks, Pair, finish, make_pair
-from neuart_jax.losses.style import SORTING_LOSSES
+from neuart_jax.engine.scales import Scale, make_initial_image, make_scale
+from neuart_jax.engine.sharding import share_copies, share_rows
+from neuart_jax.engine.state import CheckpointFn, PairState, RunState, ScaleResult
+from neuart_jax.engine.step import Status
+from neuart_jax.engine.targets import bind_features, find_targets
+from neuart_jax.inputs.canvas import Canvas
+from neuart_jax.inputs.pair import Masks, finish, make_pair
+from neuart_jax.io.images import resize_image
 from neuart_jax.models.params.load import Network, load_network
-from neuart_jax.objective.term import Term
+from neuart_jax.objective.build import find_layer_weights
+from neuart_jax.objective.term import Targets, Term, layers_of
 from neuart_jax.optimizers.base import Optimizer, from_optax
 
 
@@ -65,11 +81,15 @@ def stylize(
       InputError: an image, a setting or a weights file can't be used.
     """
     config = _resolve(config, network)
-    [result] = stylize_pairs(
-        [make_pair(config, content_image, style_images, masks=masks)],
+    plan = make_plan(
+        make_pair(config, content_image, style_images, masks=masks),
         network=network,
         extra_terms=extra_terms,
-        optimizer=optimizer,
+        optimizer=_read_optimizer(optimizer),
+    )
+    [result] = stylize_pairs(
+        [plan],
+        network=network,
         callback=None if callback is None else lambda _, progress: callback(progress),
     )
     return result
@@ -122,14 +142,18 @@ def stylize_batch(
             remedy="give Masks() for a pair without",
         )
     config = _resolve(config, network)
+    own_optimizer = _read_optimizer(optimizer)
     inputs = zip(content_images, style_images, masks or repeat(Masks()), strict=False)
-    pairs = [
-        make_pair(config, content, styles, masks=mask, name=f"the content picture {number}")
+    plans = [
+        make_plan(
+            make_pair(config, content, styles, masks=mask, name=f"the content picture {number}"),
+            network=network,
+            extra_terms=extra_terms,
+            optimizer=own_optimizer,
+        )
         for number, (content, styles, mask) in enumerate(inputs, 1)
     ]
-    return stylize_pairs(
-        pairs, network=network, extra_terms=extra_terms, optimizer=optimizer, callback=callback
-    )
+    return stylize_pairs(plans, network=network, callback=callback)
 
 
 def make_objective(
@@ -161,9 +185,11 @@ def make_objective(
       InputError: an image, a setting or a weights file can't be used.
     """
     pair = make_pair(_resolve(config, network), content_image, style_images, masks=masks)
-    if not isinstance(network, FeatureNetwork):
-        check_sizes(pair, num_pairs=1)
-    return Run([pair], network or load_run_network(pair), tuple(extra_terms)).bind_objective()
+    plan = make_plan(pair, network=network, extra_terms=extra_terms)
+    plan, params = _bind_network(plan, network or load_run_network([plan]))
+    program = plan.programs[-1]
+    targets = _find_targets(plan, program, make_scale(pair, 1), params)
+    return bind_objective(build_objective(program), ObjectiveData(params, targets))
 
 
 def _read_optimizer(
@@ -197,110 +223,203 @@ def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config
 
 
 def stylize_pairs(
-    pairs: Sequence[Pair],
+    plans: Sequence[Plan],
     *,
     network: Network | FeatureNetwork | None = None,
-    extra_terms: Sequence[Term] = (),
-    optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: BatchCallback | None = None,
-    restored: RunSnapshot | None = None,
-    keep: KeepRun | None = None,
+    restored: RunState | None = None,
+    checkpoint: CheckpointFn | None = None,
     num_devices: int = 1,
 ) -> list[Result]:
-    """Do what `stylize` and `stylize_batch` do, with pairs from `pair.make_pair`.
+    """Do what `stylize` and `stylize_batch` do, with planned pairs: scale after scale.
+
+    A pair that is stopped or fails at a coarse scale ends there: its image is enlarged, its losses
+    are those of the coarse one. The others go on without it.
 
     Args:
-      pairs: of one `group_key`, with resolved configurations.
+      plans: of one `Plan.traits`.
       network: that they share; None loads it.
-      extra_terms: as in `stylize`.
-      optimizer: as in `stylize`.
       callback: as in `stylize_batch`.
       restored: where to go on, from an earlier call with the same arguments that was cut.
-      keep: see `pyramid.KeepRun`.
+      checkpoint: see `state.CheckpointFn`.
       num_devices: of this machine, among which the pairs are shared out.
 
     Raises:
-      InputError: the pairs don't fit together, or a picture is too small or too large.
+      InputError: the pairs don't fit together, or into the memory.
     """
-    _check_alike(pairs)
-    num_parts = pairs[0].config.compute.shard_rows
-    if len(pairs) > 1 and num_parts > 1:
-        raise InputError(
-            f"shard_rows={num_parts} came with {len(pairs)} pairs at once",
-            expected="one picture at a time where its rows are shared out",
-            remedy="paint them one by one, or leave out shard_rows to share out the pairs",
-        )
-    if not isinstance(network, FeatureNetwork):
-        for pair in pairs:
-            check_sizes(pair, num_pairs=-(-len(pairs) // num_devices))
+    check_together(plans, num_devices=num_devices)
     if network is None:
-        network = load_run_network(*pairs)
-    run = Run(pairs, network, tuple(extra_terms), _read_optimizer(optimizer), num_devices)
+        network = load_run_network(plans)
+    first, params = _bind_network(plans[0], network)
+    plans = [first, *(plan.with_source(first.programs[0].source) for plan in plans[1:])]
+    run = restored or RunState.begin(len(plans))
+    for level in range(run.level, len(plans[0].stages)):
+        members = [number for number, pair in enumerate(run.pairs) if pair.goes_on]
+        if not members:
+            break
+        results = _run_stage(
+            plans,
+            level,
+            params,
+            run=run,
+            members=members,
+            callback=callback,
+            checkpoint=checkpoint,
+            num_devices=num_devices,
+        )
+        for number, result in zip(members, results, strict=True):
+            run.pairs[number].scales.append(result)
+    return [_join(*each, run=run) for each in zip(plans, run.pairs, strict=True)]
 
-    def report_finished(number: int, progress: Progress) -> bool | None:
-        assert callback is not None
-        image = functools.partial(_fetch_finished, pairs[number], progress.image)
-        return callback(number, progress._replace(image=image))
 
-    results = run_scales(
-        run.pyramids,
-        run.run_scale,
-        callback=callback and report_finished,
-        restored=restored,
-        keep=keep,
+def _run_stage(
+    plans: Sequence[Plan],
+    level: int,
+    params: Any,
+    *,
+    run: RunState,
+    members: Sequence[int],
+    callback: BatchCallback | None,
+    checkpoint: CheckpointFn | None,
+    num_devices: int,
+) -> list[ScaleResult]:
+    """Run one stage of some pairs; arguments as in `stylize_pairs` and `run_loop`."""
+    chosen, pairs = [plans[n] for n in members], [run.pairs[n] for n in members]
+    config, stage, program = chosen[0].config, chosen[0].stages[level], chosen[0].programs[level]
+    rows = config.compute.shard_rows
+    coarser = [pair.scales[-1] if pair.scales else None for pair in pairs]
+    carried = [one.opt_state for one in coarser if one is not None]
+    for pair in pairs:
+        # Not kept twice: it is as large as several images.
+        pair.scales[-1:] = [scale._replace(opt_state=None) for scale in pair.scales[-1:]]
+    scales = [make_scale(plan.pair, stage.factor, num_devices=rows) for plan in chosen]
+    targets = [
+        _find_targets(plan, plan.programs[level], scale, params)
+        for plan, scale in zip(chosen, scales, strict=True)
+    ]
+    images = [
+        share_rows(make_initial_image(plan.pair, scale, before), rows)
+        for plan, scale, before in zip(chosen, scales, coarser, strict=True)
+    ]
+
+    def report(index: int, progress: Progress) -> bool | None:
+        progress = _count_on(progress, chosen[index], pairs[index], level)
+        pairs[index].history.append(progress.figures())
+        return callback(members[index], progress) if callback is not None else None
+
+    output, carries = config.output, config.optimizer.carry_state
+    devices = num_devices if len(members) > 1 else 1
+    results = run_loop(
+        build_loop(program, batched=len(members) > 1, num_devices=devices),
+        images,
+        params,
+        targets,
+        make_numbers(config, num_steps=stage.num_steps, optimizer=chosen[0].optimizer),
+        run=run,
+        members=members,
+        chunk_steps=config.run.report_every,
+        next_stop=make_next_stop(
+            every=output.save_every,
+            at=output.save_at,
+            first_step=min(pair.num_steps for pair in pairs),
+        ),
+        callback=report,
+        carried=carried if carries and carried else None,
+        keep_state=carries,
+        checkpoint=checkpoint,
     )
     return [
-        dataclasses.replace(result, image=finish(pair, result.image))
-        for pair, result in zip(pairs, results, strict=True)
+        result._replace(layer_weights=find_layer_weights(target))
+        for result, target in zip(results, targets, strict=True)
     ]
 
 
-def _fetch_finished(pair: Pair, fetch: Callable[[], np.ndarray]) -> np.ndarray:
-    return finish(pair, fetch())
+def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Progress:
+    """Return a scale's progress with counts over all scales and its image finished."""
+    ended = progress.status != Status.RUNNING
+    is_last = level == len(plan.stages) - 1
+    return progress._replace(
+        num_steps=progress.num_steps + pair.num_steps,
+        num_evaluations=progress.num_evaluations + pair.num_evaluations,
+        total_steps=sum(stage.num_steps for stage in plan.stages),
+        status=progress.status if is_last or not ended else Status.RUNNING,
+        image=functools.partial(_finish, plan, progress.image),
+    )
 
 
-def group_key(pair: Pair) -> Hashable:
-    """Return what has to be equal for pairs to be painted together: all that isn't their data.
+def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
+    """Return what a pair's last scale gave, with counts and losses of all."""
+    first, *others = pair.scales
+    last = pair.scales[-1]
+    return Result(
+        image=_finish(plan, lambda: last.image),
+        losses=last.losses,
+        status=last.status,
+        num_steps=pair.num_steps,
+        num_evaluations=pair.num_evaluations,
+        step_losses=np.concatenate([first.step_losses, *(o.step_losses[1:] for o in others)]),
+        history=tuple(pair.history),
+        seconds=run.seconds,
+        seconds_to_first_step=run.seconds_to_first_step,
+        seconds_per_evaluation=last.seconds_per_evaluation,
+        layer_weights=dict(last.layer_weights),
+    )
+
+
+def _finish(plan: Plan, fetch: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return an image of any scale as the user gets it."""
+    image, shape = fetch(), plan.pair.content.shape[:2]
+    return finish(plan.pair, image if image.shape[:2] == shape else resize_image(image, *shape))
+
+
+def _bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, Any]:
+    """Return a plan for the network that is there, and the arrays that it computes with."""
+    if isinstance(network, FeatureNetwork):
+        source, params = network
+    else:
+        source, (height, width) = network.module, plan.pair.content.shape[:2]
+        params = prepare_params(network, plan.config, layers=plan.layers, size=(height, width))
+    return plan.with_source(source), share_copies(params, plan.config.compute.shard_rows)
+
+
+def _find_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Targets:
+    """Compute what a stage's terms compare with."""
+    config, compute = plan.config, plan.config.compute
+    targets = find_targets(
+        scale,
+        program.terms,
+        source=program.source,
+        params=params,
+        precision=compute.precision,
+        window=compute.window,
+        key=cache_key(program.key, config.losses, config.realism) if program.key else "",
+    )
+    if program.extra_terms and not compute.window:
+        features = jax.eval_shape(
+            bind_features(program.source, layers_of(program.terms, "layers"), compute.precision),
+            params,
+            scale.content_image,
+        )
+        for term in program.extra_terms:
+            check_loss(term, scale.content_image, features, targets.values[term.name])
+    if scale.paint is None:
+        return targets
+    return targets._replace(canvas=Canvas(scale.paint, scale.content_image))
+
+
+def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
+    """Check that pairs can be painted together.
 
     Args:
-      pair: with a resolved configuration.
+      plans: of the pairs.
+      num_devices: of this machine, among which they are shared out.
+
+    Raises:
+      InputError: they differ in more than their data, or don't fit into the memory.
     """
-    return tuple(_traits(pair).values())
-
-
-def _traits(pair: Pair) -> dict[str, Hashable]:
-    """Return what has to be equal, each under what a message calls it."""
-    config, run, realism_steps = pair.config, pair.config.run, pair.config.realism.realism_steps
-    sizes = [image.shape[:2] for image in (pair.content, *pair.styles)]
-    # Only losses that sort keep something of a style's size in their targets.
-    sorts = config.losses.style_loss in SORTING_LOSSES
-    program = make_program(
-        config,
-        source=(config.network, config.compute),
-        num_styles=len(pair.styles),
-        presence=(),
-        gray=pair.gray,
-        masked=pair.paint is not None,
-    )
-    return {
-        "settings": program,
-        "numbers of steps": (
-            *(run.steps, run.coarse_steps, realism_steps, run.report_every),
-            *(run.stop_patience, run.stop_tolerance),
-        ),
-        "numbers of the optimizer": config.optimizer,
-        "frames": (config.output.save_every, config.output.save_at),
-        "size of the content": sizes[0],
-        "sizes of the styles": tuple(sizes[1:]) if sorts else len(pair.styles),
-        "number of scales": count_scales(sizes, at_most=known(config.run.scales)),
-        "regions": pair.presence,
-    }
-
-
-def _check_alike(pairs: Sequence[Pair]) -> None:
-    first, *others = map(_traits, pairs)
-    for number, traits in enumerate(others, 2):
-        for name, value in traits.items():
+    first = plans[0].traits
+    for number, plan in enumerate(plans[1:], 2):
+        for name, value in plan.traits.items():
             if value == first[name]:
                 continue
             # Programs and presences are too long for a sentence.
@@ -311,21 +430,36 @@ def _check_alike(pairs: Sequence[Pair]) -> None:
                 expected="pairs that differ in their pictures and coefficients only",
                 remedy="resize them, or paint those that are alike in a batch of their own",
             )
+    if len(plans) == 1:
+        return
+    if (num_parts := plans[0].config.compute.shard_rows) > 1:
+        raise InputError(
+            f"shard_rows={num_parts} came with {len(plans)} pairs at once",
+            expected="one picture at a time where its rows are shared out",
+            remedy="paint them one by one, or leave out shard_rows to share out the pairs",
+        )
+    if plans[0].prediction is not None:
+        check_pairs_in_memory(
+            plans[0].pair,
+            plans[0].layers,
+            num_regions=len(plans[0].programs[-1].presence),
+            num_pairs=-(-len(plans) // num_devices),
+        )
 
 
-def load_run_network(*pairs: Pair) -> Network:
+def load_run_network(plans: Sequence[Plan]) -> Network:
     """Load the network that pairs share, or fit it to all of them.
 
     Args:
-      pairs: with resolved configurations; the network is that of the first.
+      plans: of the pairs; the network is that of the first.
 
     Raises:
       InputError: see `load.load_network`.
     """
-    config = pairs[0].config
+    config = plans[0].config
     return load_network(
         config.network,
-        layers=run_layers(config),
-        images=[np.asarray(image) for pair in pairs for image in (pair.content, *pair.styles)],
+        layers=plans[0].layers,
+        images=[np.asarray(i) for plan in plans for i in (plan.pair.content, *plan.pair.styles)],
         seed=config.run.seed,
     )

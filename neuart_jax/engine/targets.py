@@ -14,7 +14,7 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import nearest
 from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.compile import compile_fn
-from neuart_jax.engine.pyramid import Scale
+from neuart_jax.engine.scales import Scale
 from neuart_jax.inputs.regions.memberships import memberships_at
 from neuart_jax.models.features import FeatureFn, make_feature_fn
 from neuart_jax.models.receptive_field import Reach
@@ -131,9 +131,7 @@ class _Terms:
 
 @functools.lru_cache(maxsize=16)
 def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
-    compiled = compile_fn(
-        lambda inputs: make_targets(terms.terms, **inputs), key=terms.key
-    )
+    compiled = compile_fn(lambda inputs: make_targets(terms.terms, **inputs), key=terms.key)
     return lambda **inputs: compiled(inputs)
 
 

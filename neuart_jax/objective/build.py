@@ -1,5 +1,6 @@
 """The summands of the objective, and what a configuration makes of them."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from neuart_jax.objective.content import content_term
 from neuart_jax.objective.layer_target import LayerTarget
 from neuart_jax.objective.smoothing import Smoothing
 from neuart_jax.objective.style import Presence, style_term
-from neuart_jax.objective.term import Targets, Term
+from neuart_jax.objective.term import Targets, Term, all_layers
 
 
 def total_variation_term(
@@ -130,6 +131,12 @@ def make_terms(
         realism_term(weight=realism.realism_weight),
     )
     return tuple(term for term in terms if term.weight > 0)
+
+
+def run_layers(config: LossConfig) -> tuple[str, ...]:
+    """Return every layer that a run with resolved losses reads, in order."""
+    # How the styles share their coefficient doesn't matter here.
+    return all_layers(make_terms(dataclasses.replace(config, style_blend=())))
 
 
 def find_layer_weights(targets: Targets) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ one before it stays until the next is complete.
 """
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -18,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.config.errors import InputError
-from neuart_jax.engine.pyramid import PairProgress, RunSnapshot
-from neuart_jax.engine.result import Result, Snapshot
 from neuart_jax.engine.sharding import agree, writes_files
+from neuart_jax.engine.state import PairState, RunState, ScaleResult
 from neuart_jax.engine.step import Status
 from neuart_jax.io.files import brief_cause, remove_leftovers, write_atomically
 from neuart_jax.io.sealed import seal, unseal
@@ -28,7 +28,7 @@ from neuart_jax.runs.record import Record, refuse
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 3
+_VERSION = 4
 _NAME = re.compile(r"([0-9]{6,18})\.checkpoint", re.ASCII)
 _KEPT = 2
 # Of the run's time, at the most: a huge picture's state takes long to write.
@@ -53,8 +53,8 @@ class Checkpoints:
         self._number = 0
         self._failed = False
 
-    def load(self, *, overwrite: bool = False) -> RunSnapshot | None:
-        """Return the last intact snapshot; None if there is none.
+    def load(self, *, overwrite: bool = False) -> RunState | None:
+        """Return the last intact state; None if there is none.
 
         One that is damaged is passed over, with a warning that says so.
 
@@ -70,7 +70,7 @@ class Checkpoints:
             try:
                 facts, arrays = _read(self._path, number)
                 records = [Record.from_dict(each) for each in facts["records"]]
-                snapshot = _from_plain(arrays, facts["run"])
+                state = _from_plain(arrays, facts["run"])
             # Anything may be wrong with a file that was cut short, or that another version wrote.
             except Exception as error:
                 logger.warning(
@@ -87,7 +87,7 @@ class Checkpoints:
                 if changed := here.differences(there):
                     what = ", ".join(changed)
                     logger.warning("Pixels may differ: the run was begun with other %s.", what)
-            return snapshot
+            return state
         return None
 
     def _compare(self, records: Sequence[Record]) -> list[str]:
@@ -96,11 +96,11 @@ class Checkpoints:
         pairs = zip(self._records, records, strict=True)
         return [difference for here, there in pairs for difference in here.unlike(there)]
 
-    def keep(self, fetch: Callable[[], RunSnapshot], *, now: bool = False) -> None:
+    def keep(self, fetch: Callable[[], RunState], *, now: bool = False) -> None:
         """Write a checkpoint if it is time for one. A failure is a warning: the run goes on.
 
         Args:
-          fetch: see `pyramid.KeepRun`.
+          fetch: see `state.CheckpointFn`.
           now: whether it is time in any case, but for runs that keep none.
         """
         waited = time.monotonic() - self._last
@@ -108,10 +108,10 @@ class Checkpoints:
         if not self._seconds or not agree(now or due):
             return
         began = time.monotonic()
-        snapshot = fetch()
+        state = fetch()
         try:
             if writes_files():
-                self._write(snapshot)
+                self._write(state)
         except (OSError, InputError) as error:
             if not self._failed:
                 logger.warning(
@@ -123,8 +123,8 @@ class Checkpoints:
         self._last = time.monotonic()
         self._cost = self._last - began
 
-    def _write(self, snapshot: RunSnapshot) -> None:
-        arrays, run = _to_plain(snapshot)
+    def _write(self, state: RunState) -> None:
+        arrays, run = _to_plain(state)
         facts = {
             "version": _VERSION,
             "records": [record.to_dict() for record in self._records],
@@ -213,47 +213,39 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _to_plain(snapshot: RunSnapshot) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Take a snapshot apart: named arrays, and the rest as JSON."""
-    arrays = {f"state{n:03d}": np.asarray(a) for n, a in enumerate(snapshot.scale.arrays)}
+def _to_plain(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Take a state apart: named arrays, and the rest as JSON."""
+    arrays = {f"state{number:03d}": array for number, array in enumerate(state.arrays or [])}
     pairs = []
-    for number, pair in enumerate(snapshot.pairs):
-        results = []
-        for level, result in enumerate(pair.results):
-            name = f"pair{number}_scale{level}"
-            arrays[f"{name}_image"] = np.asarray(result.image)
-            arrays[f"{name}_step_losses"] = np.asarray(result.step_losses)
-            results.append(
-                {
-                    "losses": result.losses,
-                    "status": result.status.name,
-                    "num_steps": result.num_steps,
-                    "num_evaluations": result.num_evaluations,
-                    "seconds": result.seconds,
-                    "seconds_to_first_step": result.seconds_to_first_step,
-                    "seconds_per_evaluation": result.seconds_per_evaluation,
-                    "layer_weights": result.layer_weights,
-                }
-            )
-        pairs.append({**pair._asdict(), "results": results})
-    scale = {k: v for k, v in snapshot.scale._asdict().items() if k != "arrays"}
-    return arrays, {"pairs": pairs, "scale": scale}
+    for number, pair in enumerate(state.pairs):
+        scales = []
+        for level, result in enumerate(pair.scales):
+            figures = result._asdict() | {"status": result.status.name}
+            for field in _ARRAYS:
+                arrays[f"pair{number}_scale{level}_{field}"] = np.asarray(figures.pop(field))
+            # Of a scale that is done the next one has it already.
+            del figures["opt_state"]
+            scales.append(figures)
+        pairs.append({**dataclasses.asdict(dataclasses.replace(pair, scales=[])), "scales": scales})
+    facts = dataclasses.asdict(dataclasses.replace(state, pairs=[], arrays=None))
+    return arrays, {**facts, "pairs": pairs}
 
 
-def _from_plain(arrays: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> RunSnapshot:
-    """Put a snapshot together again."""
+_ARRAYS = ("image", "step_losses")
+
+
+def _from_plain(arrays: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> RunState:
+    """Put a state together again."""
     pairs = []
     for number, pair in enumerate(run["pairs"]):
-        results = [
-            Result(
-                image=arrays[f"pair{number}_scale{level}_image"],
-                step_losses=arrays[f"pair{number}_scale{level}_step_losses"],
-                # The run's own history has them all.
-                history=(),
-                **{**figures, "status": Status[figures["status"]]},
+        scales = [
+            ScaleResult(
+                **figures
+                | {"status": Status[figures["status"]]}
+                | {field: arrays[f"pair{number}_scale{level}_{field}"] for field in _ARRAYS}
             )
-            for level, figures in enumerate(pair["results"])
+            for level, figures in enumerate(pair["scales"])
         ]
-        pairs.append(PairProgress(**{**pair, "results": results}))
+        pairs.append(PairState(**{**pair, "scales": scales}))
     leaves = [arrays[name] for name in sorted(arrays) if name.startswith("state")]
-    return RunSnapshot(pairs, Snapshot(arrays=leaves, **run["scale"]))
+    return RunState(**{**run, "pairs": pairs, "arrays": leaves})

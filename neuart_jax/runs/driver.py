@@ -13,17 +13,15 @@ from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
 from neuart_jax.config.sections import OutputConfig
-from neuart_jax.engine.plan import predict_run, run_layers
-from neuart_jax.engine.pyramid import RunSnapshot
 from neuart_jax.engine.result import BatchCallback, Callback, Progress, Result
 from neuart_jax.engine.sharding import agree, describe_devices, writes_files
+from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
 from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
 from neuart_jax.io.files import make_folder, write_atomically
 from neuart_jax.io.images import load_image
 from neuart_jax.io.paths import check_place
 from neuart_jax.models.params.load import Network, narrow_network, settle_network
-from neuart_jax.objective.build import make_terms
 from neuart_jax.runs.checkpoints import Checkpoints, find_checkpoints, read_owners
 from neuart_jax.runs.destination import Destination, find_destination, removing_empty_folders
 from neuart_jax.runs.folder import CHECKPOINTS, RunFolder, default_folders, is_whole
@@ -79,12 +77,12 @@ def transfer(
     load = functools.lru_cache(maxsize=None)(load_image)
     prepared, reason = prepare(config, load=load), ""
     if network is not None:
-        config = config.replace(model=network.config.model, weights=network.config.weights)
+        found = network.config
     else:
-        settled = settle_network(config.network)
-        config = config.replace(model=settled.config.model, weights=settled.config.weights)
-        reason = settled.reason
-    if config.network != prepared.config.network:
+        found, reason = settle_network(config.network)[:2]
+    if (found.model, found.weights) != (config.network.model, config.network.weights):
+        # What was left open turned out, and settings that were, too, may mean something else.
+        config = config.replace(model=found.model, weights=found.weights)
         prepared = prepare(config, load=load)
     folder = _choose_folder(prepared)
     if longer := _prolong(config, prepared, folder):
@@ -221,7 +219,7 @@ def transfer_group(
     """Stylize pairs together and write a folder for each.
 
     Args:
-      group: of one `stylizer.group_key`.
+      group: of one `Plan.traits`.
       folders: one for each.
       checkpoints: folder for what is needed to go on with all of them.
       replace: whether results that are there may be replaced, whatever `overwrite` says.
@@ -281,7 +279,7 @@ def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
                 expected="a folder without one",
                 remedy="give another --output, or add --overwrite",
             )
-        height, width, _ = prepared.pair.original.shape
+        height, width, _ = prepared.plan.pair.original.shape
         place.keep_room(height, width, num_reports=known(run.steps) // run.report_every + 8)
     except BaseException:
         place.close()
@@ -307,12 +305,12 @@ def _run_group(
     """
     first = group[0]
     if network is None:
-        network = load_run_network(*(prepared.pair for prepared in group))
+        network = load_run_network([prepared.plan for prepared in group])
         logger.info(f"{network.message[:-1]}; {reason}." if reason else network.message)
     else:
-        network = narrow_network(network, first.config.network, layers=run_layers(first.config))
+        network = narrow_network(network, first.config.network, layers=first.plan.layers)
     for prepared in group:
-        for note in prepared.pair.notes:
+        for note in prepared.plan.pair.notes:
             logger.info(note)
     records = [_make_record(prepared, network) for prepared in group]
     if repeated is not None and (differences := records[0].differences(repeated)):
@@ -348,17 +346,17 @@ def _run_group(
         stopped = stopped or wanted
         return wanted
 
-    def keep(fetch: Callable[[], RunSnapshot]) -> None:
+    def keep(fetch: Callable[[], RunState]) -> None:
         # Several results aren't written at once: what only some of them are there from goes on too.
         ended = len(group) > 1 and num_running == 0
         saved.keep(fetch, now=stopped or ended)
 
     results = stylize_pairs(
-        [prepared.pair for prepared in group],
+        [prepared.plan for prepared in group],
         network=network,
         callback=report,
         restored=restored,
-        keep=keep,
+        checkpoint=keep,
         num_devices=num_devices,
     )
     for prepared, result in zip(group, results, strict=True):
@@ -456,25 +454,20 @@ def _choose_folder(prepared: Prepared) -> Path:
 
 
 def _make_record(prepared: Prepared, network: Network) -> Record:
-    config = prepared.config
+    config, prediction = prepared.config, prepared.plan.prediction
+    assert prediction is not None  # It is None for networks of one's own.
     return Record.of_this_run(
         config if config.output.record_paths else without_folders(config),
         weights=network.identity,
         inputs=prepared.digests,
-        predicted_bytes=predict_run(prepared.pair).total,
+        predicted_bytes=prediction.total,
     )
 
 
 def _save(result: Result, prepared: Prepared, record: Record, place: RunFolder) -> None:
-    terms = make_terms(
-        prepared.config.losses,
-        num_styles=len(prepared.pair.styles),
-        presence=prepared.pair.presence,
-        realism=prepared.config.realism,
-    )
     place.save(
         result,
         record,
-        coefficients={term.name: term.weight for term in terms},
+        coefficients={term.name: term.weight for term in prepared.plan.terms},
         alpha=prepared.content.alpha,
     )

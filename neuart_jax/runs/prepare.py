@@ -13,9 +13,10 @@ import numpy.typing as npt
 from neuart_jax.config.config import Config, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import ImagesConfig
-from neuart_jax.engine.plan import check_sizes, resolve_config
+from neuart_jax.engine.plan import Plan, make_plan
+from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.inputs.initial_image import STARTS, check_start
-from neuart_jax.inputs.pair import Masks, Pair, make_pair
+from neuart_jax.inputs.pair import Masks, make_pair
 from neuart_jax.io.images import Picture, load_image
 from neuart_jax.io.paths import check_place, resolve_place
 from neuart_jax.io.picture_lists import list_named_pictures
@@ -33,7 +34,7 @@ class Prepared(NamedTuple):
       config: resolved, with absolute paths.
       content: the picture that gives the content.
       styles: the pictures that give the style, at their size in the run.
-      pair: what the run is about to work with.
+      plan: what the run is about to do.
       digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
         masks; "init" where the start is a file.
       notes: sentences for the user, about the picture's size and its start.
@@ -42,7 +43,7 @@ class Prepared(NamedTuple):
     config: Config
     content: Picture
     styles: tuple[Picture, ...]
-    pair: Pair
+    plan: Plan
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
 
@@ -92,9 +93,8 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
         paint=next(map(_show_over_black, files["paint_mask"]), None),
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
-    check_sizes(pair)
     notes = (*_note_size(config, content), *_note_start(given))
-    return Prepared(config, content, tuple(styles), pair, _digests(files), notes)
+    return Prepared(config, content, tuple(styles), make_plan(pair), _digests(files), notes)
 
 
 def _note_size(config: Config, content: Picture) -> Iterator[str]:

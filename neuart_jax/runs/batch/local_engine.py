@@ -9,7 +9,6 @@ from typing import Any
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import NetworkConfig
-from neuart_jax.engine.plan import run_layers
 from neuart_jax.engine.result import Progress
 from neuart_jax.models.params.load import Network, depends_on_pictures, load_network
 from neuart_jax.runs.batch.plan import Group
@@ -131,7 +130,7 @@ def paint_group(
         checkpoints=checkpoints,
         # Whatever is there was looked at before the first group.
         replace=True,
-        network=_load_once(first.network, run_layers(first)) if shared else None,
+        network=_load_once(first.network, group[0].plan.layers) if shared else None,
         callback=lambda number, progress: observe(folders[number].name, progress),
         num_devices=num_devices,
         defer=deferred.append,

@@ -20,8 +20,6 @@ import jax
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.engine.memory import free_memory
-from neuart_jax.engine.plan import predict_run
-from neuart_jax.engine.stylizer import group_key
 from neuart_jax.inputs.pair import round_sides
 from neuart_jax.models.params.load import (
     depends_on_pictures,
@@ -186,16 +184,17 @@ def _check(
     own = job.row if alone else None
     at_once = 1
     if jax.default_backend() != "cpu":
-        prediction = predict_run(prepared.pair)
+        prediction = prepared.plan.prediction
+        assert prediction is not None  # It is None for networks of one's own.
         room = (free_memory() - prediction.constant) // max(prediction.growing, 1)
         at_once = max(1, min(_LARGEST_GROUP, int(room)))
     # The seed is data of a run, but also of filters that are drawn.
-    key = (own, group_key(prepared.pair))
+    key = (own, tuple(prepared.plan.traits.values()))
     record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
     if record is None:
         output = prepared.config.output
         check_names(folder, image_name=output.image_name, frames=output.wants_frames)
-    height, width, _ = prepared.pair.content.shape
+    height, width, _ = prepared.plan.pair.content.shape
     return CheckedJob(job, key, (height, width), record, at_once)
 
 

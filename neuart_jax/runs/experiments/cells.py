@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from neuart_jax.engine.plan import run_layers
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.images import load_image
 from neuart_jax.models.params.load import narrow_network
+from neuart_jax.objective.build import run_layers
 from neuart_jax.runs.driver import find_finished, transfer
 from neuart_jax.runs.experiments.networks import NetworkPool
 from neuart_jax.runs.manifest import Job
@@ -105,7 +105,8 @@ def _run_cells(
         network = networks.load(cell.config)
         if record is not None:
             resolved = resolve_run(cell.config)
-            own = narrow_network(network, resolved.network, layers=run_layers(resolved)).identity
+            layers = run_layers(resolved.losses)
+            own = narrow_network(network, resolved.network, layers=layers).identity
             # Everything else has been compared.
             differences = record._replace(weights=own).unlike(record)
             if differences and not overwrite:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.engine.plan import settle_config
+from neuart_jax.engine.resolution import settle_config
 from neuart_jax.runs.experiments.axes import write_number
 from neuart_jax.runs.experiments.cells import run_cells
 from neuart_jax.runs.experiments.contact_sheet import Tile, make_contact_sheet

@@ -16,10 +16,9 @@ from skimage.metrics import structural_similarity
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.sections import LossConfig
-from neuart_jax.engine.plan import run_layers
 from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.params.load import Network
-from neuart_jax.objective.build import make_terms
+from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import make_objective, make_targets
 
 _NUM_DIRECTIONS = 32
@@ -144,7 +143,7 @@ def feature_distances(
       "content" and "style".
     """
     losses = dataclasses.replace(config.losses, content_weight=1.0, style_weight=1.0, tv_weight=0.0)
-    judge = _make_judge(network.module, losses, run_layers(config))
+    judge = _make_judge(network.module, losses, run_layers(losses))
     pictures = (jnp.asarray(i, jnp.float32) for i in (image, content_image, style_image))
     terms = judge(network.params, *pictures)
     return {name: float(terms[name]) for name in ("content", "style")}

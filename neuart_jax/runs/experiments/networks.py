@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from neuart_jax.config.config import Config
-from neuart_jax.engine.plan import run_layers
 from neuart_jax.models.params.load import Network, load_network, settle_network
+from neuart_jax.objective.build import run_layers
 from neuart_jax.runs.prepare import prepare, resolve_run
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class NetworkPool:
         for config in configs:
             resolved = resolve_run(config)
             wanted = self._layers.setdefault(_key_of(resolved), {})
-            wanted.update(dict.fromkeys(run_layers(resolved)))
+            wanted.update(dict.fromkeys(run_layers(resolved.losses)))
 
     def load(self, config: Config) -> Network:
         """Return the network of one of the runs.
@@ -58,7 +58,7 @@ class NetworkPool:
             self._pictures = resolved.images
             self._kept.clear()
         if key not in self._kept:
-            pair = prepare(resolved).pair
+            pair = prepare(resolved).plan.pair
             self._kept[key] = load_network(
                 resolved.network,
                 layers=tuple(self._layers[key]),

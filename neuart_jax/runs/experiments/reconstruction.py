@@ -2,7 +2,7 @@
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.fields import LayerWeights
-from neuart_jax.engine.plan import resolve_config, settle_config
+from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.runs.experiments.axes import grow_layers, name_layers
 from neuart_jax.runs.experiments.cells import Finished, run_cells
 from neuart_jax.runs.experiments.contact_sheet import Tile, make_contact_sheet
