@@ -8,22 +8,19 @@ from neuart_jax.engine.state import PairState, RunState
 from neuart_jax.engine.step import Status
 from neuart_jax.io.files import write_atomically
 from neuart_jax.models.params.load import Network
-from neuart_jax.runs import folder
-from neuart_jax.runs.batch import local_engine
+from neuart_jax.runs import folder, painting
 
-# Of the modules, which functions of their names hide.
-TRANSFER = local_engine.transfer_group.__globals__
 STEPS, CHUNK = 6, 2
 
 
 def install(monkeypatch):
     """Let runs paint with `paint`, and with a network that is none."""
-    monkeypatch.setitem(TRANSFER, "stylize_pairs", paint)
+    monkeypatch.setattr(painting, "stylize_pairs", paint)
     monkeypatch.setattr(folder, "save_loss_plot", plot)
     monkeypatch.setattr("importlib.metadata.version", lambda package: "1")  # Slow to read.
     # The tests end processes, no machines, and a disk takes its time.
     monkeypatch.setattr("os.fsync", lambda file: None)
-    monkeypatch.setitem(TRANSFER, "load_run_network", lambda plans: network(plans[0].config))
+    monkeypatch.setattr(painting, "load_run_network", lambda plans: network(plans[0].config))
 
 
 def plot(path, result, coefficients):

@@ -16,7 +16,7 @@ from neuart_jax import Config, InputError, Status, save_image, transfer
 from neuart_jax.io.images import load_image
 from neuart_jax.runs import checkpoints
 from neuart_jax.runs.checkpoints import find_checkpoints
-from neuart_jax.runs.driver import transfer_group
+from neuart_jax.runs.painting import paint
 from neuart_jax.runs.prepare import prepare
 
 pytestmark = pytest.mark.slow
@@ -239,22 +239,23 @@ def test_a_batch_goes_on_with_every_pair_where_it_was(pictures, tmp_path):
             config_for(pictures, "", photo=n, style_weight=10.0 ** (3 * n - 2), stop_patience=2)
             for n in range(3)
         ]
-        return transfer_group(
+        painted = paint(
             [prepare(config.replace(stop_tolerance=0.3, steps=12)) for config in configs],
             [tmp_path / name / str(n) for n in range(3)],
             checkpoints=tmp_path / name / "checkpoints",
             callback=callback,
         )
+        return list(zip(painted.results, painted.save(), strict=True))
 
-    whole = [finished.result for finished in run("whole", None)]
+    whole = [result for result, _ in run("whole", None)]
     assert len({result.num_steps for result in whole}) > 1
     steps = sorted({result.num_steps for result in whole})
     for step in (2, *steps):
         with pytest.raises(Crash):
             run("cut", lambda number, progress, step=step: crash_at(step)(progress))
-    for finished, expected in zip(run("cut", None), whole, strict=True):
-        check_equal(finished.result, expected)
-        saved = load_image(finished.image_path).image
+    for (result, image_path), expected in zip(run("cut", None), whole, strict=True):
+        check_equal(result, expected)
+        saved = load_image(image_path).image
         assert np.abs(saved - expected.image).max() < 0.51 / 255
 
 

@@ -131,7 +131,7 @@ def test_it_is_refused_before_weights_are_looked_for(monkeypatch, settings, said
     def fail(*args, **options):
         raise AssertionError("weights were looked for")
 
-    monkeypatch.setitem(transfer.__globals__, "settle_network", fail)
+    monkeypatch.setattr("neuart_jax.runs.driver.settle_network", fail)
     with pytest.raises(InputError, match=said):
         transfer(Config().replace(**TINY | settings))
 

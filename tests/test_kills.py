@@ -8,7 +8,7 @@ import painter
 import pytest
 
 from neuart_jax import InputError, transfer
-from neuart_jax.runs import checkpoints, destination
+from neuart_jax.runs import checkpoints, destination, painting
 from neuart_jax.runs.batch import plan, run_batch
 from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.manifest import Manifest, make_jobs
@@ -178,7 +178,7 @@ def test_a_batch_killed_at_any_file_operation_is_completed(killer, tmp_path, mon
     assert all(line.status == "completed" for result in painted for line in result.lines)
     # The next run paints nothing again.
     before = all_files(tmp_path / "out")
-    monkeypatch.setitem(painter.TRANSFER, "stylize_pairs", None)
+    monkeypatch.setattr(painting, "stylize_pairs", None)
     run()
     assert all_files(tmp_path / "out") == before
 

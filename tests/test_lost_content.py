@@ -6,7 +6,7 @@ import pytest
 
 from neuart_jax import Config
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.runs.driver import describe_lost_content
+from neuart_jax.runs.painting import describe_lost_content
 
 
 @pytest.mark.parametrize(

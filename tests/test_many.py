@@ -17,9 +17,10 @@ from standins import write_converted
 
 from neuart_jax import Config, InputError, save_image, transfer
 from neuart_jax.io.images import load_image
-from neuart_jax.runs import checkpoints
-from neuart_jax.runs.batch import local_engine, run_batch
+from neuart_jax.runs import checkpoints, scheduler
+from neuart_jax.runs.batch import run_batch
 from neuart_jax.runs.batch.plan import advise_on_sizes, check_jobs, make_groups
+from neuart_jax.runs.folder import RunFolder
 from neuart_jax.runs.manifest import Job, Manifest, make_jobs
 from neuart_jax.runs.record import read_record
 
@@ -69,13 +70,13 @@ def jobs(config, pictures):
 def groups_run(monkeypatch):
     """The names of the pairs of every group that is painted, as it is."""
     names = []
-    paint = local_engine.paint_group
+    paint_task = scheduler.paint_task
 
-    def counted(group, *args, **options):
-        names.append([Path(prepared.config.output.output).name for prepared in group])
-        return paint(group, *args, **options)
+    def counted(group, task, **options):
+        names.append([job.name for job in task.jobs])
+        return paint_task(group, task, **options)
 
-    monkeypatch.setattr(local_engine, "paint_group", counted)
+    monkeypatch.setattr(scheduler, "paint_task", counted)
     return names
 
 
@@ -233,16 +234,16 @@ def test_results_that_were_half_written_are_made_again_from_where_they_ended(
     """Two of a group's three are there, and the third goes on where it ended."""
     group = [job for job in jobs if job.name.startswith(("photo0", "photo2"))][:3]
     run(group, tmp_path / "whole", batch=3)
-    save = local_engine.transfer_group.__globals__["_save"]
+    save = RunFolder.save
     saved = []
 
-    def fail_at_the_third(*args):
+    def fail_at_the_third(*args, **options):
         if len(saved) == 2:
             raise Crash
         saved.append(1)
-        save(*args)
+        save(*args, **options)
 
-    monkeypatch.setitem(local_engine.transfer_group.__globals__, "_save", fail_at_the_third)
+    monkeypatch.setattr(RunFolder, "save", fail_at_the_third)
     with pytest.raises(Crash):
         run(group, tmp_path / "cut", batch=3)
     assert len(read_results(tmp_path / "cut")) == 2
@@ -346,14 +347,14 @@ def test_all_bad_rows_are_told_before_the_first_step(
 
 
 def test_a_group_that_fails_leaves_the_others_with_keep_going(jobs, tmp_path, monkeypatch):
-    read = local_engine.read_group
+    read = scheduler.read_task
 
-    def fail_for_one(part, folder):
-        if part[0].name == jobs[1].name:
+    def fail_for_one(task, folder):
+        if task.jobs[0].name == jobs[1].name:
             raise InputError("it is gone", expected="it", remedy="bring it back")
-        return read(part, folder)
+        return read(task, folder)
 
-    monkeypatch.setattr(local_engine, "read_group", fail_for_one)
+    monkeypatch.setattr(scheduler, "read_task", fail_for_one)
     with pytest.raises(InputError, match="it is gone"):
         run(jobs[:3], tmp_path / "a")
     result = run(jobs[:3], tmp_path / "b", keep_going=True)

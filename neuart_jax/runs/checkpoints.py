@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import OutputConfig
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import PairState, RunState, ScaleResult
 from neuart_jax.engine.step import Status
-from neuart_jax.io.files import brief_cause, remove_leftovers, write_atomically
+from neuart_jax.io.files import brief_cause, make_folder, remove_leftovers, write_atomically
 from neuart_jax.io.sealed import seal, unseal
 from neuart_jax.runs.record import Record, refuse
 
@@ -52,6 +53,24 @@ class Checkpoints:
         self._cost = 0.0
         self._number = 0
         self._failed = False
+
+    def restore(self, output: OutputConfig) -> RunState | None:
+        """Return where to go on, which is said; else None, and what is there is removed.
+
+        Args:
+          output: of the run: whether it is to go on, and whether another run's may be dropped.
+
+        Raises:
+          InputError: the checkpoints belong to another run.
+        """
+        make_folder(self._path.parent)
+        state = self.load(overwrite=output.overwrite) if output.resume else None
+        if state is None:
+            self.remove()
+        else:
+            steps = min(pair.history[-1]["step"] for pair in state.pairs)
+            logger.info("Going on after step %d, from %s.", steps, self._path)
+        return state
 
     def load(self, *, overwrite: bool = False) -> RunState | None:
         """Return the last intact state; None if there is none.

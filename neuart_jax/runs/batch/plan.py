@@ -28,7 +28,7 @@ from neuart_jax.models.params.load import (
     settle_network,
 )
 from neuart_jax.runs.batch.names import OWN_NAMES
-from neuart_jax.runs.driver import find_finished
+from neuart_jax.runs.finished import find_finished
 from neuart_jax.runs.folder import check_names
 from neuart_jax.runs.manifest import BadRow, Job
 from neuart_jax.runs.prepare import prepare

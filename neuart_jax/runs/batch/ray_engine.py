@@ -18,9 +18,10 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.engine.compilation_cache import use_compilation_cache
 from neuart_jax.engine.distributed import parse_address
 from neuart_jax.io.files import brief_cause, user_cache
-from neuart_jax.runs.batch.local_engine import checkpoints_of, jobs_to_run, paint_group, read_group
+from neuart_jax.runs.batch.local_engine import find_task, get_shared_network
 from neuart_jax.runs.batch.plan import Group
 from neuart_jax.runs.batch.progress import Books
+from neuart_jax.runs.scheduler import paint_task, read_task
 
 _MAX_RETRIES = 5
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -78,15 +79,10 @@ def _paint(group: Group, folder: Path, num_devices: int) -> list[str]:
     # A worker is a process of its own, and begins without any program.
     if group.jobs[0].config.compute.compilation_cache:
         use_compilation_cache(user_cache("jit"))
-    jobs = jobs_to_run(group, folder)
-    prepared = read_group(jobs, folder)
-    paint_group(
-        prepared,
-        folder,
-        checkpoints=checkpoints_of(group, folder),
-        num_devices=num_devices,
-    )()
-    return [job.name for job in jobs]
+    task = find_task(group, folder)
+    prepared = read_task(task, folder)
+    paint_task(prepared, task, get_network=get_shared_network, num_devices=num_devices).save()
+    return [job.name for job in task.jobs]
 
 
 def _start() -> Any:

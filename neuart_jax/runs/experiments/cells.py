@@ -6,20 +6,21 @@ killed goes on with the cell that it was at.
 
 import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.images import load_image
-from neuart_jax.models.params.load import narrow_network
+from neuart_jax.models.params.load import Network, narrow_network
 from neuart_jax.objective.build import run_layers
-from neuart_jax.runs.driver import find_finished, transfer
 from neuart_jax.runs.experiments.networks import NetworkPool
+from neuart_jax.runs.finished import find_finished
+from neuart_jax.runs.folder import CHECKPOINTS
 from neuart_jax.runs.manifest import Job
 from neuart_jax.runs.prepare import prepare, resolve_run
 from neuart_jax.runs.record import RECORD_NAME, Record, read_record, refuse
+from neuart_jax.runs.scheduler import Task, run_tasks
 from neuart_jax.runs.tables import format_value
 
 logger = logging.getLogger(__name__)
@@ -114,13 +115,22 @@ def _run_cells(
             record = None if differences else record
         reused = record is not None
         if record is None:
-            # What an interrupted run left behind is in the way of nobody.
-            config = cell.config.replace(output=os.path.join(path, ""), overwrite=True)
-            transfer(config, network=network)
+            _paint(cell, folder, network)
             record = read_record(path / RECORD_NAME)
         finished = Finished(cell.name, path, record, reused)
         _log(finished, number, len(cells))
         yield finished
+
+
+def _paint(cell: Job, folder: Path, network: Network) -> None:
+    # Files of an interrupted run may be overwritten.
+    config = cell.config.replace(
+        model=network.config.model, weights=network.config.weights, overwrite=True
+    )
+    task = Task([cell._replace(config=config)], folder / cell.name / CHECKPOINTS)
+    [outcome] = run_tasks([task], folder, get_network=lambda prepared: network)
+    if outcome.error is not None:
+        raise outcome.error
 
 
 def _log(finished: Finished, number: int, count: int) -> None:

@@ -1,0 +1,76 @@
+"""More steps for a result that is there: its picture is where they start."""
+
+import logging
+import os
+from pathlib import Path
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import known
+from neuart_jax.engine.step import Status
+from neuart_jax.io.files import write_atomically
+from neuart_jax.runs.prepare import Prepared
+from neuart_jax.runs.record import RECORD_NAME, Record, read_record
+
+logger = logging.getLogger(__name__)
+
+
+def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Config | None:
+    """Return the settings of what is still to be done where a folder has this run with fewer steps.
+
+    The picture that is there is kept under another name and is the start of the new steps, so that
+    the new record tells all that is needed to make the result again.
+
+    Args:
+      config: as given.
+      prepared: with the settings resolved.
+      folder: that the run would write.
+    """
+    output, wanted = prepared.config.output, known(prepared.config.run.steps)
+    image = folder / output.image_name
+    try:
+        found = read_record(folder / RECORD_NAME)
+        made, base = _count_steps(found, folder)
+    except InputError:
+        return None
+    ended = found.outcome.get("status") in (Status.COMPLETED.name.lower(),)
+    if output.overwrite or not ended or not image.exists() or not made < wanted:
+        return None
+    shorter = prepared.config.replace(steps=known(base.config.run.steps))
+    if Record(shorter, inputs=prepared.digests).unlike(base):
+        return None
+    kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
+    _keep_picture(image, kept)
+    logger.info(
+        "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
+        folder,
+        made,
+        wanted - made,
+        kept.name,
+    )
+    return config.replace(init=str(kept), scales=1, steps=wanted - made, overwrite=True)
+
+
+def _keep_picture(image: Path, kept: Path) -> None:
+    """Keep a picture under another name, which nobody else's file may have."""
+    earlier = image.read_bytes()
+    if os.path.lexists(kept):
+        # After a kill it is there, and is that picture.
+        if kept.is_file() and kept.read_bytes() == earlier:
+            return
+        raise InputError(
+            f"{kept} is there already, where the picture so far would be kept",
+            expected="a name that is free",
+            remedy="move it away, or give another --output",
+        )
+    with write_atomically(kept) as file:
+        file.write(earlier)
+
+
+def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:
+    """Return how many steps at full size a folder's picture has, and what its first ones made."""
+    steps, start = known(record.config.run.steps), Path(record.config.run.init)
+    if start.parent != folder.resolve() or not start.exists():
+        return steps, record
+    before, base = _count_steps(read_record(start), folder)
+    return before + steps, base
