@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.presets import PRESETS, Preset, apply_preset
-from neuart_jax.engine.own_network import BoundObjective, FeatureNetwork
+from neuart_jax.engine.bound_objective import BoundObjective
+from neuart_jax.engine.own_parts import FeatureNetwork, Parametrization
 from neuart_jax.engine.result import Callback, Progress, Result
 from neuart_jax.engine.step import Status
 from neuart_jax.engine.stylizer import make_objective, stylize, stylize_batch
 from neuart_jax.inputs.pair import Masks
 from neuart_jax.io.images import load_image, save_image
 from neuart_jax.models.params.load import Network, load_network
+from neuart_jax.objective.style import StyleTerm
 from neuart_jax.objective.term import Inputs, Term
 
 if TYPE_CHECKING:
@@ -41,11 +43,13 @@ __all__ = [
     "Inputs",
     "Masks",
     "Network",
+    "Parametrization",
     "Preset",
     "Progress",
     "Record",
     "Result",
     "Status",
+    "StyleTerm",
     "Term",
     "apply_preset",
     "find_jobs",

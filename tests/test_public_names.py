@@ -275,3 +275,178 @@ def test_a_linen_module_is_a_network():
     assert_allclose(found["conv"], expected["conv"], atol=1e-5)
     result = stylize(CONTENT, STYLE, CONFIG.replace(style_layers="conv"), network=network)
     assert result.losses["style"] < result.history[0]["style"]
+
+
+def test_a_parametrization_is_optimized_instead_of_pixels():
+    """Three numbers, one for each channel: the mean's optimum is found in closed form."""
+    parametrization = neuart_jax.Parametrization(
+        init=lambda content: {"shift": jnp.zeros(3), "content": 0 * jnp.asarray(content)},
+        render=lambda p: jnp.asarray(CONTENT) + p["shift"][None, None] + 0 * p["content"],
+    )
+    target = jnp.array([0.1, -0.05, 0.2])
+    term = Term(
+        name="colors",
+        weight=1.0,
+        make_target=lambda inputs: jnp.mean(inputs.content_image, axis=(0, 1)) + target,
+        loss_fn=lambda image, features, wanted: jnp.sum(
+            (jnp.mean(image, axis=(0, 1)) - wanted) ** 2
+        ),
+    )
+    config = CONFIG.replace(content_weight=1e-9, style_weight=0, steps=200, scales=2)
+    seen = []
+    result = stylize(
+        CONTENT,
+        STYLE,
+        config,
+        network=NETWORK,
+        extra_terms=[term],
+        optimizer=optax.sgd(0.3),
+        parametrization=parametrization,
+        callback=lambda progress: seen.append((progress.size, progress.image())),
+    )
+    assert_allclose(result.image, np.clip(CONTENT + np.asarray(target), 0, 1), atol=1e-4)
+    assert result.sizes == (CONTENT.shape[:2],)
+    size, image = seen[-1]
+    assert size == CONTENT.shape[:2] and image.shape == CONTENT.shape
+    assert_allclose(seen[0][1], CONTENT, atol=1e-6)
+    with pytest.raises(InputError, match="a parametrization came without an optimizer"):
+        stylize(CONTENT, STYLE, config, network=NETWORK, parametrization=parametrization)
+    flat = parametrization._replace(render=lambda p: jnp.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"renders \(2, 3\) for a content of \(24, 20, 3\)"):
+        stylize(
+            *(CONTENT, STYLE, config),
+            network=NETWORK,
+            parametrization=flat,
+            optimizer=optax.sgd(0.1),
+        )
+
+
+def brightness(features, weights):
+    """Return the mean feature of a region's positions."""
+    weights = jnp.ones(features.shape[:2]) if weights is None else weights
+    return jnp.sum(features * weights[..., None], axis=(0, 1)) / jnp.sum(weights)
+
+
+BRIGHTNESS = losses.StyleLoss(
+    brightness, lambda f, w, target: jnp.sum((brightness(f, w) - target) ** 2)
+)
+
+
+def test_a_style_statistic_of_ones_own_has_masks_layers_and_mix():
+    left = np.zeros((*CONTENT.shape[:2], 3), np.float32)
+    left[:, :10] = [1, 0, 0]
+    style_mask = np.zeros((*STYLE.shape[:2], 3), np.float32)
+    style_mask[:9] = [1, 0, 0]
+    masks = neuart_jax.Masks(content=left, styles=[style_mask])
+    term = neuart_jax.StyleTerm(
+        name="bright", weight=2.0, layers={"pixels": 3.0}, formula=BRIGHTNESS
+    )
+    config = CONFIG.replace(style_weight=0)
+    objective = make_objective(
+        CONTENT, STYLE, config, network=NETWORK, extra_terms=[term], masks=masks
+    )
+    total, terms = objective(jnp.asarray(CONTENT))
+    expected = 0.0
+    for mine, theirs in ((np.s_[:, :10], np.s_[:9]), (np.s_[:, 10:], np.s_[9:])):
+        covered = CONTENT[mine].size / CONTENT.size
+        difference = 2 * CONTENT[mine].mean((0, 1)) - 2 * STYLE[theirs].mean((0, 1))
+        expected += 3 * covered * np.sum(difference**2)
+    assert_allclose(terms["bright"], expected, rtol=1e-4)
+    assert_allclose(total, 2 * expected + terms["content"], rtol=1e-4)
+
+
+def test_every_layer_can_have_a_formula_of_its_own():
+    term = neuart_jax.StyleTerm(
+        name="deep", weight=1.0, layers=[("pixels", 0.5)], formula="relative_histogram"
+    )
+    _, terms = make_objective(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[term])(
+        jnp.asarray(CONTENT)
+    )
+    other = CONFIG.replace(style_loss="relative_histogram")
+    _, alone = make_objective(CONTENT, STYLE, other, network=NETWORK)(jnp.asarray(CONTENT))
+    assert_allclose(terms["deep"], 0.5 * alone["style"], rtol=1e-5)
+    assert terms["style"] != alone["style"]
+    with pytest.raises(InputError, match="style formula 'gramm' is not known"):
+        neuart_jax.StyleTerm(name="a", weight=1, layers={"pixels": 1}, formula="gramm")
+
+
+@pytest.fixture
+def compiled():
+    names = []
+
+    def listen(event, duration_secs, fun_name="", **_):
+        if event.endswith("/backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return names
+
+
+def test_a_sweep_of_coefficients_is_one_batch_with_a_configuration_each(compiled):
+    weights = (0.5, 1.0, 20.0)
+    configs = [CONFIG.replace(style_weight=weight) for weight in weights]
+    swept = stylize_batch(CONTENT, STYLE, configs, network=NETWORK)
+    for config, result in zip(configs, swept, strict=True):
+        alone = stylize(CONTENT, STYLE, config, network=NETWORK)
+        assert_allclose(result.image, alone.image, atol=1e-5)
+    assert np.max(np.abs(swept[0].image - swept[2].image)) > 1e-3
+    for given in (([CONTENT] * 2, [STYLE] * 3, CONFIG), ([], [], CONFIG), (CONTENT, STYLE, CONFIG)):
+        with pytest.raises(InputError, match="there are .*;"):
+            stylize_batch(*given, network=NETWORK)
+    stacked = stylize_batch(np.stack([CONTENT] * 2), STYLE, CONFIG, network=NETWORK)
+    assert len(stacked) == 2
+
+
+def test_the_same_transformation_and_the_mere_order_of_layers_compile_nothing(compiled):
+    def two(params, image):
+        return {"a": params * image, "b": image[::2]}
+
+    network, optimizer = FeatureNetwork(two, jnp.float32(1.0)), optax.adam(1e-2)
+    config = CONFIG.replace(content_layers="a", style_layers="a:1,b:2")
+    run = functools.partial(stylize, CONTENT, STYLE, network=network, optimizer=optimizer)
+    first = run(config)
+    compiled.clear()
+    again = run(config.replace(style_layers="b:2,a:1"))
+    assert not [name for name in compiled if "chunk" in name or "init" in name]
+    assert_allclose(again.image, first.image, atol=1e-6)
+
+
+def test_an_image_asked_for_too_late_is_a_sentence():
+    kept = []
+    stylize(CONTENT, STYLE, CONFIG.replace(report_every=1), network=NETWORK, callback=kept.append)
+    with pytest.raises(InputError, match="the image of an earlier report was asked for"):
+        kept[1].image()
+
+
+def test_parts_of_ones_own_leave_a_folder_with_a_record(tmp_path, caplog):
+    for name, image in (("content.png", CONTENT), ("style.png", STYLE)):
+        neuart_jax.save_image(tmp_path / name, image)
+    config = CONFIG.replace(
+        content=str(tmp_path / "content.png"), style=str(tmp_path / "style.png"), overwrite=True
+    )
+    term = Term(
+        name="mine",
+        weight=0.5,
+        make_target=lambda inputs: (),
+        loss_fn=lambda image, features, target: jnp.mean(image**2),
+    )
+
+    def run(name, **parts):
+        there = config.replace(output=str(tmp_path / name))
+        return neuart_jax.transfer(there, network=NETWORK, extra_terms=[term], **parts)
+
+    done = run("labelled", label="darker 1", optimizer=optax.adam(1e-2))
+    record = neuart_jax.read_record(tmp_path / "labelled/config.json")
+    assert record.own == "darker 1" and record.outcome["losses"]["mine"] > 0
+    assert record.weights["name"] == "own"
+    with caplog.at_level("INFO"):
+        run("labelled", label="darker 1", optimizer=optax.adam(1e-2))
+    assert done.result.status.message
+    # Without a label nobody can tell whether it is the same.
+    run("unnamed")
+    first = neuart_jax.read_record(tmp_path / "unnamed/config.json").own
+    run("unnamed")
+    second = neuart_jax.read_record(tmp_path / "unnamed/config.json").own
+    assert first.startswith("unnamed ") and first != second
+    differences = record._replace(own="darker 2").unlike(record)
+    assert differences == ["parts of one's own: darker 1 there, darker 2 here"]

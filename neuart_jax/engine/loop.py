@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from neuart_jax.config.errors import InputError
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.result import BatchCallback, Progress
 from neuart_jax.engine.sharding import fetch
@@ -47,6 +48,7 @@ class Loop(NamedTuple):
         in all, int32[], after its end, or after as many evaluations as it can hold losses. The
         first evaluation, that of the start, is no step. The state that is given is used up.
       resize: (the start, the optimizer's state at another size) -> the optimizer's state.
+      render: (what is optimized for one pair) -> its image; None where that is the image itself.
       batched: whether there are several pairs at once.
       num_devices: of this machine, among which the pairs are shared out.
     """
@@ -54,6 +56,7 @@ class Loop(NamedTuple):
     init: Callable[[Array, Any, Targets], LoopState]
     chunk: Callable[[LoopState, Any, Targets, Numbers, Array], LoopState]
     resize: Callable[[Array, Any], Any]
+    render: Callable[[Any], Array] | None
     batched: bool
     num_devices: int
 
@@ -104,6 +107,7 @@ def compile_loop(
     optimizer: Optimizer,
     *,
     averages: bool = False,
+    render: Callable[[Any], Array] | None = None,
     key: str = "",
     batched: bool = False,
     num_devices: int = 1,
@@ -118,6 +122,7 @@ def compile_loop(
       optimizer: how pixels are moved.
       averages: whether an average over the images is kept, which is the result then; see
         `step.find_average`.
+      render: parameters of an image -> the image, where the objective is one of parameters.
       key: names what all these depend on, so that programs can be cached; see
         `compile.compile_fn`. Empty caches none.
       batched: whether there are several pairs at once.
@@ -165,6 +170,7 @@ def compile_loop(
         compile_part(init, "init"),
         compile_part(chunk, "chunk", donate=(0,), announcement=_ANNOUNCEMENT),
         compile_part(resize, "resize"),
+        None if render is None else compile_fn(render),
         batched,
         num_devices,
     )
@@ -206,7 +212,7 @@ class _Figures(NamedTuple):
 
 def run_loop(
     loop: Loop,
-    images: Sequence[Array],
+    images: Sequence[Any],
     params: Any,
     targets: Sequence[Targets],
     numbers: Numbers,
@@ -215,6 +221,7 @@ def run_loop(
     members: Sequence[int],
     chunk_steps: int = 5,
     next_stop: NextStop | None = None,
+    size: tuple[int, int] | None = None,
     callback: BatchCallback | None = None,
     carried: Sequence[Any] | None = None,
     keep_state: bool = False,
@@ -224,7 +231,8 @@ def run_loop(
 
     Args:
       loop: see `compile_loop`.
-      images: each pair's start, float32[height, width, 3]; these arrays survive.
+      images: each pair's start, float32[height, width, 3], or parameters of it; these arrays
+        survive.
       params: the network's arrays.
       targets: of each pair.
       numbers: of the run, see `step.Numbers`.
@@ -234,6 +242,7 @@ def run_loop(
       chunk_steps: steps per compiled call; nothing comes back to the host in between.
       next_stop: a chunk ends there at the latest; see `make_next_stop`. Of a batch, when the
         slowest pair is there; others may be some steps ahead.
+      size: (height, width) of the images, where they are parametrized.
       callback: sees each pair's `Progress` at this scale after every chunk, by its place among
         `images`; returning True ends that pair.
       carried: each pair's optimizer state at another size, from `ScaleResult.opt_state`.
@@ -244,22 +253,24 @@ def run_loop(
       What each pair has at the end.
     """
     num_pairs, pairs = len(images), [run.pairs[member] for member in members]
+    size = size or images[0].shape[:2]
     # Arrays, since a cached program takes nothing else.
     given = jax.tree.map(_to_array, numbers)
     params, packed_targets = loop.copy(params), loop.pack(targets)
 
-    def begin(images: Array, carried: Any = None) -> LoopState:
+    def begin(images: Any, carried: Any = None) -> LoopState:
         """Return the state once the objective is known at some images."""
         # Copies, since a state is donated: the caller's images must survive, and one buffer can't
         # be donated twice.
-        state = loop.init(jnp.array(images), params, packed_targets)
-        state = state._replace(best_image=jnp.array(state.best_image))
+        state = loop.init(jax.tree.map(jnp.array, images), params, packed_targets)
+        state = state._replace(best_image=jax.tree.map(jnp.array, state.best_image))
         if carried is not None:
             opt_state = loop.resize(state.image, carried)
             state = state._replace(opt_state=loop.share(opt_state))
         return loop.chunk(state, params, packed_targets, given, jnp.int32(0))
 
-    start = loop.pack([jnp.asarray(image, dtype=jnp.float32) for image in images])
+    images = jax.tree.map(lambda array: jnp.asarray(array, dtype=jnp.float32), list(images))
+    start = loop.pack(images)
     restored, run.arrays = run.arrays, None
     if restored is not None:
         like = jax.eval_shape(loop.init, start, params, packed_targets)
@@ -276,8 +287,18 @@ def run_loop(
             pair.add_losses(int(now.num_steps), now.recent_losses)
         return figures
 
-    def fetch_image(state: LoopState, number: int) -> np.ndarray:
-        return fetch(state.image[number] if loop.batched else state.image)
+    def show(image: Any) -> Any:
+        return image if loop.render is None else loop.render(image)
+
+    def fetch_image(image: Any, number: int) -> np.ndarray:
+        if any(array.is_deleted() for array in jax.tree.leaves(image)):
+            raise InputError(
+                "the image of an earlier report was asked for",
+                expected="a call of Progress.image() within the callback",
+                remedy="keep what it returns there",
+            )
+        own = jax.tree.map(operator.itemgetter(number), image) if loop.batched else image
+        return fetch(show(own))
 
     def fetch_run() -> RunState:
         # A pair that was asked to stop is still running in there, and goes on when restored.
@@ -293,9 +314,9 @@ def run_loop(
             best_loss=float(now.best_loss),
             seconds=run.seconds,
             total_steps=numbers.stop.num_steps,
-            size=state.image.shape[-3:-1],
+            size=size,
             status=Status(int(now.status)),
-            image=functools.partial(fetch_image, state, number),
+            image=functools.partial(fetch_image, state.image, number),
             seconds_to_first_step=run.seconds_to_first_step,
         )
         wants_end = callback is not None and callback(number, progress)
@@ -343,12 +364,14 @@ def run_loop(
 
     averages = state.average is not None
     found = find_average(state, decay=numbers.decay) if averages else state.best_image
-    best_images = jnp.clip(found, 0, 1)
+    best_images = jnp.clip(found, 0, 1) if loop.render is None else found
     opt_states = loop.unpack(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
     # Before there is another: with L-BFGS' memory it is as large as many images.
     state = found = None
     # The first evaluation of a run that ends there: no further compilation.
     ends = loop.unpack(fetch((best_images, begin(best_images).terms)), num_pairs)
+    if loop.render is not None:
+        ends = [(np.clip(fetch(loop.render(image)), 0, 1), terms) for image, terms in ends]
     return [
         ScaleResult(
             image=image,

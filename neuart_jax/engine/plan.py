@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Self
 
+import jax
+
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import known
 from neuart_jax.engine.memory import Prediction, check_memory, predict_memory
-from neuart_jax.engine.own_network import FeatureNetwork
-from neuart_jax.engine.own_terms import check_term
+from neuart_jax.engine.own_parts import NO_OWN_PARTS, OwnParts
 from neuart_jax.engine.program import Program, make_program
 from neuart_jax.engine.scales import Stage, plan_stages
 from neuart_jax.engine.sharding import check_rows
@@ -21,7 +23,6 @@ from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.objective.build import make_terms
 from neuart_jax.objective.term import Term, all_layers
 from neuart_jax.objective.tiled import check_additive
-from neuart_jax.optimizers.base import Optimizer
 
 
 class Plan(NamedTuple):
@@ -29,32 +30,26 @@ class Plan(NamedTuple):
 
     Attributes:
       pair: what is painted, with its resolved configuration.
-      terms: of the objective, with their coefficients; losses of one's own included.
+      own: what of the run isn't in its configuration.
+      terms: of the objective, with their coefficients; losses of one's own come last.
       layers: every layer that they read, of any image.
       stages: what is done one after the other.
       programs: of each stage, what its compiled programs depend on.
-      optimizer: instead of the one that the configuration names.
       prediction: of the memory for one pair; None for a network of one's own.
     """
 
     pair: Pair
+    own: OwnParts
     terms: tuple[Term, ...]
     layers: tuple[str, ...]
     stages: tuple[Stage, ...]
     programs: tuple[Program, ...]
-    optimizer: Optimizer | None
     prediction: Prediction | None
 
     @property
     def config(self) -> Config:
         """The resolved configuration."""
         return self.pair.config
-
-    @property
-    def extra_terms(self) -> tuple[Term, ...]:
-        """The losses of one's own among the terms."""
-        own = {term.name for term in self.programs[-1].extra_terms}
-        return tuple(term for term in self.terms if term.name in own)
 
     @property
     def traits(self) -> dict[str, Hashable]:
@@ -101,64 +96,57 @@ def _plan_tiling(plan: Plan, source: Any, size: tuple[int, int]) -> Any:
     return plan_run_tiles(source, plan.layers, size, window=plan.config.compute.window)
 
 
-def make_plan(
-    pair: Pair,
-    *,
-    network: Any = None,
-    extra_terms: Sequence[Term] = (),
-    optimizer: Optimizer | None = None,
-) -> Plan:
+def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
     """Plan a run, and check all that can be checked without its network.
 
     Args:
       pair: with a resolved configuration.
-      network: a `FeatureNetwork` of one's own; any other is the one that the configuration names.
-      extra_terms: losses of one's own, beside those of the configuration.
-      optimizer: instead of the one that the configuration names.
+      own: what of the run isn't in its configuration.
 
     Raises:
       InputError: an image is too small, the content too large for the memory that is free, a
         region smaller than a position of the deepest layer, the styles' shares don't fit their
-        number, windows are too small or can't be had with this loss, or a term of one's own is
-        wrong.
+        number, windows are too small or can't be had with this loss, two terms have one name, or a
+        parametrization doesn't render the image.
     """
-    config = pair.config
+    config, presence = pair.config, pair.presence
     terms = make_terms(
         config.losses,
         num_styles=len(pair.styles),
-        presence=(presence := pair.presence),
+        presence=presence,
         realism=config.realism,
+        extra_terms=own.terms,
     )
-    extra_terms = tuple(map(check_term, extra_terms))
-    layers = all_layers((*terms, *extra_terms))
-    _check_names((*terms, *extra_terms))
+    layers = all_layers(terms)
+    _check_names(terms)
+    _check_rendering(pair, own)
     prediction = None
     source: Hashable = (config.network, config.compute)
-    if isinstance(network, FeatureNetwork):
-        source = network.feature_fn
+    if own.network is not None:
+        source = own.network.feature_fn
     else:
-        _check_sizes(pair, layers, terms=(*terms, *extra_terms))
+        _check_sizes(pair, layers, terms=terms)
         height, width = pair.content.shape[:2]
         prediction = predict_memory(
             config, layers, height=height, width=width, num_regions=len(presence)
         )
         check_pairs_in_memory(pair, layers, num_regions=len(presence))
     stages = plan_stages(config, [image.shape[:2] for image in (pair.content, *pair.styles)])
+    if own.parametrization is not None:
+        # Its numbers have no size that could be halved.
+        stages = (stages[-1]._replace(num_steps=known(config.run.steps), realistic=True),)
     programs = [
         make_program(
             pair,
+            own,
             presence=presence,
             source=source,
             terms=terms,
-            extra_terms=extra_terms,
-            optimizer=optimizer,
             realistic=stage.realistic,
         )
         for stage in stages
     ]
-    return Plan(
-        pair, (*terms, *extra_terms), layers, stages, tuple(programs), optimizer, prediction
-    )
+    return Plan(pair, own, terms, layers, stages, tuple(programs), prediction)
 
 
 def check_pairs_in_memory(
@@ -185,6 +173,20 @@ def _check_names(terms: Sequence[Term]) -> None:
                 expected="a name of its own for every term",
                 remedy="rename the extra term",
             )
+
+
+def _check_rendering(pair: Pair, own: OwnParts) -> None:
+    if own.parametrization is None:
+        return
+    start = jax.eval_shape(own.parametrization.init, pair.content)
+    image = jax.eval_shape(own.parametrization.render, start)
+    shape = getattr(image, "shape", None)
+    if shape != pair.content.shape:
+        raise InputError(
+            f"the parametrization renders {shape} for a content of {pair.content.shape}",
+            expected="an image of the same shape",
+            remedy="have `render` return float32[height, width, 3]",
+        )
 
 
 def _check_sizes(pair: Pair, layers: tuple[str, ...], *, terms: Sequence[Term]) -> None:

@@ -16,10 +16,11 @@ from neuart_jax.config.fields import LayerWeights
 from neuart_jax.config.sections import LossConfig, OptimizerConfig
 from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.loop import Loop, compile_loop
+from neuart_jax.engine.own_parts import OwnParts, Parametrization
 from neuart_jax.engine.step import Numbers, StopRule
 from neuart_jax.engine.targets import bind_features, reaches_of
 from neuart_jax.inputs.pair import Pair
-from neuart_jax.objective.style import Presence
+from neuart_jax.objective.style import Presence, StyleTerm
 from neuart_jax.objective.term import LossTerms, Objective, Targets, Term, layers_of, make_objective
 from neuart_jax.objective.tiled import make_tiled_objective
 from neuart_jax.objective.windows import Tiling
@@ -39,8 +40,9 @@ class Program:
       realistic: whether the matting Laplacian counts.
       gray: whether the image is gray.
       masked: whether only a part of it is painted.
-      extra_terms: losses of one's own.
+      own_terms: losses of one's own, without coefficients.
       optimizer: how pixels are moved, without its numbers; or one of the user's own.
+      parametrization: of the image; None moves its pixels.
       averages: whether the result is an average over the images.
       tiling: of an image that is computed window by window; None computes it whole.
       terms: of the objective; told by the fields above, but for their coefficients.
@@ -54,8 +56,9 @@ class Program:
     realistic: bool
     gray: bool
     masked: bool
-    extra_terms: tuple[Term, ...]
+    own_terms: tuple[Term | StyleTerm, ...]
     optimizer: OptimizerConfig | Optimizer
+    parametrization: Parametrization | None
     averages: bool
     tiling: Tiling | None
     terms: tuple[Term, ...] = dataclasses.field(compare=False)
@@ -71,28 +74,27 @@ _TOLD = [field.name for field in dataclasses.fields(Program) if field.compare]
 
 def make_program(
     pair: Pair,
+    own: OwnParts,
     *,
     presence: Presence,
     source: Any,
     terms: tuple[Term, ...],
-    extra_terms: tuple[Term, ...] = (),
-    optimizer: Optimizer | None = None,
     realistic: bool = True,
 ) -> Program:
     """Reduce a run, or one of its stages, to what its program depends on.
 
     Args:
       pair: with a resolved configuration.
+      own: what of the run isn't in it.
       presence: of the pair; see `style.Presence`.
       source: a linen module, a feature function of one's own, or what the network will be of.
-      terms: of the run's objective, from its configuration.
-      extra_terms: losses of one's own; their weights are data.
-      optimizer: instead of the one that the configuration names.
+      terms: of the run's objective.
       realistic: whether this stage is held to the content's edges, if the run is to be.
     """
     config = pair.config
     if not realistic:
-        terms = tuple(term for term in terms if term.name != "realism")
+        names = {term.name for term in own.terms}
+        terms = tuple(t for t in terms if t.name != "realism" or t.name in names)
     return Program(
         source=source,
         precision=config.compute.precision,
@@ -102,24 +104,32 @@ def make_program(
         realistic=realistic and config.realism.realism_weight > 0,
         gray=pair.gray,
         masked=pair.paint is not None,
-        extra_terms=tuple(dataclasses.replace(term, weight=1.0) for term in extra_terms),
+        own_terms=tuple(map(_without_weights, own.terms)),
         optimizer=strip_numbers(config.optimizer)
-        if optimizer is None
-        else optimizer._replace(numbers=()),
+        if own.optimizer is None
+        else own.optimizer._replace(numbers=()),
+        parametrization=own.parametrization,
         averages=config.optimizer.average > 0,
         tiling=None,  # It depends on the network, see `Plan.with_source`.
-        terms=(*terms, *extra_terms),
+        terms=terms,
     )
 
 
-def _without_coefficients(losses: LossConfig) -> LossConfig:
-    def ones(layer_weights: LayerWeights) -> LayerWeights:
-        return tuple((name, 1.0) for name, _ in layer_weights)
+def _without_weights(term: Term | StyleTerm) -> Term | StyleTerm:
+    if isinstance(term, StyleTerm):
+        return dataclasses.replace(term, weight=1.0, layers=_ones(term.layer_weights))
+    return dataclasses.replace(term, weight=1.0)
 
+
+def _ones(layer_weights: LayerWeights) -> LayerWeights:
+    return tuple((name, 1.0) for name, _ in sorted(layer_weights))
+
+
+def _without_coefficients(losses: LossConfig) -> LossConfig:
     return dataclasses.replace(
         losses,
-        content_layers=ones(losses.content_layers),
-        style_layers=ones(losses.style_layers),
+        content_layers=_ones(losses.content_layers),
+        style_layers=_ones(losses.style_layers),
         content_weight=float((losses.content_weight or 0) > 0),
         style_weight=float(losses.style_weight > 0),
         tv_weight=float((losses.tv_weight or 0) > 0),
@@ -141,6 +151,7 @@ def build_loop(program: Program, *, batched: bool = False, num_devices: int = 1)
         build_objective(program),
         optimizer,
         averages=program.averages,
+        render=None if program.parametrization is None else program.parametrization.render,
         key=program.key,
         batched=batched,
         num_devices=num_devices,
@@ -176,6 +187,8 @@ def build_objective(program: Program) -> Objective:
         objective = _paint_under_mask(objective)
     if program.gray:
         objective = _paint_in_gray(objective)
+    if program.parametrization is not None:
+        objective = _paint_with_parameters(objective, program.parametrization)
     return objective
 
 
@@ -192,6 +205,15 @@ def _paint_under_mask(objective: Objective) -> Objective:
         return objective(targets.canvas.compose(image), params, targets)
 
     return seen_objective
+
+
+def _paint_with_parameters(objective: Objective, parametrization: Parametrization) -> Objective:
+    """Return the objective of the image that parameters render, as a function of these."""
+
+    def rendered_objective(given: Any, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
+        return objective(parametrization.render(given), params, targets)
+
+    return rendered_objective
 
 
 def _paint_in_gray(objective: Objective) -> Objective:

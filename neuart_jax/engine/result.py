@@ -76,6 +76,7 @@ class Result:
       seconds_per_evaluation: at full size, the median over the chunks after the first; of the
         first where it is the only one.
       layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
+      sizes: (height, width) of every stage that was begun, in pixels, coarsest first.
     """
 
     image: np.ndarray
@@ -89,3 +90,4 @@ class Result:
     seconds_to_first_step: float
     seconds_per_evaluation: float
     layer_weights: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()

@@ -50,7 +50,8 @@ class LoopState(NamedTuple):
     """All that one pair carries from evaluation to evaluation.
 
     Attributes:
-      image: current image, float32[height, width, 3]; may leave [0, 1] under L-BFGS.
+      image: current image, float32[height, width, 3]; may leave [0, 1] under L-BFGS. Where the
+        image is parametrized, its parameters.
       evaluation: objective and gradient at `image`.
       terms: loss terms at `image`.
       opt_state: the optimizer's own; without meaning once the run has ended.
@@ -66,16 +67,16 @@ class LoopState(NamedTuple):
       status: a `Status`, int32[].
     """
 
-    image: Array
+    image: Any
     evaluation: Evaluation
     terms: LossTerms
     opt_state: Any
     num_steps: Array
     num_evaluations: Array
     recent_losses: Array
-    best_image: Array
+    best_image: Any
     best_loss: Array
-    average: Array | None
+    average: Any
     plateau_loss: Array
     plateau_step: Array
     status: Array
@@ -153,7 +154,7 @@ def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, *, averages: bool =
             recent_losses=jnp.zeros(NUM_RECENT),
             best_image=image,
             best_loss=evaluation.loss,
-            average=jnp.zeros_like(image) if averages else None,
+            average=jax.tree.map(jnp.zeros_like, image) if averages else None,
             plateau_loss=evaluation.loss,
             plateau_step=jnp.int32(0),
             status=jnp.int32(Status.RUNNING),
@@ -216,7 +217,8 @@ def make_tick_fn(
         now = _choose(taken, evaluation, state.evaluation)
         average = state.average
         if average is not None:
-            average = _choose(made, decay * average + (1 - decay) * image, average)
+            mean = jax.tree.map(lambda a, i: decay * a + (1 - decay) * i, average, image)
+            average = _choose(made, mean, average)
         better = taken & (is_first | (evaluation.loss < state.best_loss))
         best_loss = jnp.where(better, evaluation.loss, state.best_loss)
         progress = is_first | (best_loss < state.plateau_loss * (1 - stop.tolerance))
@@ -228,14 +230,14 @@ def make_tick_fn(
         status = jnp.where(decision.failed, Status.NON_FINITE, status)
 
         return LoopState(
-            image=jnp.where(taken, image, state.image),
+            image=_choose(taken, image, state.image),
             evaluation=now,
             terms=_choose(taken, terms, state.terms),
             opt_state=decision.opt_state,
             num_steps=num_steps,
             num_evaluations=state.num_evaluations + active,
             recent_losses=state.recent_losses.at[num_steps % NUM_RECENT].set(now.loss),
-            best_image=jnp.where(better, image, state.best_image),
+            best_image=_choose(better, image, state.best_image),
             best_loss=best_loss,
             average=average,
             plateau_loss=jnp.where(progress, best_loss, state.plateau_loss),
@@ -260,7 +262,7 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda y, n: y if y is n else jnp.where(condition, y, n), yes, no)
 
 
-def find_average(state: LoopState, *, decay: float) -> Array:
+def find_average(state: LoopState, *, decay: float) -> Any:
     """Return the mean of the images after every step, each newer one counting 1 / decay times more.
 
     Before the first step it is the image itself.
@@ -274,9 +276,14 @@ def find_average(state: LoopState, *, decay: float) -> Array:
       decay: with which it was kept.
 
     Returns:
-      float32[..., height, width, 3].
+      Like `state.image`.
     """
     assert state.average is not None
-    num_steps = state.num_steps.reshape((*state.num_steps.shape, 1, 1, 1))
-    total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
-    return jnp.where(num_steps > 0, state.average / total, state.image)
+
+    def mean(average: Array, image: Array) -> Array:
+        axes = (1,) * (image.ndim - state.num_steps.ndim)
+        num_steps = state.num_steps.reshape((*state.num_steps.shape, *axes))
+        total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
+        return jnp.where(num_steps > 0, average / total, image)
+
+    return jax.tree.map(mean, state.average, state.image)

@@ -5,7 +5,6 @@ Or many pairs of images in, as many results out.
 
 import functools
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any
 
 import jax
@@ -15,16 +14,16 @@ import optax
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
+from neuart_jax.engine.bound_objective import BoundObjective, ObjectiveData, bind_objective
 from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.kernel_transforms import prepare_params
 from neuart_jax.engine.loop import make_next_stop, run_loop
-from neuart_jax.engine.own_network import (
-    BoundObjective,
+from neuart_jax.engine.own_parts import (
     FeatureNetwork,
-    ObjectiveData,
-    bind_objective,
+    Parametrization,
+    check_loss,
+    read_own_parts,
 )
-from neuart_jax.engine.own_terms import check_loss
 from neuart_jax.engine.plan import Plan, check_pairs_in_memory, make_plan
 from neuart_jax.engine.program import Program, build_loop, build_objective, make_numbers
 from neuart_jax.engine.resolution import resolve_config, settle_config
@@ -39,8 +38,9 @@ from neuart_jax.inputs.pair import Masks, finish, make_pair
 from neuart_jax.io.images import resize_image
 from neuart_jax.models.params.load import Network, load_network
 from neuart_jax.objective.build import find_layer_weights
+from neuart_jax.objective.style import StyleTerm
 from neuart_jax.objective.term import Targets, Term, layers_of
-from neuart_jax.optimizers.base import Optimizer, from_optax
+from neuart_jax.optimizers.base import Optimizer
 
 
 def stylize(
@@ -50,8 +50,9 @@ def stylize(
     *,
     masks: Masks = Masks(),
     network: Network | FeatureNetwork | None = None,
-    extra_terms: Sequence[Term] = (),
+    extra_terms: Sequence[Term | StyleTerm] = (),
     optimizer: Optimizer | optax.GradientTransformation | None = None,
+    parametrization: Parametrization | None = None,
     callback: Callback | None = None,
 ) -> Result:
     """Paint the content in the manner of the style.
@@ -71,6 +72,7 @@ def stylize(
       optimizer: instead of the one that `config.optimizer` names: any Optax transformation that
         doesn't evaluate the objective itself, such as ``optax.lion(1e-2)``, or an
         `optimizers.Optimizer`. Pass the same one again for no program to be compiled anew.
+      parametrization: of the image, whose numbers the optimizer moves instead of pixels.
       callback: called with a `Progress` after every chunk; returning True stops the run.
 
     Returns:
@@ -80,13 +82,14 @@ def stylize(
     Raises:
       InputError: an image, a setting or a weights file can't be used.
     """
-    config = _resolve(config, network)
-    plan = make_plan(
-        make_pair(config, content_image, style_images, masks=masks),
+    own = read_own_parts(
         network=network,
         extra_terms=extra_terms,
-        optimizer=_read_optimizer(optimizer),
+        optimizer=optimizer,
+        parametrization=parametrization,
     )
+    config = _resolve(config, network)
+    plan = make_plan(make_pair(config, content_image, style_images, masks=masks), own)
     [result] = stylize_pairs(
         [plan],
         network=network,
@@ -96,27 +99,30 @@ def stylize(
 
 
 def stylize_batch(
-    content_images: Sequence[npt.ArrayLike],
-    style_images: Sequence[npt.ArrayLike | Sequence[npt.ArrayLike]],
-    config: Config = Config(),
+    content_images: npt.ArrayLike | Sequence[npt.ArrayLike],
+    style_images: npt.ArrayLike | Sequence[npt.ArrayLike | Sequence[npt.ArrayLike]],
+    config: Config | Sequence[Config] = Config(),
     *,
-    masks: Sequence[Masks] = (),
+    masks: Masks | Sequence[Masks] = Masks(),
     network: Network | FeatureNetwork | None = None,
-    extra_terms: Sequence[Term] = (),
+    extra_terms: Sequence[Term | StyleTerm] = (),
     optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: BatchCallback | None = None,
 ) -> list[Result]:
     """Paint many pairs at once; each comes out as if it had been painted alone by `stylize`.
 
-    All share one network; filters that are fitted are fitted to all the pictures. An accelerator
-    is busy with many pairs where one alone would leave it idle.
+    All share one network; filters that are fitted are fitted to all the images. An accelerator is
+    busy with many pairs where one alone would leave it idle. What is given once, and not as a
+    sequence, is every pair's.
 
     Args:
-      content_images: one per pair, all of one shape.
-      style_images: one per pair, or several as a list; of the same shapes for every pair.
-      config: as in `stylize`. Frames and reports come when the slowest pair is due; the others
-        may be some steps ahead.
-      masks: one per pair, or none; with the same regions in every pair.
+      content_images: float[height, width, 3] for all pairs; or one per pair, in a sequence or
+        stacked, all of one shape.
+      style_images: the same for all pairs; or one per pair, or several as a list; of the same
+        shapes for every pair.
+      config: as in `stylize`; or one per pair, which may differ in coefficients, seeds and starts.
+        Frames and reports come when the slowest pair is due; the others may be some steps ahead.
+      masks: for all pairs, or one per pair; with the same regions in every pair.
       network: as in `stylize`.
       extra_terms: as in `stylize`.
       optimizer: as in `stylize`.
@@ -129,31 +135,45 @@ def stylize_batch(
     Raises:
       InputError: as in `stylize`, or the pairs are none, or don't fit together.
     """
-    if not content_images or len(content_images) != len(style_images):
+    given: dict[str, Any] = {
+        "content images": None if _is_image(content_images) else content_images,
+        "style images": None if _is_image(style_images) else style_images,
+        "configurations": None if isinstance(config, Config) else config,
+        "masks": None if isinstance(masks, Masks) or not masks else masks,
+    }
+    sequences = {name: list(v) for name, v in given.items() if v is not None}
+    counts = {name: len(values) for name, values in sequences.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        there = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise InputError(
-            f"there are {len(content_images)} content and {len(style_images)} style pictures",
+            f"there are {there or 'one content and one style image, and no sequence'}",
             expected="as many of the one as of the other, one pair at least",
-            remedy="give one style picture, or one list of several, for every content picture",
+            remedy="give one of each for every pair; what is given once is every pair's",
         )
-    if masks and len(masks) != len(content_images):
-        raise InputError(
-            f"there are {len(masks)} masks for {len(content_images)} pairs",
-            expected="one for each pair, or none at all",
-            remedy="give Masks() for a pair without",
-        )
-    config = _resolve(config, network)
-    own_optimizer = _read_optimizer(optimizer)
-    inputs = zip(content_images, style_images, masks or repeat(Masks()), strict=False)
+    [count] = set(counts.values())
+    contents = sequences.get("content images", [content_images] * count)
+    styles = sequences.get("style images", [style_images] * count)
+    configs = sequences.get("configurations", [config] * count)
+    pair_masks = sequences.get("masks", [masks or Masks()] * count)
+    own = read_own_parts(network=network, extra_terms=extra_terms, optimizer=optimizer)
+    resolve = functools.cache(lambda config: _resolve(config, network))
     plans = [
         make_plan(
-            make_pair(config, content, styles, masks=mask, name=f"the content picture {number}"),
-            network=network,
-            extra_terms=extra_terms,
-            optimizer=own_optimizer,
+            make_pair(
+                resolve(each), content, style, masks=mask, name=f"the content picture {number}"
+            ),
+            own,
         )
-        for number, (content, styles, mask) in enumerate(inputs, 1)
+        for number, (content, style, each, mask) in enumerate(
+            zip(contents, styles, configs, pair_masks, strict=True), 1
+        )
     ]
     return stylize_pairs(plans, network=network, callback=callback)
+
+
+def _is_image(given: Any) -> bool:
+    """Tell whether an argument is one image, and not several."""
+    return hasattr(given, "shape") and len(given.shape) == 3
 
 
 def make_objective(
@@ -163,7 +183,7 @@ def make_objective(
     *,
     masks: Masks = Masks(),
     network: Network | FeatureNetwork | None = None,
-    extra_terms: Sequence[Term] = (),
+    extra_terms: Sequence[Term | StyleTerm] = (),
 ) -> BoundObjective:
     """Return what `stylize` minimizes at full size, as a pure function of the image.
 
@@ -184,37 +204,18 @@ def make_objective(
     Raises:
       InputError: an image, a setting or a weights file can't be used.
     """
+    own = read_own_parts(network=network, extra_terms=extra_terms)
     pair = make_pair(_resolve(config, network), content_image, style_images, masks=masks)
-    plan = make_plan(pair, network=network, extra_terms=extra_terms)
+    plan = make_plan(pair, own)
     plan, params = _bind_network(plan, network or load_run_network([plan]))
     program = plan.programs[-1]
     targets = _find_targets(plan, program, make_scale(pair, 1), params)
     return bind_objective(build_objective(program), ObjectiveData(params, targets))
 
 
-def _read_optimizer(
-    given: Optimizer | optax.GradientTransformation | None,
-) -> Optimizer | None:
-    if given is None or isinstance(given, Optimizer):
-        return given
-    if isinstance(given, optax.GradientTransformation):
-        return from_optax(given)
-    raise InputError(
-        f"{type(given).__name__} came as the optimizer",
-        expected="an Optax transformation, such as optax.adam(0.02), or an Optimizer",
-        remedy="name those of this package in the configuration: optimizer='adam'",
-    )
-
-
 def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config:
     if isinstance(network, FeatureNetwork):
         return resolve_config(config, check_names=False)
-    if network is not None and not isinstance(network, Network):
-        raise InputError(
-            f"{type(network).__name__} came as the network",
-            expected="a Network, or a FeatureNetwork(feature_fn, params)",
-            remedy="make one of a linen module by FeatureNetwork.from_linen(module, variables)",
-        )
     if network is not None:
         config = config.replace(model=network.config.model, weights=network.config.weights)
     # Before anything is downloaded, so that what can be refused is.
@@ -297,10 +298,7 @@ def _run_stage(
         _find_targets(plan, plan.programs[level], scale, params)
         for plan, scale in zip(chosen, scales, strict=True)
     ]
-    images = [
-        share_rows(make_initial_image(plan.pair, scale, before), rows)
-        for plan, scale, before in zip(chosen, scales, coarser, strict=True)
-    ]
+    images = [_begin(*each) for each in zip(chosen, scales, coarser, strict=True)]
 
     def report(index: int, progress: Progress) -> bool | None:
         progress = _count_on(progress, chosen[index], pairs[index], level)
@@ -314,7 +312,7 @@ def _run_stage(
         images,
         params,
         targets,
-        make_numbers(config, num_steps=stage.num_steps, optimizer=chosen[0].optimizer),
+        make_numbers(config, num_steps=stage.num_steps, optimizer=chosen[0].own.optimizer),
         run=run,
         members=members,
         chunk_steps=config.run.report_every,
@@ -323,6 +321,7 @@ def _run_stage(
             at=output.save_at,
             first_step=min(pair.num_steps for pair in pairs),
         ),
+        size=stage.size,
         callback=report,
         carried=carried if carries and carried else None,
         keep_state=carries,
@@ -332,6 +331,14 @@ def _run_stage(
         result._replace(layer_weights=find_layer_weights(target))
         for result, target in zip(results, targets, strict=True)
     ]
+
+
+def _begin(plan: Plan, scale: Scale, coarser: ScaleResult | None) -> Any:
+    """Return what is optimized first: an image, or its parameters."""
+    if plan.own.parametrization is None:
+        image = make_initial_image(plan.pair, scale, coarser)
+        return share_rows(image, plan.config.compute.shard_rows)
+    return plan.own.parametrization.init(scale.content_image)
 
 
 def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Progress:
@@ -363,6 +370,7 @@ def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
         seconds_to_first_step=run.seconds_to_first_step,
         seconds_per_evaluation=last.seconds_per_evaluation,
         layer_weights=dict(last.layer_weights),
+        sizes=tuple(stage.size for stage in plan.stages[: len(pair.scales)]),
     )
 
 
@@ -394,14 +402,15 @@ def _find_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Ta
         window=compute.window,
         key=cache_key(program.key, config.losses, config.realism) if program.key else "",
     )
-    if program.extra_terms and not compute.window:
+    if program.own_terms and not compute.window:
         features = jax.eval_shape(
             bind_features(program.source, layers_of(program.terms, "layers"), compute.precision),
             params,
             scale.content_image,
         )
-        for term in program.extra_terms:
-            check_loss(term, scale.content_image, features, targets.values[term.name])
+        for term in plan.own.terms:
+            if isinstance(term, Term):
+                check_loss(term, scale.content_image, features, targets.values[term.name])
     if scale.paint is None:
         return targets
     return targets._replace(canvas=Canvas(scale.paint, scale.content_image))

@@ -12,7 +12,7 @@ from neuart_jax.losses.matting import affine_energy, make_affine_guide
 from neuart_jax.objective.content import content_term
 from neuart_jax.objective.layer_target import LayerTarget
 from neuart_jax.objective.smoothing import Smoothing
-from neuart_jax.objective.style import Presence, style_term
+from neuart_jax.objective.style import Presence, StyleTerm, style_term
 from neuart_jax.objective.term import Targets, Term, all_layers
 
 
@@ -78,8 +78,9 @@ def make_terms(
     num_styles: int = 1,
     presence: Presence = (),
     realism: RealismConfig = RealismConfig(),
+    extra_terms: Sequence[Term | StyleTerm] = (),
 ) -> tuple[Term, ...]:
-    """Return the terms of a run whose coefficient isn't zero.
+    """Return the terms of a run whose coefficient isn't zero, and then the extra ones.
 
     Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
     among them. Where no region has more than one style, they are one term.
@@ -89,14 +90,17 @@ def make_terms(
     """
     smoothing = Smoothing(config.smoothing or "none", config.temperature or 1.0)
     shares = _style_shares(config.style_blend, num_styles)
-    style: dict[str, Any] = {
-        "layer_weights": config.style_layers,
-        "formula": config.style_loss or "relative",
+    shared: dict[str, Any] = {
         "smoothing": smoothing,
         "shares": shares,
         "presence": presence,
         "stylization": config.stylization,
         "balance": config.balance,
+    }
+    # Sorted: the mere order of layers is no other objective.
+    style = shared | {
+        "layer_weights": tuple(sorted(config.style_layers)),
+        "formula": config.style_loss or "relative",
     }
     one_style_each = presence and all(sum(has) == 1 for has in presence)
     if num_styles == 1 or config.style_mix == "blended" or one_style_each:
@@ -115,7 +119,7 @@ def make_terms(
     terms = (
         content_term(
             weight=config.content_weight or 0.0,
-            layer_weights=config.content_layers,
+            layer_weights=tuple(sorted(config.content_layers)),
             formula=config.content_loss,
             smoothing=smoothing,
             balance=config.balance,
@@ -130,7 +134,19 @@ def make_terms(
         range_term(weight=config.range_weight or 0.0),
         realism_term(weight=realism.realism_weight),
     )
-    return tuple(term for term in terms if term.weight > 0)
+    own = [
+        term
+        if isinstance(term, Term)
+        else style_term(
+            weight=term.weight,
+            layer_weights=term.layer_weights,
+            formula=term.formula,
+            name=term.name,
+            **shared,
+        )
+        for term in extra_terms
+    ]
+    return (*(term for term in terms if term.weight > 0), *own)
 
 
 def run_layers(config: LossConfig) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The term that compares what is left of features without their places."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,8 +8,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.config.fields import LayerWeights
-from neuart_jax.losses.style import MOMENT_LOSSES, STYLE_LOSSES, MomentLoss, blend_statistics
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import LayerWeights, nearest
+from neuart_jax.losses.style import (
+    MOMENT_LOSSES,
+    STYLE_LOSSES,
+    MomentLoss,
+    StyleLoss,
+    blend_statistics,
+)
 from neuart_jax.models.features import Features
 from neuart_jax.objective.layer_target import (
     LayerTarget,
@@ -32,11 +40,46 @@ Presence = tuple[tuple[bool, ...], ...]
 """Of every region, whether each style picture has a part in it; empty without regions."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StyleTerm:
+    """A style loss beside those of the configuration: another formula, or one of one's own.
+
+    Regions, opacity, the styles' shares, `stylization`, `balance` and smoothing are the run's.
+
+    Attributes:
+      name: key in the reported losses.
+      weight: coefficient.
+      layers: layer to its weight w_l, or a sequence of (layer, weight).
+      formula: key of `losses.STYLE_LOSSES`, or a `losses.StyleLoss` of one's own.
+    """
+
+    name: str
+    weight: float
+    layers: Mapping[str, float] | LayerWeights
+    formula: str | StyleLoss
+
+    def __post_init__(self) -> None:
+        # A tuple, since terms are hashed.
+        object.__setattr__(self, "layers", self.layer_weights)
+        if not isinstance(self.formula, StyleLoss) and self.formula not in STYLE_LOSSES:
+            raise InputError(
+                f"style formula {self.formula!r} is not known",
+                expected="one of " + ", ".join(STYLE_LOSSES),
+                remedy=f"did you mean {nearest(str(self.formula), STYLE_LOSSES)}, or a StyleLoss",
+            )
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """The layers with their weights, in the order given."""
+        given = self.layers.items() if isinstance(self.layers, Mapping) else self.layers
+        return tuple((str(name), float(weight)) for name, weight in given)
+
+
 def style_term(
     *,
     weight: float,
     layer_weights: LayerWeights,
-    formula: str,
+    formula: str | StyleLoss,
     smoothing: Smoothing = NO_SMOOTHING,
     shares: Sequence[float] = (1.0,),
     members: Sequence[int] | None = None,
@@ -59,7 +102,7 @@ def style_term(
     Args:
       weight: coefficient.
       layer_weights: layers with their w_l.
-      formula: key of `style.STYLE_LOSSES`.
+      formula: key of `style.STYLE_LOSSES`, or one that is in no table.
       smoothing: of the features.
       shares: of all styles.
       members: the styles whose statistics are blended into this term's target; None takes all. A
@@ -76,7 +119,7 @@ def style_term(
     total = sum(shares[index] for index in members)
     regions = [_RegionMix.of(shares, members, has) for has in presence or ((True,) * len(shares),)]
     reads_content = balance or stylization < 1
-    moment_loss = MOMENT_LOSSES.get(formula)
+    moment_loss = MOMENT_LOSSES.get(formula) if isinstance(formula, str) else None
     # What a statistic is read from, (moments, origin) or (features, weights), is compared, too.
     read, prepare, compare = _formulas(formula)
 
@@ -174,12 +217,12 @@ def style_term(
 
 
 def _formulas(
-    name: str,
+    formula: str | StyleLoss,
 ) -> tuple[Callable[..., Any], Callable[[Any], Any], Callable[..., Array]]:
     """Return what reads a statistic, makes a target of it, and compares with that."""
-    loss = MOMENT_LOSSES.get(name)
+    loss = MOMENT_LOSSES.get(formula) if isinstance(formula, str) else None
     if loss is None:
-        read, compare = STYLE_LOSSES[name]
+        read, compare = STYLE_LOSSES[formula] if isinstance(formula, str) else formula
         return read, lambda statistic: statistic, compare
     prepare = lambda statistic: None if statistic is None else loss.prepare(statistic)  # noqa: E731
     return loss.read, prepare, loss.compare

@@ -53,7 +53,8 @@ class Evaluation(NamedTuple):
     def is_finite(self) -> Array:
         """Return whether every number is, bool[]."""
         # The sum is non-finite if any element is, and costs no array of booleans.
-        return jnp.isfinite(self.loss) & jnp.isfinite(jnp.sum(jnp.abs(self.gradient)))
+        sums = [jnp.sum(jnp.abs(array)) for array in jax.tree.leaves(self.gradient)]
+        return jnp.isfinite(self.loss) & jnp.isfinite(sum(sums[1:], sums[0]))
 
 
 class Point(NamedTuple):
@@ -419,7 +420,7 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
 
 
 @functools.lru_cache(maxsize=16)
-def from_optax(transform: optax.GradientTransformation) -> Optimizer:
+def from_optax(transform: optax.GradientTransformation, *, clip: bool = True) -> Optimizer:
     """Let any Optax transformation move the pixels, which are kept in [0, 1] after every update.
 
     Every evaluation is a step. Transformations that evaluate the objective themselves, such as
@@ -427,6 +428,7 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
 
     Args:
       transform: such as ``optax.lion(1e-2)``. It gets the loss and the gradient as extra arguments.
+      clip: False leaves the numbers as they are, which may be any pytree then.
 
     Raises:
       InputError: from the functions returned, when it asks for more than that.
@@ -445,7 +447,8 @@ def from_optax(transform: optax.GradientTransformation) -> Optimizer:
                 expected="a transformation that doesn't evaluate the objective itself",
                 remedy="take another one, or optimizer='lbfgs' of the configuration",
             ) from error
-        return jnp.clip(optax.apply_updates(now.image, step), 0, 1), opt_state
+        image = optax.apply_updates(now.image, step)
+        return jnp.clip(image, 0, 1) if clip else image, opt_state
 
     return Optimizer(
         init=full.init,

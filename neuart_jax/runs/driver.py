@@ -3,17 +3,24 @@
 import functools
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import optax
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig
+from neuart_jax.engine.own_parts import FeatureNetwork, Parametrization, read_own_parts
 from neuart_jax.engine.result import Callback, Result
 from neuart_jax.engine.sharding import describe_devices, writes_files
 from neuart_jax.io.images import load_image
 from neuart_jax.io.paths import check_place
 from neuart_jax.models.params.load import Network, settle_network
+from neuart_jax.objective.style import StyleTerm
+from neuart_jax.objective.term import Term
+from neuart_jax.optimizers.base import Optimizer
 from neuart_jax.runs.checkpoints import read_owners
 from neuart_jax.runs.destination import Destination, find_destination
 from neuart_jax.runs.finished import find_finished, was_cut
@@ -42,7 +49,11 @@ class Transfer(NamedTuple):
 def transfer(
     config: Config,
     *,
-    network: Network | None = None,
+    network: Network | FeatureNetwork | None = None,
+    extra_terms: Sequence[Term | StyleTerm] = (),
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
+    parametrization: Parametrization | None = None,
+    label: str = "",
     callback: Callback | None = None,
     repeated: Record | None = None,
 ) -> Transfer:
@@ -55,7 +66,13 @@ def transfer(
       config: with `content` and `style` set.
       network: loaded beforehand as `config.network` says, for these pictures and for at least the
         layers of `config`; the record names only what these layers use. None loads it, and logs
-        as one line (level INFO) which weights it has.
+        as one line (level INFO) which weights it has. Or a network of one's own.
+      extra_terms: losses of one's own, as in `stylize`.
+      optimizer: instead of the one that `config.optimizer` names, as in `stylize`.
+      parametrization: of the image, as in `stylize`.
+      label: names the parts of one's own in the record. A run that was cut goes on, and a finished
+        one isn't painted again, only where the label is the same: code can't be compared. Without
+        a label every run begins anew.
       callback: called with a `Progress` after every chunk; returning True stops the run, and the
         best picture so far is written, with a checkpoint beside it.
       repeated: the record that this run repeats; what is not the same is logged.
@@ -69,19 +86,29 @@ def transfer(
         config = config.replace(image_name=destination.picture.name)
         _check_free(destination.picture, config.output)
     # Before anything is downloaded, so that what can be refused is; and each file is read once.
-    load = functools.lru_cache(maxsize=None)(load_image)
-    prepared, reason = prepare(config, load=load), ""
-    if network is not None:
+    own = read_own_parts(
+        network=network,
+        extra_terms=extra_terms,
+        optimizer=optimizer,
+        parametrization=parametrization,
+    )
+    read = functools.partial(
+        prepare, load=functools.lru_cache(maxsize=None)(load_image), own=own, label=label
+    )
+    prepared, reason = read(config), ""
+    if own.network is not None:
+        found = config.network
+    elif isinstance(network, Network):
         found = network.config
     else:
-        found, reason = settle_network(config.network)[:2]
+        found, reason = settle_network(config.network)
     if (found.model, found.weights) != (config.network.model, config.network.weights):
         # What was left open turned out, and settings that were, too, may mean something else.
         config = config.replace(model=found.model, weights=found.weights)
-        prepared = prepare(config, load=load)
+        prepared = read(config)
     folder = _choose_folder(prepared)
     if longer := ask_for_more_steps(config, prepared, folder):
-        prepared = prepare(longer, load=load)
+        prepared = read(longer)
     _put_picture_again(destination, prepared, folder)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
@@ -129,7 +156,7 @@ def _choose_folder(prepared: Prepared) -> Path:
     place = check_place(output.output or ".", name="--output")
     if output.output:
         return place
-    record = Record(prepared.config, inputs=prepared.digests)
+    record = Record(prepared.config, inputs=prepared.digests, own=prepared.own)
     for folder in default_folders(images.content, *images.style):
         if not folder.exists():
             break

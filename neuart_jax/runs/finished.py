@@ -44,7 +44,7 @@ def find_finished(
         return None  # Damaged; whose it is shows when the folder is opened.
     if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
         return None
-    differences = Record(prepared.config, weights, prepared.digests).unlike(record)
+    differences = Record(prepared.config, weights, prepared.digests, prepared.own).unlike(record)
     if differences and not overwrite:
         refuse(folder, differences)
     return None if differences or not is_whole(image, document) else record

@@ -37,7 +37,7 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
     if output.overwrite or not ended or not image.exists() or not made < wanted:
         return None
     shorter = prepared.config.replace(steps=known(base.config.run.steps))
-    if Record(shorter, inputs=prepared.digests).unlike(base):
+    if Record(shorter, inputs=prepared.digests, own=prepared.own).unlike(base):
         return None
     kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
     _keep_picture(image, kept)

@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
+from neuart_jax.engine.own_parts import FeatureNetwork
 from neuart_jax.engine.result import BatchCallback, Progress, Result
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
 from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
+from neuart_jax.models.params.canonical import digest_variables
 from neuart_jax.models.params.load import Network, narrow_network
 from neuart_jax.runs.checkpoints import Checkpoints
 from neuart_jax.runs.destination import removing_empty_folders
@@ -71,7 +76,7 @@ def paint(
     *,
     checkpoints: Path,
     replace: bool = False,
-    network: Network | None = None,
+    network: Network | FeatureNetwork | None = None,
     reason: str = "",
     callback: BatchCallback | None = None,
     repeated: Record | None = None,
@@ -136,9 +141,13 @@ def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
     return place
 
 
-def _get_network(group: Sequence[Prepared], network: Network | None, reason: str) -> Network:
+def _get_network(
+    group: Sequence[Prepared], network: Network | FeatureNetwork | None, reason: str
+) -> Network | FeatureNetwork:
     """Load what the pairs share, unless it is there; say what it is."""
-    if network is None:
+    if isinstance(network, FeatureNetwork):
+        logger.info("Weights: those of a network of one's own.")
+    elif network is None:
         network = load_run_network([prepared.plan for prepared in group])
         logger.info(f"{network.message[:-1]}; {reason}." if reason else network.message)
     else:
@@ -150,14 +159,20 @@ def _get_network(group: Sequence[Prepared], network: Network | None, reason: str
     return network
 
 
-def _make_record(prepared: Prepared, network: Network) -> Record:
+def _make_record(prepared: Prepared, network: Network | FeatureNetwork) -> Record:
     config, prediction = prepared.config, prepared.plan.prediction
-    assert prediction is not None  # It is None for networks of one's own.
+    if isinstance(network, FeatureNetwork):
+        leaves = enumerate(jax.tree.leaves(network.params))
+        arrays = {str(number): np.asarray(leaf) for number, leaf in leaves}
+        identity = {"name": "own", "file": "", "sha256": digest_variables(arrays)}
+    else:
+        identity = dict(network.identity)
     return Record.of_this_run(
         config if config.output.record_paths else without_folders(config),
-        weights=network.identity,
+        weights=identity,
         inputs=prepared.digests,
-        predicted_bytes=prediction.total,
+        predicted_bytes=0 if prediction is None else prediction.total,
+        own=prepared.own,
     )
 
 
@@ -166,7 +181,7 @@ def _run(
     places: Sequence[RunFolder],
     checkpoints: Checkpoints,
     *,
-    network: Network,
+    network: Network | FeatureNetwork,
     callback: BatchCallback | None,
     num_devices: int,
 ) -> tuple[list[Result], bool]:

@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,10 @@ import numpy.typing as npt
 from neuart_jax.config.config import Config, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import ImagesConfig
+from neuart_jax.engine.own_parts import NO_OWN_PARTS, OwnParts
 from neuart_jax.engine.plan import Plan, make_plan
 from neuart_jax.engine.resolution import resolve_config
+from neuart_jax.engine.scales import SMALLEST_SIDE
 from neuart_jax.inputs.initial_image import STARTS, check_start
 from neuart_jax.inputs.pair import Masks, make_pair
 from neuart_jax.io.images import Picture, load_image
@@ -38,6 +41,7 @@ class Prepared(NamedTuple):
       digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
         masks; "init" where the start is a file.
       notes: sentences for the user, about the picture's size and its start.
+      own: see `Record`.
     """
 
     config: Config
@@ -46,14 +50,23 @@ class Prepared(NamedTuple):
     plan: Plan
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
+    own: str = ""
 
 
-def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Prepared:
+def prepare(
+    config: Config,
+    *,
+    load: Callable[..., Picture] = load_image,
+    own: OwnParts = NO_OWN_PARTS,
+    label: str = "",
+) -> Prepared:
     """Check all of a run that can be checked without a network, and read its pictures.
 
     Args:
       config: with `content` and `style` set.
       load: reads a picture; see `images.load_image`.
+      own: what of the run isn't in its configuration.
+      label: names these parts; without one each run's are others.
 
     Raises:
       InputError: something given can't be used.
@@ -69,7 +82,7 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     check_start(config.run.init)
     given = config
     check_image_name(config.output.image_name)
-    config = resolve_run(_list_files(config))
+    config = resolve_run(_list_files(config), check_names=own.network is None)
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
     height, width, _ = content.image.shape
@@ -94,7 +107,11 @@ def prepare(config: Config, *, load: Callable[..., Picture] = load_image) -> Pre
     )
     pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
     notes = (*_note_size(config, content), *_note_start(given))
-    return Prepared(config, content, tuple(styles), make_plan(pair), _digests(files), notes)
+    plan = make_plan(pair, own)
+    notes = (*notes, *_note_scales(given, plan))
+    return Prepared(
+        config, content, tuple(styles), plan, _digests(files), notes, _name_own(own, label)
+    )
 
 
 def _note_size(config: Config, content: Picture) -> Iterator[str]:
@@ -111,6 +128,22 @@ def _note_size(config: Config, content: Picture) -> Iterator[str]:
             f"Painting at {painted} pixels, which is all that the content picture has; --enlarge "
             f"paints it at --size={size}."
         )
+
+
+def _note_scales(given: Config, plan: Plan) -> Iterator[str]:
+    wanted, sizes = given.run.scales, {stage.size for stage in plan.stages}
+    if wanted is not None and len(sizes) < wanted:
+        yield (
+            f"--scales={wanted} comes to {len(sizes)} here: at half of the smallest size a side "
+            f"would be shorter than {SMALLEST_SIDE} pixels."
+        )
+
+
+def _name_own(own: OwnParts, label: str) -> str:
+    """Name a run's own parts, whose code may change without anybody telling."""
+    if own.is_empty:
+        return ""
+    return label or f"unnamed {secrets.token_hex(8)}"
 
 
 def _note_start(config: Config) -> Iterator[str]:
@@ -185,15 +218,19 @@ def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
     }
 
 
-def resolve_run(config: Config) -> Config:
+def resolve_run(config: Config, *, check_names: bool = True) -> Config:
     """Resolve a configuration, files' names included.
 
     The record then still means the same files when a run is repeated from elsewhere.
 
+    Args:
+      config: as given.
+      check_names: see `resolution.resolve_config`.
+
     Raises:
       InputError: see `plan.resolve_config`.
     """
-    config = resolve_config(config)
+    config = resolve_config(config, check_names=check_names)
     return _change_paths(config, lambda path, name: resolve_place(path, name=f"--{name}"))
 
 

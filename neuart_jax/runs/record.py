@@ -53,6 +53,7 @@ class Record(NamedTuple):
       config: resolved, with absolute paths.
       weights: the network's identity.
       inputs: "content", "style" and others to the SHA-256 of their files.
+      own: what names the parts that aren't in the configuration; empty where there are none.
       versions: package to version.
       device: platform and kind.
       predicted_bytes: memory that the run was expected to need at its peak.
@@ -63,6 +64,7 @@ class Record(NamedTuple):
     config: Config
     weights: Mapping[str, str] = {}
     inputs: Mapping[str, str] = {}
+    own: str = ""
     versions: Mapping[str, str] = {}
     device: str = ""
     predicted_bytes: int = 0
@@ -75,7 +77,8 @@ class Record(NamedTuple):
         *,
         weights: Mapping[str, str],
         inputs: Mapping[str, str],
-        predicted_bytes: int,
+        predicted_bytes: int = 0,
+        own: str = "",
     ) -> Self:
         """Complete a record with this machine's versions and device."""
         versions = {name: _version(name) for name in _PACKAGES}
@@ -84,6 +87,7 @@ class Record(NamedTuple):
             config,
             weights,
             inputs,
+            own,
             {"python": platform.python_version(), **versions},
             f"{device.platform} {device.device_kind}",
             predicted_bytes,
@@ -95,6 +99,7 @@ class Record(NamedTuple):
             "config": self.config.to_dict(),
             "weights": dict(self.weights),
             "inputs": dict(self.inputs),
+            **({"own": self.own} if self.own else {}),
             "versions": dict(self.versions),
             "device": self.device,
             "predicted_bytes": self.predicted_bytes,
@@ -112,8 +117,8 @@ class Record(NamedTuple):
             for name in ("weights", "inputs", "versions", "result")
         )
         config = Config.from_dict(document["config"], source=source)
-        device = str(document.get("device", ""))
-        return cls(config, weights, inputs, versions, device, outcome=outcome)
+        own, device = (str(document.get(name, "")) for name in ("own", "device"))
+        return cls(config, weights, inputs, own, versions, device, outcome=outcome)
 
     def to_json(self, result: Result) -> str:
         """Write the record and the result's figures as JSON."""
@@ -147,6 +152,10 @@ class Record(NamedTuple):
         ]
         if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
             phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")
+        if self.own != there.own:
+            phrases.append(
+                f"parts of one's own: {there.own or 'none'} there, {self.own or 'none'} here"
+            )
         return phrases
 
     def differences(self, other: Self) -> list[str]:
