@@ -21,7 +21,10 @@ class ObjectiveData(NamedTuple):
 
 
 class BoundObjective(NamedTuple):
-    """The function of the pixels that a run minimizes, pure: for `jax.grad`, `jit`, `vmap`, `jvp`.
+    """The function of the pixels that a run minimizes, pure: for `jax.grad`, `jit` and `vmap`.
+
+    With this package's networks it can be differentiated in reverse mode, once, or any number of
+    times with ``convolution="direct"``; with a network of one's own in whatever modes that allows.
 
     Called with an image, float32[height, width, 3], it returns (the weighted sum of all terms,
     float32[]; each term's own loss by its name, before its weight, and the sum as "total").

@@ -1,6 +1,7 @@
 """Convolutions of [batch, height, width, channels], with a gradient that is fast inside loops."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -143,9 +144,21 @@ def _by_products(inputs: Array, kernel: Array, *, margin: int) -> Array:
     )  # type: ignore[return-value]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _convolve_unit_stride(
     inputs: Array, kernel: Array, transformed: TransformedKernels | None, padding: str
+) -> Array:
+    # The gradient is traced later, outside of the context that the precision comes from.
+    precision: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return _convolve(inputs, kernel, transformed, padding, precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _convolve(
+    inputs: Array,
+    kernel: Array,
+    transformed: TransformedKernels | None,
+    padding: str,
+    precision: str | None,
 ) -> Array:
     """Convolve at stride 1, with the gradient written out as a convolution of the same form.
 
@@ -164,13 +177,27 @@ def _convolve_unit_stride(
 
 
 def _forward(
-    inputs: Array, kernel: Array, transformed: TransformedKernels | None, padding: str
+    inputs: Array,
+    kernel: Array,
+    transformed: TransformedKernels | None,
+    padding: str,
+    precision: str | None,
 ) -> tuple[Array, tuple[Array, Array, TransformedKernels | None]]:
-    outputs = _convolve_unit_stride(inputs, kernel, transformed, padding)
+    outputs = _convolve(inputs, kernel, transformed, padding, precision)
     return outputs, (inputs, kernel, transformed)
 
 
 def _backward(
+    padding: str,
+    precision: str | None,
+    saved: tuple[Array, Array, TransformedKernels | None],
+    cotangent: Array,
+) -> tuple[Array, Array, None]:
+    with jax.default_matmul_precision(precision):
+        return _pull_back(padding, saved, cotangent)
+
+
+def _pull_back(
     padding: str, saved: tuple[Array, Array, TransformedKernels | None], cotangent: Array
 ) -> tuple[Array, Array, None]:
     inputs, kernel, transformed = saved
@@ -187,12 +214,12 @@ def _backward(
         (lines_bar,) = pull_back(_lines(cotangent, 0))
         inputs_bar = _add_lines(inputs_bar, lines_bar, 1)
     # Frozen networks don't ask for the kernel's gradient, and the compiler drops it.
-    original = _convolve_unit_stride.__wrapped__  # type: ignore[attr-defined]
-    _, pull_back_kernel = jax.vjp(lambda k: original(inputs, k, None, padding), kernel)
+    original = _convolve.__wrapped__  # type: ignore[attr-defined]
+    _, pull_back_kernel = jax.vjp(lambda k: original(inputs, k, None, padding, None), kernel)
     return inputs_bar, pull_back_kernel(cotangent)[0], None
 
 
-_convolve_unit_stride.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
 def _spread(cotangent: Array, kernel: Array, *, margin: int) -> Array:

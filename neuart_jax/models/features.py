@@ -68,20 +68,9 @@ def make_feature_fn(
             )
         return module.apply(variables, normalized, layers=layers)
 
-    # The gradient is traced later, outside of any context that the forward pass is traced in; a
-    # rule of its own gives it the same precision.
-    @jax.custom_vjp
     def feature_fn(params: NetworkParams, image: Array) -> Features:
+        # Gradients take it on: it is a part of every product, and of `convolution`'s own rule.
         with jax.default_matmul_precision(PRODUCTS[precision]):
             return apply(params, image)
 
-    def forward(params: NetworkParams, image: Array) -> tuple[Features, Any]:
-        with jax.default_matmul_precision(PRODUCTS[precision]):
-            return jax.vjp(apply, params, image)
-
-    def backward(pull_back: Any, cotangent: Features) -> tuple[NetworkParams, Array]:
-        with jax.default_matmul_precision(PRODUCTS[precision]):
-            return pull_back(cotangent)
-
-    feature_fn.defvjp(forward, backward)
     return feature_fn
