@@ -29,7 +29,6 @@ OTHERS = {
     "range_weight": 0.0,
     "pooling": "average",
     "steps": 3,
-    "scales": 5,
     "coarse_steps": 4,
 }
 """Of each name a value that can be told from what is filled in; zero is a value, too."""
@@ -52,7 +51,8 @@ def test_what_is_filled_in_is_empty_by_default_and_only_that():
     """Other settings that may be empty mean nothing by it, or are settled or found elsewhere."""
     defaults = flat(Config())
     assert {name for name in NAMES if defaults[name] in EMPTY} == set(NAMES)
-    assert {name for name, value in defaults.items() if value is None} <= set(NAMES)
+    by_size = {"scales"}
+    assert {name for name, value in defaults.items() if value is None} <= {*NAMES, *by_size}
     network_and_losses = {name for name in FIELDS if FIELDS[name].section in ("network", "losses")}
     assert {name for name in network_and_losses if defaults[name] in EMPTY} == {
         *(set(NAMES) & network_and_losses),
@@ -117,8 +117,8 @@ def test_trained_vggs_paint_by_shallow_distributions_and_fitted_ones_by_gatys(mo
     assert dict(fitted.losses.style_layers) == {f"relu{b}_1": 0.2 for b in range(1, 6)}
     assert fitted.losses.content_layers == trained.losses.content_layers == (("relu4_2", 1.0),)
     assert (fitted.network.pooling, fitted.losses.range_weight) == ("average", 0)
-    assert (fitted.run.scales, fitted.run.coarse_steps, fitted.run.steps) == (2, 15, 40)
-    assert (trained.run.scales, trained.run.coarse_steps, trained.run.steps) == (2, 40, 40)
+    assert (fitted.run.coarse_steps, fitted.run.steps) == (15, 40)
+    assert (trained.run.coarse_steps, trained.run.steps) == (40, 40)
 
 
 def test_both_vggs_have_the_same_settings():

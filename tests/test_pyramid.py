@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, Status, stylize, stylize_batch
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.engine.scales import SMALLEST_SIDE, Stage, make_scale, plan_stages
+from neuart_jax.engine.scales import SMALLEST_SIDE, Stage, make_scale, plan_stages, settle_scales
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.images import resize_image
 
@@ -45,6 +45,16 @@ def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
     assert coarse.style_images[0].shape == (130, 110, 3)
     assert_array_equal(coarse.content_image, resize_image(pictures[0], 100, 150))
     assert_array_equal(full.content_image, pictures[0])
+
+
+@pytest.mark.parametrize(
+    ("longest", "count"), [(97, 2), (512, 2), (724, 2), (725, 3), (1024, 3), (2048, 4), (10**6, 8)]
+)
+def test_the_coarsest_scale_stays_where_strokes_are_found(longest, count):
+    config = Config()
+    assert settle_scales(config, (64, longest, 3)).run.scales == count
+    assert settle_scales(config, (longest, 64)).run.scales == count
+    assert settle_scales(config.replace(scales=1), (longest, longest)).run.scales == 1
 
 
 def test_counts_and_histories_run_over_all_scales(pictures):

@@ -28,13 +28,11 @@ _UNTRAINED: dict[str, Any] = {
     "pooling": "average",
     "tv_weight": 100.0,
     "range_weight": 0.0,
-    "scales": 2,
     "coarse_steps": 15,
     "steps": 40,
 }
 _TRAINED: dict[str, Any] = {
     "range_weight": 300.0,
-    "scales": 2,
     "coarse_steps": 40,
     "steps": 40,
 }
@@ -422,8 +420,9 @@ class RunConfig(Section):
     )
     scales: int | None = option(
         None,
-        "coarse to fine: number of sizes, each half of the next; 1 works at full size only; "
-        f"{_OWN}",
+        "coarse to fine: number of sizes, each half of the next; 1 works at full size only; by "
+        "default 2, and one more for every doubling of 512 pixels, so that strokes grow with the "
+        "picture",
         at_least=1,
         at_most=8,
     )

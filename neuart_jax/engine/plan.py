@@ -12,7 +12,7 @@ from neuart_jax.config.fields import known
 from neuart_jax.engine.memory import Prediction, check_memory, predict_memory
 from neuart_jax.engine.own_parts import NO_OWN_PARTS, OwnParts
 from neuart_jax.engine.program import Program, make_program
-from neuart_jax.engine.scales import Stage, plan_stages
+from neuart_jax.engine.scales import Stage, plan_stages, settle_scales
 from neuart_jax.engine.sharding import check_rows
 from neuart_jax.engine.targets import plan_run_tiles
 from neuart_jax.inputs.pair import Pair
@@ -109,7 +109,8 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
         number, windows are too small or can't be had with this loss, two terms have one name, or a
         parametrization doesn't render the image.
     """
-    config, presence = pair.config, pair.presence
+    config, presence = settle_scales(pair.config, pair.content.shape), pair.presence
+    pair = pair._replace(config=config)
     terms = make_terms(
         config.losses,
         num_styles=len(pair.styles),

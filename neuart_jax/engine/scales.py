@@ -5,6 +5,7 @@ adds the fine ones. Gatys et al. 2017, arXiv 1611.07865, section 6; jcjohnson/ne
 multi-resolution recipe.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,25 @@ class Stage(NamedTuple):
     factor: int
     num_steps: int
     realistic: bool
+
+
+_USUAL_SIZE, _USUAL_SCALES = 512, 2
+
+
+def settle_scales(config: Config, size: tuple[int, ...]) -> Config:
+    """Replace a number of scales that is left open.
+
+    Strokes are found at the coarsest: with it at about 256 pixels whatever the full size, a
+    picture keeps its look at any.
+
+    Args:
+      config: resolved but for that.
+      size: (height, width, ...) of the content, in pixels.
+    """
+    if config.run.scales is not None:
+        return config
+    doublings = max(0, round(math.log2(max(size[:2]) / _USUAL_SIZE)))
+    return config.replace(scales=min(_USUAL_SCALES + doublings, 8))
 
 
 def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage, ...]:

@@ -110,7 +110,7 @@ def prepare(
     plan = make_plan(pair, own)
     notes = (*notes, *_note_scales(given, plan))
     return Prepared(
-        config, content, tuple(styles), plan, _digests(files), notes, _name_own(own, label)
+        plan.config, content, tuple(styles), plan, _digests(files), notes, _name_own(own, label)
     )
 
 
