@@ -89,6 +89,16 @@ def test_one_line_says_how_far_a_batch_is(monkeypatch):
     bar.close()
 
 
+def test_one_line_says_how_far_a_run_is(monkeypatch):
+    monkeypatch.setattr(console.sys, "stderr", Terminal())
+    bar = ProgressBar()
+    bar(run_progress(0, 10.0, 0.0))
+    bar(run_progress(40, 20.0, 0.2))
+    assert " 20%" in console.sys.stderr.getvalue()
+    assert "step 40/80, about 00:40 left, total 2.5" in console.sys.stderr.getvalue()
+    bar.close()
+
+
 def test_log_lines_stay_above_the_line(monkeypatch):
     monkeypatch.setattr(console.sys, "stderr", Terminal())
     logger = logging.getLogger("neuart_jax")
@@ -112,10 +122,11 @@ def wait_for(stream, text):
     return stream.getvalue()
 
 
-def run_progress(num_steps, seconds):
+def run_progress(num_steps, seconds, share):
     losses = {"total": 2.5}
     return Progress(
-        num_steps, num_steps, losses, 2.5, seconds, 80, (2, 2), Status.RUNNING, np.zeros
+        *(num_steps, num_steps, losses, 2.5, seconds, 80, (2, 2), Status.RUNNING, np.zeros),
+        share=share,
     )
 
 
@@ -126,10 +137,11 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     bar = ProgressBar()
-    assert "No step yet after 0 s: pictures, weights" in wait_for(stream, "No step yet")
-    bar(run_progress(0, 10.0))
-    bar(run_progress(20, 20.0))
-    line = "At step 20 of 80: total 2.5, about 00:30 left.\n"
+    assert "Still preparing after 0 s: pictures, weights" in wait_for(stream, "Still")
+    bar(run_progress(0, 10.0, 0.0))
+    # A quarter of the steps, at half the size: a sixteenth of the work.
+    bar(run_progress(20, 20.0, 1 / 16))
+    line = "At step 20 of 80: total 2.5, about 02:30 left.\n"
     assert line in wait_for(stream, line)
     bar.close()
     said = stream.getvalue()

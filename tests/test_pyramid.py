@@ -68,6 +68,10 @@ def test_counts_and_histories_run_over_all_scales(pictures):
     assert [p.size for p in seen] == [(100, 150)] * 3 + [(200, 300)] * 3
     assert [p.status for p in seen] == [Status.RUNNING] * 5 + [Status.COMPLETED]
     assert {p.total_steps for p in seen} == {10}
+    # A step at full size is worth four: 6 of 6 + 4 x 4 units are coarse.
+    np.testing.assert_allclose(
+        [p.share for p in seen], np.array([0, 3, 6, 6, 6 + 12, 6 + 16]) / 22, rtol=1e-6
+    )
     assert [line["step"] for line in result.history] == [p.num_steps for p in seen]
     assert result.num_evaluations == seen[-1].num_evaluations
     assert np.all(np.diff([p.seconds for p in seen]) > 0)

@@ -75,10 +75,11 @@ class ProgressBar:
         self._first, self._last = self._first or progress, progress
         if self._bar is None:
             # Not before: a line printed during the set-up would cut the bar in two.
-            self._bar = _open_bar(total=progress.total_steps, unit="step")
-        losses = {name: f"{value:.4g}" for name, value in progress.losses.items()}
-        self._bar.set_postfix(losses, refresh=False)
-        self._bar.update(progress.num_steps - self._bar.n)
+            self._bar = _open_bar(total=1.0, bar_format="{l_bar}{bar}| {postfix}")
+        losses = [f"{name} {value:.4g}" for name, value in progress.losses.items()]
+        steps = f"step {progress.num_steps}/{progress.total_steps}{self._wait()}"
+        self._bar.set_postfix_str(", ".join([steps, *losses]), refresh=False)
+        self._bar.n = progress.share
         self._bar.refresh()
         if self._print_losses:
             numbers = ", ".join(f"{name} {value:.8g}" for name, value in progress.losses.items())
@@ -91,14 +92,19 @@ class ProgressBar:
             self._bar.close()
 
     def _describe(self, elapsed: float) -> str:
-        first, last = self._first, self._last
-        if first is None or last is None or not last.num_steps:
-            return f"No step yet after {elapsed:.0f} s: pictures, weights and programs come first."
-        made, left = last.num_steps - first.num_steps, last.total_steps - last.num_steps
-        pace = (last.seconds - first.seconds) / made if made else 0.0
-        wait = f", about {tqdm.format_interval(pace * left)} left" if pace else ""
+        last = self._last
+        if last is None or not last.num_steps:
+            return f"Still preparing after {elapsed:.0f} s: pictures, weights, compilation."
         total = f"total {last.losses['total']:.4g}"
-        return f"At step {last.num_steps} of {last.total_steps}: {total}{wait}."
+        return f"At step {last.num_steps} of {last.total_steps}: {total}{self._wait()}."
+
+    def _wait(self) -> str:
+        """Say how long the rest takes: a step at full size takes longer than a coarse one."""
+        first, last = self._first, self._last
+        if first is None or last is None or not last.share > first.share:
+            return ""
+        pace = (last.seconds - first.seconds) / (last.share - first.share)
+        return f", about {tqdm.format_interval(pace * (1 - last.share))} left"
 
 
 class BatchBar:
@@ -110,7 +116,7 @@ class BatchBar:
         self._pulse = _Pulse(self._describe)
 
     def _describe(self, elapsed: float) -> str:
-        return self._text or f"No step yet after {elapsed:.0f} s: all pictures are looked at first."
+        return self._text or f"Still checking the pictures after {elapsed:.0f} s."
 
     def __call__(self, progress: BatchProgress) -> None:
         """Show how far the batch is."""

@@ -24,6 +24,8 @@ class Progress(NamedTuple):
       image: current image, float32[height, width, 3]; fetched from the device when called, which
         has to be within the callback.
       seconds_to_first_step: as in `Result`; 0 before that step.
+      share: of the whole run's work that is done, from 0 to 1; a step counts as many times as the
+        image has pixels.
     """
 
     num_steps: int
@@ -36,6 +38,7 @@ class Progress(NamedTuple):
     status: Status
     image: Callable[[], np.ndarray]
     seconds_to_first_step: float = 0.0
+    share: float = 0.0
 
     def figures(self) -> dict[str, Any]:
         """Return all numbers as one flat record, ready for JSON."""

@@ -4,6 +4,7 @@ Or many pairs of images in, as many results out.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -345,12 +346,15 @@ def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Pr
     """Return a scale's progress with counts over all scales and its image finished."""
     ended = progress.status != Status.RUNNING
     is_last = level == len(plan.stages) - 1
+    works = [stage.num_steps * math.prod(stage.size) for stage in plan.stages]
+    done = sum(works[:level]) + progress.num_steps * math.prod(plan.stages[level].size)
     return progress._replace(
         num_steps=progress.num_steps + pair.num_steps,
         num_evaluations=progress.num_evaluations + pair.num_evaluations,
         total_steps=sum(stage.num_steps for stage in plan.stages),
         status=progress.status if is_last or not ended else Status.RUNNING,
         image=functools.partial(_finish, plan, progress.image),
+        share=done / sum(works),
     )
 
 

@@ -83,7 +83,7 @@ class Books:
     def under_way(self, name: str, progress: Progress | None) -> bool:
         """Note how far a pair is; return whether to stop."""
         if progress is not None:
-            self._parts[name] = progress.num_steps / progress.total_steps
+            self._parts[name] = progress.share
         self._observe(name, progress)
         return self.stopped
 
