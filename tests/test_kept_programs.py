@@ -25,7 +25,7 @@ from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.plain_trees import from_plain, to_plain
 from neuart_jax.engine.program_cache import KeptFn, describe, foresee, keep_programs_in, remembered
 from neuart_jax.models.vgg import VGG
-from neuart_jax.optimizers.base import Point
+from neuart_jax.optimizers.protocol import Point
 
 ROOT = Path(__file__).resolve().parents[1]
 

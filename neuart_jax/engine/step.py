@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from neuart_jax.objective.term import LossTerms, Objective, Targets
-from neuart_jax.optimizers.base import Evaluation, Optimizer, Point
+from neuart_jax.optimizers.protocol import Evaluation, Optimizer, Point
 
 
 class Status(enum.IntEnum):
@@ -280,5 +281,6 @@ def find_average(state: TransferState, *, decay: float) -> Array:
     """
     assert state.average is not None
     num_steps = state.num_steps.reshape((*state.num_steps.shape, 1, 1, 1))
-    total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
-    return jnp.where(num_steps > 0, state.average / total, state.image)
+    count = jnp.maximum(num_steps, 1).astype(jnp.float32)
+    average = optax.tree.bias_correction(state.average, decay, count)
+    return jnp.where(num_steps > 0, average, state.image)

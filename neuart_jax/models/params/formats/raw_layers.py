@@ -71,8 +71,9 @@ def read_matconvnet_layers(path: Path) -> dict[str, Any]:
     document = scipy.io.loadmat(
         path,
         variable_names=("layers", "meta", "normalization"),
-        # Doubles that are whole numbers are stored as such.
+        # MATLAB stores whole numbers as such, whatever they are to it.
         mat_dtype=True,
+        # Which has no vectors, only rows and columns.
         simplify_cells=True,
     )
     layers = []
@@ -82,7 +83,7 @@ def read_matconvnet_layers(path: Path) -> dict[str, Any]:
                 kernel, bias = layer["weights"]
             else:
                 kernel, bias = layer["filters"], layer["biases"]
-            arrays = {"kernel": _numbers(kernel), "bias": _numbers(bias).reshape(-1)}
+            arrays = {"kernel": _numbers(kernel), "bias": _numbers(bias)}
             layers.append({"name": str(layer["name"]), **arrays})
     normalization = document.get("meta", document).get("normalization")
     mean = None if normalization is None else np.asarray(normalization["averageImage"], np.float64)
