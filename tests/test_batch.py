@@ -8,7 +8,7 @@ from loops import make_batch_run_fn, make_run_fn
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax.engine.step import Status, StopRule
-from neuart_jax.optimizers.base import make_adam, make_lbfgs, make_lbfgs_fixed
+from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed
 
 STARTS = np.random.default_rng(0).random((3, 3, 4, 3)).astype(np.float32)
 TARGETS = jnp.asarray(np.random.default_rng(1).random((3, 3, 4, 3)), jnp.float32)

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CASES = 250
+# Of a layout whose reader is a process of its own, which takes its time to start.
+NUM_CASES_IN_PROCESSES = 40
 WITHOUT_CHECKSUMS = (
     "legacy h5",
     "legacy h5 with names as text",
@@ -27,6 +29,7 @@ WITHOUT_CHECKSUMS = (
     "pth stream",
 )
 WITH_CHECKSUMS = ("keras", "packed mat", "ours", "pth zip")
+IN_PROCESSES = (*WITHOUT_CHECKSUMS[:4], "mat", "keras", "packed mat")
 
 
 @pytest.mark.parametrize("layout", [*WITHOUT_CHECKSUMS, *WITH_CHECKSUMS])
@@ -37,8 +40,9 @@ def test_damage_never_crashes_hangs_or_deceives(tmp_path, layout):
         path = write_keras(tmp_path / "weights", "vgg19", layers=layers, **options)
     else:
         path = write_layout(layout, tmp_path, "vgg19")
+    num_cases = NUM_CASES_IN_PROCESSES if layout in IN_PROCESSES else NUM_CASES
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "fuzz_weights.py", path, "vgg19", "7", str(NUM_CASES)],
+        [sys.executable, ROOT / "tests" / "fuzz_weights.py", path, "vgg19", "7", str(num_cases)],
         capture_output=True,
         text=True,
         check=False,
@@ -47,7 +51,7 @@ def test_damage_never_crashes_hangs_or_deceives(tmp_path, layout):
     )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    assert sum(counts.values()) == NUM_CASES
-    assert counts["refused"] > NUM_CASES / 4
+    assert sum(counts.values()) == num_cases
+    assert counts["refused"] > num_cases / 4
     if layout in WITH_CHECKSUMS:
         assert "other numbers" not in counts

@@ -1,5 +1,6 @@
 """Keras' weights files in every spelling and in every state of damage."""
 
+import functools
 import zipfile
 
 import h5py
@@ -9,6 +10,7 @@ from weights_files import (
     assert_same_bits,
     expected_variables,
     random_layers,
+    read_here,
     write_keras,
     write_keras_3,
 )
@@ -17,7 +19,9 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.models.params.canonical import check_variables
 from neuart_jax.models.params.catalog import CAFFE
 from neuart_jax.models.params.conventions import TORCH
-from neuart_jax.models.params.formats.keras_files import read_keras_file
+from neuart_jax.models.params.formats import keras_files
+
+read_keras_file = functools.partial(keras_files.read_keras_file, read=read_here)
 
 SPELLINGS = {
     "published": {},

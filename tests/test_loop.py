@@ -16,7 +16,7 @@ from neuart_jax.engine.step import (
     make_init_fn,
     make_tick_fn,
 )
-from neuart_jax.optimizers.base import make_adam, make_lbfgs, make_lbfgs_fixed
+from neuart_jax.optimizers import make_adam, make_lbfgs, make_lbfgs_fixed
 
 START = np.random.default_rng(0).random((3, 4, 3)).astype(np.float32)
 TARGET = jnp.asarray(np.random.default_rng(1).random((3, 4, 3)), jnp.float32)

@@ -511,7 +511,7 @@ def test_devices_exchange_nothing_within_a_chunk():
         import jax, jax.numpy as jnp
         from neuart_jax.engine.loop import compile_loop
         from neuart_jax.objective.term import Targets
-        from neuart_jax.optimizers.base import make_lbfgs
+        from neuart_jax.optimizers import make_lbfgs
         from neuart_jax.engine.step import Numbers, StopRule
 
         def objective(image, params, targets):

@@ -1,5 +1,7 @@
 """MatConvNet's VGG16 and VGG19: the same bits as Keras' file of the same network."""
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.io
@@ -8,6 +10,7 @@ from weights_files import (
     assert_same_bits,
     expected_variables,
     random_layers,
+    read_here,
     write_matconvnet,
 )
 
@@ -15,7 +18,9 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.models.params.canonical import check_variables
 from neuart_jax.models.params.catalog import CAFFE
 from neuart_jax.models.params.conventions import TORCH
-from neuart_jax.models.params.formats.matconvnet import read_matconvnet
+from neuart_jax.models.params.formats import matconvnet
+
+read_matconvnet = functools.partial(matconvnet.read_matconvnet, read=read_here)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from neuart_jax.models.params.load import load_network
 from neuart_jax.objective.build import run_layers
 from neuart_jax.runs.experiments.measures import (
     color_distance,
-    edge_similarity,
     feature_distances,
     luminance_similarity,
 )
@@ -68,34 +67,6 @@ def test_similarity_of_flat_pictures_is_their_luminance_term():
     first, second = (np.full((20, 20, 3), value) for value in (0.2, 0.7))
     expected = (2 * 0.2 * 0.7 + 1e-4) / (0.2**2 + 0.7**2 + 1e-4)
     assert luminance_similarity(first, second) == pytest.approx(expected, rel=1e-6)
-
-
-def test_edge_similarity(content_image):
-    assert edge_similarity(content_image, content_image) == pytest.approx(1)
-    # Neither is an edge anything of: a brightness, and which side of it is the brighter one.
-    assert edge_similarity(content_image + 0.1, content_image) == pytest.approx(1)
-    assert edge_similarity(1 - content_image, content_image) == pytest.approx(1)
-    noisy = content_image + np.random.default_rng(0).normal(0, 0.1, content_image.shape)
-    shifted = np.roll(content_image, 8, axis=1)
-    for other in (noisy, shifted, scipy.ndimage.gaussian_filter(content_image, (3, 3, 0))):
-        assert 0 < edge_similarity(other, content_image) < 0.95
-    assert np.isnan(edge_similarity(content_image[:10], content_image[:10]))
-
-
-def test_edge_similarity_is_that_of_the_slopes():
-    """Wang et al. 2004, equation (6), for two ramps, whose slopes are the same at every pixel.
-
-    Over the two pixels that the kernel spans, s per pixel is 2 s, and scikit-image divides the
-    gradient's length by sqrt(2). Windows at the border have pixels with half the slope in them.
-    """
-    slopes = (0.002, 0.016)
-    ramps = [
-        np.broadcast_to(np.arange(30).reshape(30, 1, 1) * slope, (30, 30, 3)) for slope in slopes
-    ]
-    first, second = (2**0.5 * slope for slope in slopes)
-    expected = (2 * first * second + 1e-4) / (first**2 + second**2 + 1e-4)
-    for pair in (ramps, [ramp.swapaxes(0, 1) for ramp in ramps]):
-        assert edge_similarity(*pair) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.slow

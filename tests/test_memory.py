@@ -17,7 +17,7 @@ from neuart_jax.models.features import make_feature_fn, takes_winograd
 from neuart_jax.models.params.canonical import nest, variable_shapes
 from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import make_objective, make_targets
-from neuart_jax.optimizers.base import make_optimizer
+from neuart_jax.optimizers.build import make_optimizer
 
 
 def compiled_bytes(config, size, num_regions=0):
@@ -66,9 +66,18 @@ def compiled_bytes(config, size, num_regions=0):
 
 @pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers order otherwise")
-@pytest.mark.parametrize("model, optimizer", [("vgg19", "adam"), ("resnet50", "lbfgs")])
-def test_within_a_fifth_of_what_the_compiler_reserves(model, optimizer):
-    config = resolve_config(Config().replace(model=model, optimizer=optimizer))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "vgg19", "optimizer": "adam"},
+        {"model": "vgg16", "optimizer": "adam", "pooling": "max", "convolution": "direct"},
+        {"model": "resnet50", "optimizer": "lbfgs"},
+        {"model": "resnet50", "optimizer": "adam", "pooling": "average"},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_within_a_fifth_of_what_the_compiler_reserves(settings):
+    config = resolve_config(Config().replace(**settings))
     predicted = predict_step(config, run_layers(config.losses), height=128, width=128).total
     assert predicted == pytest.approx(compiled_bytes(config, 128), rel=0.2)
 
@@ -84,6 +93,44 @@ def test_regions_and_losses_that_sort_are_counted():
     plain = predict_step(resolve_config(Config()), layers, height=128, width=128)
     assert predicted.total == pytest.approx(compiled_bytes(config, 128, num_regions=3), rel=0.2)
     assert predicted.growing > 1.5 * plain.growing
+
+
+def test_a_shallow_network_is_counted_by_hand():
+    config = resolve_config(
+        Config().replace(
+            model="vgg19",
+            weights="random",
+            optimizer="adam",
+            pooling="max",
+            convolution="direct",
+            content_layers="relu1_2",
+            style_layers="relu1_1,relu2_1",
+        )
+    )
+    found = predict_step(config, run_layers(config.losses), height=32, width=48)
+    pixels = 32 * 48
+    images = 7 * 3 * pixels
+    # Two ReLUs of 64 channels, three maxima of them, a ReLU of 128.
+    activations = (2 * 64 + 3 * 64 / 4 + 128 / 4) * pixels
+    content_target, largest = 64 * pixels, 64 * pixels
+    assert found.growing == 4 * (images + activations + content_target + 2.5 * largest)
+    kernels = 9 * (3 * 64 + 64 * 64 + 64 * 128) + 64 + 64 + 128
+    assert found.constant == 4 * (2 * kernels + 64**2 + 64**2 + 128**2)
+
+
+def test_in_windows_only_the_pictures_grow():
+    config = resolve_config(Config().replace(optimizer="adam", window=256))
+
+    def growing(size, **settings):
+        changed = config.replace(**settings)
+        return predict_step(changed, run_layers(changed), height=size, width=size).growing
+
+    images = 7 * 3 * 4 * (1024**2 - 512**2)
+    [(content, _)] = config.losses.content_layers
+    stride = MODELS[config.network.model].layer_stride(content)
+    channels = 4 * 512 * (1024**2 - 512**2) // stride**2
+    assert growing(1024) - growing(512) == images + channels
+    assert growing(256) == growing(256, window=0)
 
 
 @pytest.mark.parametrize("model", list(MODELS))

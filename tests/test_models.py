@@ -521,6 +521,29 @@ def test_averaging_resnet50_halves_every_layer_downwards():
         assert feature.shape[:2] == (70 // stride + margin, 93 // stride + margin), name
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (67, 93)])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("vgg19", {"pooling": "max"}),
+        ("vgg19", {"pooling": "average"}),
+        ("vgg16", {"pooling": "max"}),
+        ("resnet50", {"pooling": "max"}),
+        ("resnet50", {"pooling": "average"}),
+        ("resnet50", {"pooling": "max", "stride_on": "3x3"}),
+        ("resnet50", {"pooling": "average", "stride_on": "3x3"}),
+    ],
+    ids=lambda value: " ".join(value.values()) if isinstance(value, dict) else value,
+)
+def test_shapes_of_layers_are_those_that_are_computed(model, options, height, width):
+    image = jnp.zeros((height, width, 3))
+    module = MODELS[model].make_module(**options)
+    features = jax.eval_shape(lambda key: module.init_with_output(key, image)[0], jax.random.key(0))
+    shapes = MODELS[model].layer_shapes(height=height, width=width, **options)
+    assert tuple(shapes) == MODELS[model].layer_names
+    assert shapes == {name: feature.shape for name, feature in features.items()}
+
+
 def keep_until(model, variables, layer):
     """Drop the parameters of the layers after one."""
     names = MODELS[model].layer_names

@@ -13,14 +13,8 @@ from numpy.testing import assert_allclose
 from neuart_jax.config.sections import OptimizerConfig
 from neuart_jax.engine.loop import make_next_stop
 from neuart_jax.engine.step import Status, StopRule
-from neuart_jax.optimizers.base import (
-    Evaluation,
-    Point,
-    make_adam,
-    make_lbfgs,
-    make_lbfgs_fixed,
-    make_optimizer,
-)
+from neuart_jax.optimizers import Evaluation, Point, make_adam, make_lbfgs, make_lbfgs_fixed
+from neuart_jax.optimizers.build import make_optimizer
 
 SCALES = np.array([1.0, 10.0, 100.0])
 

@@ -10,8 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax.engine.step import StopRule
 from neuart_jax.objective.term import Targets
-from neuart_jax.optimizers import frequency_bands
-from neuart_jax.optimizers.base import make_lbfgs, make_lbfgs_fixed
+from neuart_jax.optimizers import frequency_bands, make_lbfgs, make_lbfgs_fixed
 from neuart_jax.optimizers.frequency_bands import (
     NUM_BANDS,
     learn_gains,

@@ -23,12 +23,12 @@ from neuart_jax.models.features import make_feature_fn
 from neuart_jax.models.receptive_field import PIXELS
 from neuart_jax.objective.build import make_terms, realism_term, total_variation_term
 from neuart_jax.objective.content import content_term
-from neuart_jax.objective.smoothing import Smoothing
+from neuart_jax.objective.smoothing import Smoothing, sum_elements
 from neuart_jax.objective.style import style_term
-from neuart_jax.objective.term import Term, layers_of, make_objective, make_targets
+from neuart_jax.objective.term import Additive, Term, layers_of, make_objective, make_targets
 from neuart_jax.objective.tiled import make_tiled_objective, make_tiled_targets
 from neuart_jax.objective.windows import find_margins, plan_tiles
-from neuart_jax.optimizers.base import make_optimizer
+from neuart_jax.optimizers.build import make_optimizer
 
 pytestmark = pytest.mark.slow
 
@@ -480,6 +480,28 @@ def test_what_sorts_is_refused(name, settings):
         "over windows are enough for; choose a style loss that doesn't sort, such as relative or "
         "wasserstein, or paint without windows."
     )
+
+
+def test_a_term_of_ones_own_over_sums_is_written_once(float64):
+    additive = Additive(
+        sums=lambda features, target, window: sum_elements(
+            jnp.square(features["coarse"]), window.core("coarse")
+        ),
+        loss=lambda sums, target: jnp.square(sums[0] / sums[1] - target),
+    )
+    term = Term(
+        name="energy",
+        weight=1.0,
+        make_target=lambda inputs: jnp.asarray(0.3),
+        loss_fn=additive.loss_fn,
+        layers=("coarse",),
+        additive=additive,
+    )
+    check_toy((term,))
+    image, *_ = pictures(jnp.float64)
+    features = toy_features(toy_kernels(), image)
+    expected = (np.mean(np.square(features["coarse"])) - 0.3) ** 2
+    assert term.loss_fn(image, features, 0.3) == pytest.approx(expected, rel=1e-10)
 
 
 def test_terms_of_ones_own_that_read_layers_are_refused():

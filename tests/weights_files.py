@@ -13,12 +13,19 @@ import safetensors.numpy
 import scipy.io
 
 from neuart_jax.models import resnet50, vgg
+from neuart_jax.models.params.formats.raw_layers import READERS
 
 EPSILON_EXCESS = 1e-8
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000")
 KINDS = ("kernel", "bias")
 MEAN_PIXEL = (123.68, 116.779, 103.939)
+
+
+def read_here(kind, path):
+    """Read a file's layers without a process for it, which takes its time to start."""
+    _, read = READERS[kind]
+    return read(path)
 
 
 def random_layers(model, *, shrink=32, biases=True, seed=4):

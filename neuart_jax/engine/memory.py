@@ -1,23 +1,21 @@
 """How much memory a run will need, before it starts, and whether there is as much."""
 
 import contextlib
-import functools
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import psutil
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.losses.style import SORTING_LOSSES
-from neuart_jax.models import NetworkParams, find_architecture
+from neuart_jax.models import find_architecture
 from neuart_jax.models.convolution import has_fast_form
-from neuart_jax.models.features import make_feature_fn, takes_winograd
-from neuart_jax.models.params.canonical import nest, variable_shapes
+from neuart_jax.models.features import takes_winograd
+from neuart_jax.models.params.canonical import variable_shapes
 from neuart_jax.models.winograd import TRANSFORMED_SIZE
 
 GIB = 1024**3
@@ -36,6 +34,11 @@ _SMOOTHING = 2
 _PROGRAMS = 0.55 * GIB
 _STATES = 1
 _FLOAT = 4
+# What the forward pass leaves behind: layers after a ReLU, and of VGG's max pooling, which takes
+# the maximum of maxima of pairs, all three.
+_RECTIFIED = re.compile(r"relu.*|.*_relu|.*_out")
+_MAXIMA = 3
+_CONVOLUTION = re.compile(r"conv\d_\d|.*_conv")
 # Of the matting Laplacian, per pixel: what the guide keeps, its energy's gradient, and making it,
 # which is over before the steps begin. From the compiled programs' memory.
 _GUIDE, _GUIDE_GRADIENT, _GUIDE_MAKING = 48, 110, 270 + 48
@@ -107,28 +110,11 @@ def predict_step(
       num_pairs: painted at once.
       num_regions: that have a style of their own; 0 without masks.
     """
-
-    def predict(height: int, width: int) -> _Parts:
-        return _predict(
-            config.network.model,
-            config.network.pooling,
-            config.network.padding,
-            layers,
-            config.compute.precision,
-            takes_winograd(config.compute),
-            _images_of_state(config),
-            tuple(name for name, _ in config.losses.content_layers if name in layers),
-            tuple(name for name, _ in config.losses.style_layers if name in layers),
-            config.losses.style_loss in SORTING_LOSSES,
-            config.losses.smoothing != "none",
-            num_regions,
-            height,
-            width,
-        )
-
-    whole = seen = predict(height, width)
+    whole = seen = _predict(config, layers, num_regions, height=height, width=width)
     if window := config.compute.window:
-        seen = predict(min(window, height), min(window, width))
+        seen = _predict(
+            config, layers, num_regions, height=min(window, height), width=min(window, width)
+        )
     kept, passing, before = whole.kept, seen.passing, 0
     if config.realism.realism_weight:
         pixels = height * width
@@ -163,81 +149,49 @@ def _images_of_state(config: Config) -> int:
     return 5 + of_optimizer
 
 
-@functools.cache
 def _predict(
-    model: str,
-    pooling: str,
-    padding: str,
-    layers: tuple[str, ...],
-    precision: str,
-    winograd: bool,
-    num_images: int,
-    content_layers: tuple[str, ...],
-    style_layers: tuple[str, ...],
-    sorting: bool,
-    smoothing: bool,
-    num_regions: int,
-    height: int,
-    width: int,
+    config: Config, layers: tuple[str, ...], num_regions: int, *, height: int, width: int
 ) -> _Parts:
-    architecture = find_architecture(model)
-    module = architecture.make_module(pooling=pooling, padding=padding)
-    variables = nest(variable_shapes(model, layers))
-    channel: Any = jax.ShapeDtypeStruct((3,), jnp.float32)
-    program, features = jax.make_jaxpr(
-        make_feature_fn(module, layers, precision=precision), return_shape=True
-    )(
-        NetworkParams(variables, channel, channel),
-        jax.ShapeDtypeStruct((height, width, 3), jnp.float32),
+    network, losses = config.network, config.losses
+    architecture = find_architecture(network.model)
+    shapes = architecture.layer_shapes(height=height, width=width, pooling=network.pooling)
+    number = 2 if config.compute.precision == "bfloat16" else _FLOAT
+    sizes = {name: number * math.prod(shape) for name, shape in shapes.items()}
+    computed = list(shapes)[: max(map(list(shapes).index, layers), default=-1) + 1]
+    activations = sum(sizes[name] for name in computed if _RECTIFIED.fullmatch(name))
+    if architecture.family == "vgg" and network.pooling == "max":
+        activations += _MAXIMA * sum(sizes[name] for name in computed if name.startswith("pool"))
+    largest = max((sizes[name] for name in computed if _CONVOLUTION.fullmatch(name)), default=0)
+    variables = [array.shape for array in variable_shapes(network.model, layers).values()]
+    transformed = sum(
+        _FLOAT * math.prod(kernel)
+        for kernel in variables
+        if len(kernel) == 4 and takes_winograd(config.compute)
+        if has_fast_form(kernel, stride=1, padding=network.padding)
     )
-    outputs = list(_outputs(program.jaxpr))
-    activations = sum(size for name, size in outputs if name == "max")
-    largest = max((size for name, size in outputs if name == "conv_general_dilated"), default=0)
-    arrays = [_bytes(array) for array in jax.tree.leaves(variables)]
-    fast = [
-        array
-        for array in jax.tree.leaves(variables)
-        if winograd and array.ndim == 4
-        if has_fast_form(array.shape, stride=1, padding=padding)
-    ]
-    transformed = sum(_bytes(kernel) for kernel in fast)
-    grams = sum(_FLOAT * features[name].shape[-1] ** 2 for name in layers)
-    targets = content_size = sum(_bytes(features[name]) for name in content_layers)
-    style_sizes = [_bytes(features[name]) for name in style_layers] or [0]
-    positions = sum(math.prod(features[name].shape[:2]) for name in style_layers)
-    targets += num_regions * _FLOAT * positions
+    grams = sum(_FLOAT * shapes[name][-1] ** 2 for name in layers)
+    content_size = sum(sizes[name] for name, _ in losses.content_layers if name in layers)
+    style_layers = [name for name, _ in losses.style_layers if name in layers]
+    style_size = sum(sizes[name] for name in style_layers)
+    largest_style = max((sizes[name] for name in style_layers), default=0)
+    targets = content_size
+    targets += num_regions * _FLOAT * sum(math.prod(shapes[name][:2]) for name in style_layers)
     # Each region weighs the features anew.
-    statistics: float = max(num_regions - 1, 0) * max(style_sizes)
-    if sorting:
-        targets += max(num_regions, 1) * sum(style_sizes)
-        statistics += _SORTING * max(num_regions, 1) * max(style_sizes)
-    if smoothing:
-        statistics += _SMOOTHING * (content_size + sum(style_sizes))
-    images = num_images * 3 * _FLOAT * height * width
+    statistics: float = max(num_regions - 1, 0) * largest_style
+    if losses.style_loss in SORTING_LOSSES:
+        targets += max(num_regions, 1) * style_size
+        statistics += _SORTING * max(num_regions, 1) * largest_style
+    if losses.smoothing != "none":
+        statistics += _SMOOTHING * (content_size + style_size)
+    images = _images_of_state(config) * 3 * _FLOAT * height * width
     return _Parts(
         # A kernel that isn't transformed is turned over for its gradient.
-        constant=2 * sum(arrays) + (TRANSFORMED_SIZE - 1) * transformed + grams,
+        constant=2 * _FLOAT * sum(map(math.prod, variables))
+        + (TRANSFORMED_SIZE - 1) * transformed
+        + grams,
         kept=targets + images,
         passing=round(activations + _TRANSIENTS * largest + statistics),
     )
-
-
-def _bytes(array: Any) -> int:
-    return math.prod(array.shape) * array.dtype.itemsize
-
-
-def _outputs(program: Any) -> Iterator[tuple[str, int]]:
-    """Yield every operation's name with the bytes that it makes, those of inner programs too."""
-    for operation in program.eqns:
-        inner = [
-            part.jaxpr if hasattr(part, "jaxpr") else part
-            for part in operation.params.values()
-            if hasattr(part, "jaxpr") or hasattr(part, "eqns")
-        ]
-        for part in inner:
-            yield from _outputs(part)
-        if not inner:
-            yield operation.primitive.name, sum(_bytes(out.aval) for out in operation.outvars)
 
 
 def free_memory() -> int:

@@ -4,7 +4,6 @@ None of it is ever identified by its text, and nothing of it is kept on a disk.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
@@ -144,16 +143,12 @@ def _read_optimizer(
     if given is None or isinstance(given, Optimizer):
         return given
     if isinstance(given, optax.GradientTransformation):
-        return _from_optax(given, clip=clip)
+        return from_optax(given, clip=clip)
     raise InputError(
         f"{type(given).__name__} came as the optimizer",
         expected="an Optax transformation, such as optax.adam(0.02), or an Optimizer",
         remedy="name those of this package in the configuration: optimizer='adam'",
     )
-
-
-# The same transformation is the same optimizer, for which nothing is compiled anew.
-_from_optax = functools.lru_cache(maxsize=16)(from_optax)
 
 
 def _check_term(term: Term | StyleTerm) -> Term | StyleTerm:

@@ -24,7 +24,8 @@ from neuart_jax.objective.style import Presence, StyleTerm
 from neuart_jax.objective.term import LossTerms, Objective, Targets, Term, layers_of, make_objective
 from neuart_jax.objective.tiled import make_tiled_objective
 from neuart_jax.objective.windows import Tiling
-from neuart_jax.optimizers.base import Optimizer, make_optimizer, strip_numbers
+from neuart_jax.optimizers.base import Optimizer
+from neuart_jax.optimizers.build import make_optimizer, strip_numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from neuart_jax.objective.term import LossTerms, Objective, Targets
@@ -283,7 +284,8 @@ def find_average(state: LoopState, *, decay: float) -> Any:
     def mean(average: Array, image: Array) -> Array:
         axes = (1,) * (image.ndim - state.num_steps.ndim)
         num_steps = state.num_steps.reshape((*state.num_steps.shape, *axes))
-        total = 1 - decay ** jnp.maximum(num_steps, 1).astype(jnp.float32)
-        return jnp.where(num_steps > 0, average / total, image)
+        count = jnp.maximum(num_steps, 1).astype(jnp.float32)
+        corrected = optax.tree.bias_correction(average, decay, count)
+        return jnp.where(num_steps > 0, corrected, image)
 
     return jax.tree.map(mean, state.average, state.image)

@@ -107,11 +107,6 @@ def find_mean(features: Array, weights: Array | None = None) -> Array:
     return _weighted_sum(rows, weights) / jnp.maximum(count, TINY)
 
 
-def mean_gram(features: Array, weights: Array | None = None) -> Array:
-    """Compute G / M, the Gram matrix that no image size enters; see `gram_matrix`."""
-    return gram_of(sum_moments(features, weights), None)
-
-
 def mean_and_deviation(features: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """Compute every channel's mean and standard deviation, float[channels] each.
 

@@ -27,6 +27,8 @@ class Architecture(NamedTuple):
       aliases: other names of the same layers.
       layer_stride: image pixels between neighboring positions of a layer.
       variable_shapes: path of every variable, such as "params/conv1_1/kernel", to its shape.
+      layer_shapes: every layer, in the order of computation, to (height', width', channels), of an
+        image's `height` and `width` and of `pooling`.
     """
 
     family: str
@@ -36,6 +38,7 @@ class Architecture(NamedTuple):
     aliases: dict[str, str]
     layer_stride: Callable[[str], int]
     variable_shapes: Callable[[], dict[str, tuple[int, ...]]]
+    layer_shapes: Callable[..., dict[str, tuple[int, int, int]]]
 
 
 def _vgg(model: str) -> Architecture:
@@ -47,6 +50,7 @@ def _vgg(model: str) -> Architecture:
         aliases=vgg.keras_aliases(model),
         layer_stride=functools.partial(vgg.layer_stride, model),
         variable_shapes=functools.partial(vgg.variable_shapes, model),
+        layer_shapes=functools.partial(vgg.layer_shapes, model),
     )
 
 
@@ -61,6 +65,7 @@ MODELS = {
         aliases={"stem": "conv1_relu"},
         layer_stride=resnet50.layer_stride,
         variable_shapes=resnet50.variable_shapes,
+        layer_shapes=resnet50.layer_shapes,
     ),
 }
 

@@ -1,6 +1,6 @@
 """Building blocks that the networks share. Arrays are [batch, height, width, channels]."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -46,6 +46,22 @@ def collect_layers(
         if missing is not None:
             missing.discard(name)
     return found
+
+
+def layer_channels(
+    names: Iterable[str], variables: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """Return how many channels layers have.
+
+    Args:
+      names: in the order of computation.
+      variables: path to shape; a layer without a kernel has its predecessor's channels.
+    """
+    channels, counts = 3, {}
+    for name in names:
+        channels = variables.get(f"params/{name}/kernel", (channels,))[-1]
+        counts[name] = channels
+    return counts
 
 
 def convolution_shapes(name: str, size: int, depth: int, channels: int) -> dict[str, Any]:

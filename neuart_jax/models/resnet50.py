@@ -14,6 +14,7 @@ from neuart_jax.models.layers import (
     NamedLayers,
     collect_layers,
     convolution_shapes,
+    layer_channels,
     pool,
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
@@ -112,6 +113,23 @@ def variable_shapes() -> dict[str, tuple[int, ...]]:
             add(f"{name}_3", 1, width, EXPANSION * width)
             depth = EXPANSION * width
     return shapes
+
+
+def layer_shapes(
+    *, height: int, width: int, pooling: str = "max", stride_on: str = "1x1"
+) -> dict[str, tuple[int, int, int]]:
+    """Map every layer to (height', width', channels) for an image of `height` x `width`."""
+    channels = layer_channels(layer_names(), variable_shapes())
+
+    def shape(name: str, reach: Reach) -> tuple[int, int, int]:
+        margin = 6 if name == "conv1_pad" else 2 if (name, pooling) == ("pool1_pad", "max") else 0
+        # Means are of whole squares only; else every `stride`th position is there, the first, too.
+        partial = 0 if pooling == "average" else reach.stride - 1
+        rows, columns = ((side + partial) // reach.stride + margin for side in (height, width))
+        return rows, columns, channels[name]
+
+    reaches = layer_reaches(stride_on=stride_on, pooling=pooling)
+    return {name: shape(name, reaches[name]) for name in layer_names()}
 
 
 class ResNet50(nn.Module):

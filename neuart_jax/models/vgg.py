@@ -13,6 +13,7 @@ from neuart_jax.models.layers import (
     NamedLayers,
     collect_layers,
     convolution_shapes,
+    layer_channels,
     pool,
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
@@ -73,6 +74,18 @@ def variable_shapes(model: str) -> dict[str, tuple[int, ...]]:
             shapes |= convolution_shapes(f"conv{block}_{index}", 3, depth, channels)
             depth = channels
     return shapes
+
+
+def layer_shapes(
+    model: str, *, height: int, width: int, pooling: str = "max"
+) -> dict[str, tuple[int, int, int]]:
+    """Map every layer to (height', width', channels) for an image of `height` x `width`."""
+    del pooling  # Either kind drops an odd last row or column.
+    channels = layer_channels(layer_names(model), variable_shapes(model))
+    return {
+        name: (height // reach.stride, width // reach.stride, channels[name])
+        for name, reach in layer_reaches(model).items()
+    }
 
 
 class VGG(nn.Module):

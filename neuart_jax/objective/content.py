@@ -54,35 +54,30 @@ def content_term(
             weights = balance_weights(weights, references)
         return LayerTarget(values, temperatures, shifts, weights, {}, {})
 
-    def loss_fn(image: Array, features: Features, target: LayerTarget) -> Array:
-        smoothed = {n: smoothing(features[n], target.temperatures[n]) for n in layers}
-        losses = {n: content_loss(formula, smoothed[n], target.values[n]) for n in layers}
-        return weighted_sum(losses, target.layer_weights)
-
     def sums(features: Features, target: LayerTarget, window: Window) -> dict[str, _Sums]:
-        return {
-            n: _sum_errors(
-                smoothing,
-                smoothing.part(features[n], target.temperatures[n], target.shifts[n]),
-                window.cut(n, target.values[n]),
-                window.core(n),
+        found = {}
+        for n in layers:
+            core = window.core(n)
+            values, rest = smoothing.begin(
+                features[n], target.temperatures[n], target.shifts[n], core
             )
-            for n in layers
-        }
+            found[n] = _sum_errors(rest, values, window.cut(n, target.values[n]), core)
+        return found
 
     def loss(sums: dict[str, _Sums], target: LayerTarget) -> Array:
         errors = {n: _squared_errors(smoothing, sums[n]) for n in layers}
         losses = {n: CONTENT_FORMULAS[formula](errors[n]) for n in layers}
         return weighted_sum(losses, target.layer_weights)
 
+    additive = Additive(sums, loss, kept_layers=layers)
     return Term(
         name="content",
         weight=weight,
         make_target=make_target,
-        loss_fn=loss_fn,
+        loss_fn=additive.loss_fn,
         content_layers=layers,
         layers=layers,
-        additive=Additive(sums, loss, kept_layers=layers),
+        additive=additive,
     )
 
 
@@ -113,10 +108,10 @@ class _Sums(NamedTuple):
     is (d - m q) / (1 + m), where m is the mean of E, and of d.
 
     Attributes:
-      squares: sum of d^2; without smoothing, of squared differences.
+      squares: sum of d^2; of squared differences where there is nothing left to smooth.
       energy: sum of squares of the target.
       num_elements: of the layer.
-      smoothed: see `_Smoothed`; None without smoothing.
+      smoothed: see `_Smoothed`; None where there is nothing left to smooth.
     """
 
     squares: Array

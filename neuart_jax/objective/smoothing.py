@@ -85,6 +85,21 @@ class Smoothing(NamedTuple):
         smoothed = smooth(features, temperature)
         return smoothed - 1 if self.kind == "centered_softmax" else smoothed
 
+    def begin(
+        self, features: Array, temperature: Array, shift: Array, core: Array | None
+    ) -> tuple[Array, "Smoothing"]:
+        """Smooth one layer as far as can be done in a window, and return what is left to do.
+
+        Args:
+          features: of the window.
+          temperature: of the layer.
+          shift: of the layer; see `part`.
+          core: of the window; without one it shows the whole layer, which is smoothed at once.
+        """
+        if core is None:
+            return self(features, temperature), NO_SMOOTHING
+        return self.part(features, temperature, shift), self
+
     def part(self, features: Array, temperature: Array, shift: Array) -> Array:
         """Return E of a part of one layer's features, or the features if they aren't smoothed.
 

@@ -199,20 +199,18 @@ def style_term(
         return weighted_sum(losses, target.layer_weights)
 
     def loss_fn(image: Array, features: Features, target: LayerTarget) -> Array:
-        described = describe_features(features, target.temperatures, target.memberships)
-        if moment_loss is not None:
-            described = {n: [moment_loss.measure(*d) for d in described[n]] for n in layers}
-        return loss_of(described, target)
+        return loss_of(describe_features(features, target.temperatures, target.memberships), target)
 
+    additive = _additive(moment_loss, smoothing, layers, loss_of) if moment_loss else None
     return Term(
         name=name,
         weight=weight,
         make_target=make_target,
-        loss_fn=loss_fn,
+        loss_fn=additive.loss_fn if additive else loss_fn,
         content_layers=layers if reads_content else (),
         style_layers=layers,
         layers=layers,
-        additive=_additive(moment_loss, smoothing, layers, loss_of) if moment_loss else None,
+        additive=additive,
     )
 
 
@@ -234,27 +232,36 @@ def _additive(
     layers: Sequence[str],
     loss_of: Callable[[Mapping[str, list[Any]], LayerTarget], Array],
 ) -> Additive:
-    """Return the window-by-window form of a loss over what sums tell of every region."""
+    """Return a loss over what sums tell of every region.
+
+    Of a layer that is there in full the moments are about its own mean: nothing cancels then, as it
+    would about the target's where that is far away.
+    """
 
     def origins_of(wanted: Sequence[Any]) -> Origins:
         origins = [None if target is None else loss.origin(target) for target in wanted]
         return [None if o is None else smoothing.origin_of_part(o) for o in origins]
 
     def sums(features: Features, target: LayerTarget, window: Window) -> dict[str, LayerSums]:
-        return {
-            layer: sum_layer(
-                loss,
-                smoothing,
-                smoothing.part(features[layer], target.temperatures[layer], target.shifts[layer]),
-                functools.partial(
-                    region_weights, target.memberships.get(layer), layer=layer, window=window
-                ),
-                origins_of(target.values[layer]),
-                present=[wanted is not None for wanted in target.values[layer]],
-                core=window.core(layer),
+        found = {}
+        for layer in layers:
+            core, wanted = window.core(layer), target.values[layer]
+            values, rest = smoothing.begin(
+                features[layer], target.temperatures[layer], target.shifts[layer], core
             )
-            for layer in layers
-        }
+            weights = functools.partial(
+                region_weights, target.memberships.get(layer), layer=layer, window=window
+            )
+            found[layer] = sum_layer(
+                loss,
+                rest,
+                values,
+                weights,
+                None if core is None else origins_of(wanted),
+                present=[statistic is not None for statistic in wanted],
+                core=core,
+            )
+        return found
 
     def total(sums: dict[str, LayerSums], target: LayerTarget) -> Array:
         return loss_of(

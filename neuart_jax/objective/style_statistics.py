@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from neuart_jax.losses.moments import Moments, map_moments, mean_of, sum_moments
+from neuart_jax.losses.moments import Moments, find_mean, map_moments, mean_of, sum_moments
 from neuart_jax.losses.style import MomentLoss
 from neuart_jax.models.features import Features
 from neuart_jax.objective.smoothing import Smoothing, sum_elements
@@ -23,11 +23,13 @@ class LayerSums(NamedTuple):
       total: over all elements, for the smoothing; None without.
       num_elements: their number, for the smoothing; None without.
       moments: of every region; None where a region has no part in a term.
+      means: of every region, about which its moments are; None where others were given.
     """
 
     total: Array | None
     num_elements: Array | None
     moments: list[Moments | None]
+    means: list[Array | None] | None = None
 
 
 def region_weights(
@@ -54,7 +56,7 @@ def sum_layer(
     smoothing: Smoothing,
     part: Array,
     weights: Callable[[int], Array | None],
-    origins: Origins,
+    origins: Origins | None,
     *,
     present: Sequence[bool],
     core: Array | None,
@@ -66,10 +68,16 @@ def sum_layer(
       smoothing: of the features.
       part: what `Smoothing.part` made of them.
       weights: of a region, by its number.
-      origins: in the unit of `part`.
+      origins: in the unit of `part`; None takes the means of what is there.
       present: whether each region has a part in the term.
       core: of the window.
     """
+    means = None
+    if origins is None:
+        origins = means = [
+            find_mean(part, weights(number)) if loss.centered else None
+            for number in range(len(present))
+        ]
     total = count = None
     if not smoothing.is_none:
         total, count = sum_elements(part, core)
@@ -77,13 +85,20 @@ def sum_layer(
         loss.sum(part, weights(number), origin) if is_present else None
         for number, (origin, is_present) in enumerate(zip(origins, present, strict=True))
     ]
-    return LayerSums(total, count, moments)
+    return LayerSums(total, count, moments, means)
 
 
 def read_sums(
     smoothing: Smoothing, sums: LayerSums, origins: Origins
 ) -> list[tuple[Moments, Array | None] | None]:
-    """Return every region's moments of the smoothed features, and their origin."""
+    """Return every region's moments of the smoothed features, and their origin.
+
+    Args:
+      smoothing: what is left to do of it.
+      sums: of the whole layer.
+      origins: that were given to `sum_layer`, if any were.
+    """
+    origins = origins if sums.means is None else sums.means
     if sums.total is None or sums.num_elements is None:
         return [
             None if moments is None else (moments, origin)

@@ -48,12 +48,12 @@ class Inputs(NamedTuple):
 
 
 class Additive(NamedTuple):
-    """How a loss that goes through layers is found window by window.
+    """A loss that goes through layers as a function of sums, so that it is found in windows, too.
 
     Attributes:
       sums: (features of a window, target, `Window`) -> any pytree of arrays, to be added up over
         all windows.
-      loss: (sums of all windows, target) -> what `Term.loss_fn` gives for the whole picture.
+      loss: (sums of all windows, target) -> scalar.
       kept_layers: layers whose content features `Term.make_target` wants in full; of all others
         it only asks `Inputs.content_measure` and `Inputs.style_measures`.
     """
@@ -61,6 +61,10 @@ class Additive(NamedTuple):
     sums: Callable[[Features, Any, Window], Any]
     loss: Callable[[Any, Any], Array]
     kept_layers: tuple[str, ...] = ()
+
+    def loss_fn(self, image: Array, features: Features, target: Any) -> Array:
+        """Compute the loss with one window that shows all: a `Term.loss_fn`."""
+        return self.loss(self.sums(features, target, WHOLE), target)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,8 @@ class Term:
       content_layers: layers that `make_target` reads of the content picture.
       style_layers: layers that `make_target` reads of the style picture.
       layers: layers that `loss_fn` reads of the image being made.
-      additive: how to do without the features of the whole picture, where that can be done.
+      additive: how to do without the features of the whole picture, where that can be done;
+        `loss_fn` is its own then.
     """
 
     name: str

@@ -3,16 +3,9 @@
 What `__all__` names is public.
 """
 
-from neuart_jax.optimizers.base import (
-    Decision,
-    Evaluation,
-    Optimizer,
-    Point,
-    from_optax,
-    make_adam,
-    make_lbfgs,
-    make_lbfgs_fixed,
-)
+from neuart_jax.optimizers.adam import make_adam
+from neuart_jax.optimizers.base import Decision, Evaluation, Optimizer, Point, from_optax
+from neuart_jax.optimizers.lbfgs import make_lbfgs, make_lbfgs_fixed
 
 __all__ = [
     "Decision",

@@ -8,6 +8,7 @@ side by side like this, one batched evaluation after another, and none waits for
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 SUFFICIENT_DECREASE = 1e-4
@@ -128,11 +129,11 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
     # A minimum lies between the two ends: low falls towards high, which is higher or rises.
     lower = decreases & (trial.value < low.value)
     turns = jnp.where(high.step > low.step, trial.slope >= 0, trial.slope <= 0)
-    new_low = _choose(lower, trial, low)
+    new_low = optax.tree.where(lower, trial, low)
     is_over = exhausted & ~search.gave_up & ~accepted
     failed = jnp.where(search.gave_up, ~finite, is_over & ~found_finite)
     stuck = is_over & found_finite & (new_low.step == 0)
-    new_high = _choose(lower, _choose(turns, low, high), trial)
+    new_high = optax.tree.where(lower, optax.tree.where(turns, low, high), trial)
     step = jnp.where(
         jnp.isfinite(new_high.step), _interpolate(new_low, new_high), _extrapolate(low, trial)
     )
@@ -150,10 +151,6 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
             gave_up=exhausted,
         ),
     )
-
-
-def _choose(condition: Array, yes: Point, no: Point) -> Point:
-    return Point(*(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
 
 
 def _minimum_of_cubic(a: Point, b: Point) -> Array:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 from skimage.color import rgb2gray, rgb2lab
-from skimage.filters import sobel
 from skimage.metrics import structural_similarity
 
 from neuart_jax.config.config import Config
@@ -41,25 +40,6 @@ def luminance_similarity(image: npt.ArrayLike, reference: npt.ArrayLike) -> floa
       1 for equal pictures, about 0 for unrelated ones; not a number below 11 pixels a side.
     """
     return _similarity(_luminance(image), _luminance(reference))
-
-
-def edge_similarity(image: npt.ArrayLike, content_image: npt.ArrayLike) -> float:
-    """Compute how well lines and edges survive: the SSIM of the slopes of two luminances.
-
-    The slope is the length of the Sobel gradient, in which an edge from black to white along an
-    axis is 1 / sqrt(2), and a brightness added to all of a picture is nothing.
-
-    Sources: of SSIM and luminance see `luminance_similarity`; Sobel & Feldman 1968, "A 3x3
-    isotropic gradient operator for image processing".
-
-    Args:
-      image: float[height, width, 3], sRGB in [0, 1].
-      content_image: of the same shape.
-
-    Returns:
-      1 for equal edges, about 0 for unrelated ones; not a number below 11 pixels a side.
-    """
-    return _similarity(sobel(_luminance(image)), sobel(_luminance(content_image)))
 
 
 def _luminance(picture: npt.ArrayLike) -> npt.NDArray[np.float64]:

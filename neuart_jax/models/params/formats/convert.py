@@ -19,9 +19,15 @@ from neuart_jax.models.params.canonical import (
 )
 from neuart_jax.models.params.catalog import PUBLISHED
 from neuart_jax.models.params.fingerprint import Fingerprint, difference, take_fingerprint
-from neuart_jax.models.params.formats.keras_files import ARCHIVE_MEMBER, read_keras_file
+from neuart_jax.models.params.formats.keras_files import read_keras_file
 from neuart_jax.models.params.formats.matconvnet import read_matconvnet
 from neuart_jax.models.params.formats.number_pickles import PROTOCOLS, read_number_pickle
+from neuart_jax.models.params.formats.raw_layers import ARCHIVE_MEMBER
+from neuart_jax.models.params.formats.reader_process import (
+    ReadFn,
+    read_in_process,
+    remember_readings,
+)
 from neuart_jax.models.params.formats.torch_files import read_pth, read_torch_safetensors
 
 READABLE = (
@@ -60,7 +66,13 @@ def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
       InputError: no such file, model or preprocessing, the file is damaged, or of no known layout.
     """
     find_architecture(model)
+    return _read(path, model=model, preprocessing=preprocessing, read=read_in_process)
+
+
+def _read(path: Path, *, model: str, preprocessing: str, read: ReadFn) -> Weights:
     reader = _find_reader(path)
+    if reader in (read_keras_file, read_matconvnet):
+        return reader(path, model=model, preprocessing=preprocessing, read=read)
     if reader is not read_safetensors:
         return reader(path, model=model, preprocessing=preprocessing)
     if preprocessing:
@@ -83,9 +95,10 @@ def find_model(path: Path) -> str:
       the usual one, with which the file can't be read.
     """
     partly = []
+    read = remember_readings()
     for model in MODELS:
         try:
-            given = read_weights(path, model=model).variables
+            given = _read(path, model=model, preprocessing="", read=read).variables
         except InputError:
             continue
         known = variable_shapes(model)

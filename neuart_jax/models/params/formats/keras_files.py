@@ -4,16 +4,10 @@ Whatever a file's spelling, its layers have the names that `keras.applications` 
 within a layer the arrays' order is what counts, not their names.
 """
 
-import contextlib
-import io
-import mmap
 import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from neuart_jax.models import MODELS
@@ -24,13 +18,9 @@ from neuart_jax.models.params.conventions import (
     canonicalize,
     find_preprocessing,
 )
-from neuart_jax.models.params.formats.hdf5_names import read_names
+from neuart_jax.models.params.formats.reader_process import ReadFn, read_in_process
 from neuart_jax.models.resnet50 import STAGES
 
-ARCHIVE_MEMBER = "model.weights.h5"
-"""Where a .keras archive has its weights."""
-
-_TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000")
 _CONVENTION = Convention(
     layout="Keras .h5",
     kernel_axes="HWIO",
@@ -39,9 +29,6 @@ _CONVENTION = Convention(
     stride_on="1x1",
     has_biases=True,
 )
-# A .keras archive holds its weights as they are. One that somebody packed anew is smaller, but
-# numbers like these never shrink to a quarter.
-_MOST_EXPANSION = 4
 
 _VGG_ALIASES = {
     alias: layer
@@ -54,7 +41,9 @@ Layers = dict[str, list[np.ndarray]]
 """A layer's name in `keras.applications` to its arrays, in Keras' order."""
 
 
-def read_keras_file(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_keras_file(
+    path: Path, *, model: str, preprocessing: str = "", read: ReadFn = read_in_process
+) -> Weights:
     """Read a Keras file of any layout.
 
     Args:
@@ -62,6 +51,7 @@ def read_keras_file(path: Path, *, model: str, preprocessing: str = "") -> Weigh
       model: row of `models.MODELS`.
       preprocessing: "caffe", "torch", or empty for what such files usually want, "caffe". The
         layout doesn't show it.
+      read: what reads the layers of a file.
 
     Raises:
       InputError: the file is damaged, or not such a file.
@@ -75,78 +65,28 @@ def read_keras_file(path: Path, *, model: str, preprocessing: str = "") -> Weigh
         expected=f"a Keras .h5 weights file of {model}",
         remedy="get the file again, or give another --weights",
     ):
-        with _open(path) as (opened, content), h5py.File(opened, "r") as file:
-            if "layers" in file:
-                convention = convention._replace(layout="Keras 3 .weights.h5")
-                layers = dict(_layers_of_keras_3(_follow(file, "layers"), content, model))
-            else:
-                layers = dict(_layers_of_legacy(file, content))
+        document = read("keras", path)
+        if document["layout"] == "Keras 3":
+            convention = convention._replace(layout="Keras 3 .weights.h5")
+        layers = _layers_by_name(document, model)
         return canonicalize(_name_arrays(layers), convention, model=model)
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, memoryview]]:
-    """Yield what h5py opens, and the same file's bytes."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(ARCHIVE_MEMBER)
-            if member.file_size > _MOST_EXPANSION * path.stat().st_size:
-                raise ValueError(f"{ARCHIVE_MEMBER} would be {member.file_size:,} bytes")
-            content = archive.read(member)
-        yield io.BytesIO(content), memoryview(content)
-        return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as view:
-            yield path, view
+def _layers_by_name(document: dict[str, Any], model: str) -> Layers:
+    """Name layers as `keras.applications` does.
 
-
-def _layers_of_legacy(
-    file: h5py.File, content: memoryview
-) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yield the layers of a legacy file: published or current spelling, weights or whole model."""
-    root = _follow(file, "model_weights") if "model_weights" in file else file
-    for layer in _names(root, "layer_names", content):
-        if layer not in _TOP_LAYERS:
-            group = _follow(root, layer)
-            names = _names(group, "weight_names", content)
-            yield layer, [_read_array(_follow(group, name), content) for name in names]
-
-
-def _names(group: h5py.Group, name: str, content: memoryview) -> list[str]:
-    """Read an attribute of names, which Keras splits into name0, name1, ... when it is long."""
-    if name in group.attrs or f"{name}0" not in group.attrs:
-        return read_names(group, name, content)
-    names: list[str] = []
-    number = 0
-    while f"{name}{number}" in group.attrs:
-        names += read_names(group, f"{name}{number}", content)
-        number += 1
-    return names
-
-
-def _layers_of_keras_3(
-    root: h5py.Group, content: memoryview, model: str
-) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yield the layers of `layers/<class>[_n]/vars/<i>`.
-
-    From Keras 3.6 on "vars" has the layer's name. Before, only the number tells, which counts the
-    layers of a class in the order of the model; HDF5 lists them in another, the alphabet's.
+    From Keras 3.6 on a layer's variables have its name. Before, only the number tells, which counts
+    the layers of a class in the order of the model; HDF5 lists them in another, the alphabet's.
     """
-    found = {}
-    for key in root:
-        group = _follow(root, key)
-        if "vars" in group and len(_follow(group, "vars")):
-            variables = _follow(group, "vars")
-            names = read_names(variables, "name", content) if "name" in variables.attrs else [""]
-            found[key] = names[0], variables
-    known = _names_in_model_order(model)
+    layers, known = document["layers"], _names_in_model_order(model)
     expected = {name for names in known.values() for name in names}
-    is_named = any(name in expected for name, _ in found.values())
-    for key, (name, variables) in found.items():
-        layer = name if is_named and name else _name_by_number(key, known)
-        if layer not in _TOP_LAYERS and not re.fullmatch(r"dense(_\d+)?", key):
-            arrays = (_follow(variables, str(index)) for index in range(len(variables)))
-            yield layer, [_read_array(array, content) for array in arrays]
+    is_named = document["layout"] == "legacy" or any(layer["name"] in expected for layer in layers)
+    return {
+        layer["name"] if is_named and layer["name"] else _name_by_number(layer["key"], known): (
+            layer["arrays"]
+        )
+        for layer in layers
+    }
 
 
 def _names_in_model_order(model: str) -> dict[str, list[str]]:
@@ -171,26 +111,6 @@ def _name_by_number(key: str, known: dict[str, list[str]]) -> str:
     names = known.get(match[1], []) if match else []
     number = int(match[2] or 0) if match else 0
     return names[number] if number < len(names) else key
-
-
-def _follow(group: h5py.Group, path: str) -> Any:
-    """Return what lies at a path, which never leaves the file: links of HDF5 may name others."""
-    for part in path.split("/"):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise KeyError(part)
-        group = group[part]
-    return group
-
-
-def _read_array(dataset: h5py.Dataset, content: memoryview) -> np.ndarray:
-    """Read an array of floating-point numbers that is no larger than the file says it is."""
-    if dataset.dtype.kind != "f":
-        raise ValueError(f"numbers of the format {dataset.dtype} are no weights")
-    if dataset.external or dataset.is_virtual:
-        raise ValueError(f"{dataset.name} is in another file")
-    if dataset.nbytes > len(content):
-        raise ValueError(f"{dataset.name} would be {dataset.nbytes:,} bytes")
-    return np.asarray(dataset[()])
 
 
 def _name_arrays(layers: Layers) -> dict[str, np.ndarray]:

@@ -4,9 +4,7 @@ Filters are [height, width, in, out]. The transposition of height and width foun
 mirrors every filter; it is not done here.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from neuart_jax.models.params.conventions import (
     canonicalize,
     find_preprocessing,
 )
-from neuart_jax.models.params.formats.mat_files import read_mat
+from neuart_jax.models.params.formats.reader_process import ReadFn, read_in_process
 
 _USUAL = Preprocessing(CAFFE, "rgb")
 _CONVENTION = Convention(
@@ -31,10 +29,11 @@ _CONVENTION = Convention(
     stride_on="",
     has_biases=True,
 )
-_TOP_LAYERS = ("fc6", "fc7", "fc8")
 
 
-def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_matconvnet(
+    path: Path, *, model: str, preprocessing: str = "", read: ReadFn = read_in_process
+) -> Weights:
     """Read MatConvNet's VGG, with its fields named as they are now or as they were in 2014.
 
     Args:
@@ -42,16 +41,17 @@ def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weigh
       model: row of `models.MODELS`.
       preprocessing: "caffe", "torch", or empty for the mean that the file states. Of either the
         channels are red, green and blue in this layout.
+      read: what reads the layers of a file.
 
     Raises:
       InputError: the file is damaged, or not such a file, or another model is wanted.
     """
     if MODELS[model].family != "vgg":
-        read = [name for name, architecture in MODELS.items() if architecture.family == "vgg"]
+        vggs = [name for name, architecture in MODELS.items() if architecture.family == "vgg"]
         raise InputError(
-            f"{path} is a MatConvNet file, read for {' and '.join(read)} only",
+            f"{path} is a MatConvNet file, read for {' and '.join(vggs)} only",
             expected=f"a Keras or torchvision file of {model}",
-            remedy=f"add --model={' or --model='.join(read)}, or give another --weights",
+            remedy=f"add --model={' or --model='.join(vggs)}, or give another --weights",
         )
     chosen = find_preprocessing(preprocessing, _USUAL)._replace(color_order="rgb")
     with reading(
@@ -60,34 +60,23 @@ def read_matconvnet(path: Path, *, model: str, preprocessing: str = "") -> Weigh
         expected=f"a MatConvNet .mat file of {model}",
         remedy="get the file again, or give another --weights",
     ):
-        document = read_mat(path, ("layers", "meta", "normalization"))
+        document = read("matconvnet", path)
         if not preprocessing:
-            chosen = chosen._replace(normalization=_find_normalization(document))
-        arrays: dict[str, np.ndarray] = {}
-        for layer in document["layers"]:
-            if layer["type"] == "conv" and layer["name"] not in _TOP_LAYERS:
-                kernel, bias = _kernel_and_bias(layer)
-                arrays[f"params/{layer['name']}/kernel"] = kernel
-                arrays[f"params/{layer['name']}/bias"] = bias
+            chosen = chosen._replace(normalization=_find_normalization(document["mean"]))
+        arrays = {
+            f"params/{layer['name']}/{kind}": layer[kind]
+            for layer in document["layers"]
+            for kind in ("kernel", "bias")
+        }
         return canonicalize(arrays, _CONVENTION._replace(preprocessing=chosen), model=model)
 
 
-def _kernel_and_bias(layer: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    if "weights" in layer:
-        kernel, bias = layer["weights"]
-    else:
-        kernel, bias = layer["filters"], layer["biases"]
-    return kernel, np.squeeze(bias)  # MATLAB has no vectors, only rows and columns.
-
-
-def _find_normalization(document: Mapping[str, Any]) -> Normalization:
+def _find_normalization(mean: np.ndarray | None) -> Normalization:
     """Read the mean pixel, which is three numbers now, and was a picture of one color in 2014."""
-    normalization = document["meta"] if "meta" in document else document
-    if "normalization" not in normalization:
+    if mean is None:
         raise ValueError("it states no mean pixel; with --preprocessing=caffe the usual one is it")
-    pixels = np.asarray(normalization["normalization"]["averageImage"], np.float64)
     # The colors are the last axis, or the only one that is longer than 1.
-    pixels = pixels.reshape(-1, 3) if pixels.shape[-1] == 3 else pixels.reshape(1, 3)
+    pixels = mean.reshape(-1, 3) if mean.shape[-1:] == (3,) else mean.reshape(1, 3)
     if not np.all((pixels >= 0) & (pixels <= 255)) or np.max(np.ptp(pixels, axis=0)) > 0.01:
         raise ValueError("its averageImage is not one color from 0 to 255")
     red, green, blue = (float(value) / 255 for value in pixels[0])
