@@ -312,6 +312,8 @@ def _writing(file: PathLike, name: PathLike, plan: FilmPlan) -> Iterator[FilmWri
     options = {"fflags": "+bitexact"}
     if extension in _INDEX_LAST:
         options["movflags"] = "+faststart"
+        # Ticks a second of where sound begins: by milliseconds it would be off.
+        options["movie_timescale"] = "90000"
     with contextlib.ExitStack() as stack:
         with _telling(av, name):
             sound = plan.sound and stack.enter_context(av.open(name_file(plan.sound.path), "r"))
