@@ -12,6 +12,7 @@ from films import LUMA, flat_frame, moving_picture, to_samples, write_film
 from PIL import Image
 
 from neuart_jax.config.errors import InputError
+from neuart_jax.io.clips.frame_files import FrameFolder
 from neuart_jax.io.clips.opening import is_clip, open_clip
 from neuart_jax.io.images import save_image
 
@@ -102,6 +103,18 @@ def test_times_of_a_rate_that_varies(tmp_path):
     assert all(a + b == c for (a, b), (c, _) in itertools.pairwise(shown))
     assert sum(shown[-1]) == clip.end
     assert all((time / clip.time_base).denominator == 1 for time in (*clip.times, clip.end))
+
+
+def test_frames_that_an_edited_film_does_not_show_are_none_of_it(tmp_path):
+    """Those before the time 0 are stored in it, and left out by its edit list."""
+    path = tmp_path / "film.mp4"
+    pictures = moving_picture(12)
+    write_film(path, list(pictures), times=[40 * i - 160 for i in range(12)], bf="0", g="4")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 12
+    clip = open_clip(path)
+    assert clip.times == tuple(Fraction(i, 25) for i in range(8))
+    assert np.abs(images(clip)[0] - pictures[4] / 255).mean() < 8 * LEVEL
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -315,6 +328,21 @@ def test_pictures_of_a_folder_are_frames_in_the_order_of_their_numbers(tmp_path,
     with caplog.at_level(logging.WARNING, "neuart_jax"):
         assert open_clip(tmp_path).num_frames == 11
     assert "1 of the numbers from 1 to 12 are missing, the first of them 4." in caplog.text
+
+
+def test_frames_go_into_numbered_files_and_come_back(tmp_path):
+    pictures = moving_picture(12)
+    alpha = np.linspace(0.2, 1, 48 * 64, dtype=np.float32).reshape(48, 64)
+    folder = FrameFolder(tmp_path)
+    for picture in pictures[:9]:
+        folder.add(picture / 255)
+    # As a run goes on.
+    folder = FrameFolder(tmp_path, first=9)
+    paths = [folder.add(picture / 255, alpha) for picture in pictures[9:]]
+    assert [path.name for path in paths] == [f"frame_{i:06d}.png" for i in (10, 11, 12)]
+    clip = open_clip(tmp_path)
+    np.testing.assert_array_equal(np.rint(255 * images(clip))[:9], pictures[:9])
+    np.testing.assert_allclose(next(clip.frames(first=11)).alpha, alpha, atol=LEVEL)
 
 
 @pytest.mark.parametrize("frame_rate", [0, -2, float("nan"), "fast"])

@@ -1,6 +1,7 @@
 """Films are written as they are to be shown, all of them or nothing."""
 
 import logging
+import signal
 from fractions import Fraction
 
 import av
@@ -214,6 +215,23 @@ def test_half_a_film_never_has_the_name(tmp_path):
         writing_film(tmp_path / "missing" / "film.mp4", plan_of(pictures)),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_disk_that_is_full_is_a_sentence_and_leaves_nothing(tmp_path, name):
+    """As the system says it of a file that may not grow, too."""
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(InputError, match=f"{name} can't be written .*room"):
+            write(tmp_path / name, noise, plan_of(noise))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_that_ffmpeg_would_read_as_something_else(tmp_path, monkeypatch):

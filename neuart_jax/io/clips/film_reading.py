@@ -47,7 +47,6 @@ def survey_film(path: Path) -> Survey:
     end = Fraction(0)
     with _opened(av, path) as container:
         stream = _find_pictures(container, path)
-        announced = stream.frames
         for frame, time, duration in _decode(av, container, stream, path):
             _check_frame(frame, path)
             shape = _upright_size(frame, stream)
@@ -68,12 +67,6 @@ def survey_film(path: Path) -> Survey:
             f"{path} has a moving picture without any frame",
             expected="a complete film",
             remedy="get it again",
-        )
-    if len(times) < announced:
-        raise InputError(
-            f"{path} ends after {len(times)} of {announced} frames",
-            expected="a complete film",
-            remedy="get it again, or take --end from what is there",
         )
     if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
         raise InputError(
@@ -149,10 +142,10 @@ def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
         av,
         f"{path} is damaged",
         expected="a complete film",
-        remedy="get it again, or cut the damaged part off with --start or --end",
+        remedy="get it again, or convert it with a program that passes over the damage",
     )
     with telling_damage:
-        last = Fraction(0)
+        last, num_packets = Fraction(0), 0
         for packet in container.demux():
             if packet.is_corrupt:
                 raise ValueError("it is cut off, or parts of it are missing")
@@ -160,6 +153,7 @@ def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
                 last = max(last, (packet.dts + (packet.duration or 0)) * Fraction(packet.time_base))
             if packet.stream_index != stream.index:
                 continue
+            num_packets += packet.size > 0
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise ValueError("a frame is broken")
@@ -169,11 +163,15 @@ def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
                     time = Fraction(0) if time is None else time + duration
                 duration = frame.duration * base if frame.duration else usual
                 yield frame, time, duration
-        _check_end(container, last)
+        _check_end(container, stream, last, num_packets)
 
 
-def _check_end(container: Any, last: Fraction) -> None:
+def _check_end(container: Any, stream: Any, last: Fraction, num_packets: int) -> None:
     """Raise ValueError where a container's packets end long before it says that they do."""
+    # Not `stream.frames`, which has also those that an edited film doesn't show.
+    num_announced = len(stream.index_entries)
+    if num_packets < num_announced:
+        raise ValueError(f"it ends after {num_packets} of {num_announced} frames")
     if container.duration is None:
         return
     announced = Fraction(container.duration + (container.start_time or 0), 1_000_000)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy.typing as npt
+
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.clips.frames import Still, Survey
-from neuart_jax.io.images import load_image
+from neuart_jax.io.images import load_image, save_image
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +46,31 @@ def read_files(files: Sequence[Path], numbers: Sequence[int]) -> Iterator[Still]
         yield Still(picture.image, picture.alpha)
 
 
-def name_frame(number: int) -> str:
-    """Return what the file of a frame is called, by its number from 1 on."""
-    return f"frame_{number:06d}.png"
+class FrameFolder:
+    """Numbered PNG files, to which frames are added in their order, each whole or not at all.
+
+    Args:
+      folder: that exists.
+      first: number of the frame that is added first, from 0 on.
+    """
+
+    def __init__(self, folder: Path, *, first: int = 0) -> None:
+        self._folder, self._number = folder, first
+
+    def add(self, image: npt.ArrayLike, alpha: npt.ArrayLike | None = None) -> Path:
+        """Write the next frame and return its file.
+
+        Args:
+          image: float32[height, width, 3], sRGB in [0, 1].
+          alpha: float32[height, width] in [0, 1], stored beside the colors.
+
+        Raises:
+          InputError: it can't be written.
+        """
+        self._number += 1
+        path = self._folder / f"frame_{self._number:06d}.png"
+        save_image(path, image, alpha=alpha)
+        return path
 
 
 def _tell_gaps(files: Sequence[Path]) -> None:
