@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.registration import optical_flow_tvl1
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.decoding import Float32, quantize
@@ -117,6 +116,9 @@ def _find_dis(first: Float32, second: Float32, method: str) -> npt.NDArray[Any]:
 
 
 def _find_tvl1(first: Float32, second: Float32, method: str) -> npt.NDArray[Any]:
+    # Half a second of start-up that only this needs.
+    from skimage.registration import optical_flow_tvl1
+
     down, right = optical_flow_tvl1(first, second)
     return np.stack([right, down], axis=-1)
 
