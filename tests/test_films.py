@@ -67,6 +67,16 @@ def test_times_and_colors_come_back(tmp_path, codec, extension):
     assert luma_error(path, pictures) < {"h264": 2, "prores": 1.5, "ffv1": 1e-4}[codec]
 
 
+@pytest.mark.parametrize("rate", [Fraction(1, 5000), Fraction(30000, 1001), Fraction(240)])
+def test_rates_from_slides_to_slow_motion(tmp_path, rate):
+    pictures = moving_picture(3)
+    path = tmp_path / "film.mp4"
+    write(path, pictures, plan_of(pictures, base=1 / rate, rate=rate))
+    clip = open_clip(path)
+    assert clip.times == (0, 1 / rate, 2 / rate)
+    assert clip.end == 3 / rate
+
+
 def test_flat_colors_are_exact_and_tagged(tmp_path):
     """An untagged film or one of another matrix would be off by up to 40 levels."""
     colors = np.array([(200, 30, 90), (20, 220, 40), (30, 60, 230), (0, 0, 0), (255, 255, 255)])

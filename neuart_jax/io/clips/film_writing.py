@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _LIMITED = 1
 # What an encoder makes must not depend on how many cores a machine has.
 _NUM_THREADS = 4
+# As in 30000/1001.
+_MOST_PARTS = 1001
 # FFmpeg's names of containers, and those whose index would come last if nothing were said: it has
 # to come first for a film to play while it is loaded.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -163,9 +165,9 @@ class FilmWriter:
 
     def _add_pictures(self) -> Any:
         codec, plan = self._codec, self._plan
-        stream = self._container.add_stream(
-            codec.encoder, rate=plan.frame_rate.limit_denominator(1001), options=codec.options
-        )
+        # What players show as the rate; the times are each frame's own.
+        rate = max(plan.frame_rate.limit_denominator(_MOST_PARTS), Fraction(1, _MOST_PARTS))
+        stream = self._container.add_stream(codec.encoder, rate=rate, options=codec.options)
         stream.height, stream.width = self._padded_size()
         stream.pix_fmt = codec.pixel_format
         stream.time_base = stream.codec_context.time_base = plan.time_base
