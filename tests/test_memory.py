@@ -123,7 +123,7 @@ def test_in_windows_only_the_pictures_grow():
 
     def growing(size, **settings):
         changed = config.replace(**settings)
-        return predict_step(changed, run_layers(changed), height=size, width=size).growing
+        return predict_step(changed, run_layers(changed.losses), height=size, width=size).growing
 
     images = 7 * 3 * 4 * (1024**2 - 512**2)
     [(content, _)] = config.losses.content_layers

@@ -49,6 +49,12 @@ _DNG_VERSION = 50706
 # Floats that go a little beyond white were resampled; those far beyond it have another range.
 _MOST_BEYOND = 0.5
 
+FILM_START = (
+    r"....ftyp(isom|iso\d|mp4|mmp4|M4V|qt  |avc1|3g|dash|MSNV|F4V)"
+    r"|....(moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI "
+)
+"""What films begin with, in Latin-1, for a match of every character."""
+
 _EXPORT = "export it as PNG"
 # What a file that isn't read begins with, what it is, and what to do.
 _OTHER_KINDS: tuple[tuple[str, str, str], ...] = (
@@ -61,8 +67,7 @@ _OTHER_KINDS: tuple[tuple[str, str, str], ...] = (
     (r"\x00\x00[\x01\x02]\x00", "an icon", _EXPORT),
     (r"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL picture", _EXPORT),
     (r"....ftypcrx |FUJIFILMCCD-RAW|II[RU]|IIRO|MMOR|....CIFF", "a camera's raw file", ""),
-    (r"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)", "a video", "take a frame out of it"),
-    (r"\x1aE\xdf\xa3|RIFF....AVI ", "a video", "take a frame out of it"),
+    (FILM_START, "a video", "take a frame out of it"),
     (r"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b", "an archive", "take the picture out of it"),
 )
 _HEIC = r"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)"
@@ -113,6 +118,26 @@ def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
     if alpha is not None and np.all(alpha == 1):
         alpha = None
     return _to_srgb(raster, name), alpha
+
+
+def decode_frame(image: ImageFile.ImageFile, *, name: PathLike) -> tuple[Float32, Float32 | None]:
+    """Decode that frame of an animation where an opened file stands, as `decode` does a picture.
+
+    To be called within `reading`. All pass through eight bits.
+
+    Args:
+      image: what `open_lazily` returned.
+      name: the file's name, for messages.
+
+    Returns:
+      As `decode`.
+    """
+    image.load()
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    color, alpha = _split(np.asarray(image.convert(mode)), 3)
+    if alpha is not None and np.all(alpha == 1):
+        alpha = None
+    return _to_srgb(_Raster(color, alpha, image.info.get("icc_profile")), name), alpha
 
 
 @functools.lru_cache(maxsize=1024)

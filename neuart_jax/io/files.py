@@ -64,14 +64,39 @@ def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
     Raises:
       InputError: for any OSError; other errors of the block pass unchanged.
     """
+    # open() and not tempfile, whose files are private to their owner whatever the umask.
+    with _renaming(path) as temporary, open(temporary, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def name_atomically(path: PathLike) -> Iterator[str]:
+    """Do what `write_atomically` does, for a writer that opens its files by name.
+
+    Args:
+      path: the file to make or to replace; a link is followed.
+
+    Yields:
+      The name to write it under, which is no file yet.
+
+    Raises:
+      InputError: for any OSError; other errors of the block pass unchanged.
+    """
+    with _renaming(path) as temporary:
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _renaming(path: PathLike) -> Iterator[str]:
+    """Yield a name beside a file's, whose file gets that name at the end."""
     target = os.path.realpath(path)
     temporary = temporary_beside(target)
     try:
-        # open() and not tempfile, whose files are private to their owner whatever the umask.
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         if os.path.exists(target):
             shutil.copymode(target, temporary)
         os.replace(temporary, target)

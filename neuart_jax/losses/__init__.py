@@ -7,6 +7,7 @@ from neuart_jax.losses.elementwise import content_loss, range_penalty, total_var
 from neuart_jax.losses.matting import AffineGuide, affine_energy, make_affine_guide
 from neuart_jax.losses.moments import gaussian_statistic, gram_matrix, mean_and_deviation
 from neuart_jax.losses.style import STYLE_LOSSES, StyleLoss
+from neuart_jax.losses.temporal import temporal_loss, warping_error
 
 __all__ = [
     "STYLE_LOSSES",
@@ -19,5 +20,7 @@ __all__ = [
     "make_affine_guide",
     "mean_and_deviation",
     "range_penalty",
+    "temporal_loss",
     "total_variation",
+    "warping_error",
 ]

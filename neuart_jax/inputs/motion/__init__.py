@@ -1,0 +1,1 @@
+"""How the pixels of a clip move from frame to frame, and where that can be trusted."""

@@ -1,0 +1,106 @@
+"""How far a flow can be trusted at each pixel, and what that says of cuts.
+
+Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
+sections 4.2 and 4.3, after Sundaram, Brox & Keutzer 2010, "Dense point trajectories by
+GPU-accelerated large displacement optical flow".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import correlate1d, map_coordinates
+
+from neuart_jax.inputs.motion.warping import locate
+from neuart_jax.io.decoding import Float32
+
+# The paper's numbers, in pixels, or squares of them.
+_SHARE_LOST, _PIXELS_LOST = 0.01, 0.5
+_SHARE_BOUNDARY, _PIXELS_BOUNDARY = 0.01, 0.002
+# What the authors' own program does after that: what is hidden counts as less than nothing, so that
+# it grows under the blur, and the rest doesn't.
+_LOST = -1.0
+_BLUR, _BLUR_RADIUS = 0.8, 2
+
+_RELIABLE = 0.5
+CUT_SHARE = 0.25
+"""Of reliable pixels, below which two frames are of different shots."""
+
+
+def find_weights(backward: npt.ArrayLike, forward: npt.ArrayLike) -> Float32:
+    """Find how much each pixel of a frame is known from an earlier one.
+
+    0 where a pixel wasn't seen before, as going there by one flow and back by the other ends
+    somewhere else; where the flow changes from one motion to another, which is never found quite
+    where it is; and where it leads out of the picture, or to its last row or column. Else 1, with a
+    soft edge between the two.
+
+    Args:
+      backward: the flow from this frame to the earlier one, float[height, width, 2].
+      forward: the flow from the earlier frame to this one, of the same shape.
+
+    Returns:
+      c, float32[height, width] in [0, 1].
+    """
+    there, back = (np.asarray(flow, np.float64) for flow in (backward, forward))
+    rows, columns = locate(there)
+    height, width = rows.shape
+    returned = np.stack(
+        [
+            map_coordinates(back[..., axis], (rows, columns), order=1, mode="nearest")
+            for axis in (0, 1)
+        ],
+        axis=-1,
+    )
+    lost = _square(there + returned) >= (
+        _SHARE_LOST * (_square(there) + _square(returned)) + _PIXELS_LOST
+    )
+    slopes = sum(
+        np.square(correlate1d(there, [-0.5, 0, 0.5], axis=axis, mode="reflect")).sum(axis=-1)
+        for axis in (0, 1)
+    )
+    boundary = slopes > _SHARE_BOUNDARY * _square(there) + _PIXELS_BOUNDARY
+    outside = (
+        (np.floor(rows) < 0)
+        | (np.floor(rows) + 1 > height - 1)
+        | (np.floor(columns) < 0)
+        | (np.floor(columns) + 1 > width - 1)
+    )
+    weights = np.where(outside, 0.0, np.where(lost, _LOST, np.where(boundary, 0.0, 1.0)))
+    taps = np.exp(-np.square(np.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1)) / (2 * _BLUR**2))
+    for axis in (0, 1):
+        weights = correlate1d(weights, taps / taps.sum(), axis=axis, mode="reflect")
+    return np.clip(weights, 0, 1).astype(np.float32)
+
+
+def share_weights(weights: Sequence[npt.ArrayLike]) -> list[Float32]:
+    """Let earlier frames speak only where no later one does.
+
+    Source: section 4.3 there: c_long of a frame is its c less the c of all nearer ones, at least 0.
+
+    Args:
+      weights: c of each earlier frame, float[height, width], the nearest first.
+
+    Returns:
+      c_long of each, float32[height, width].
+    """
+    shared, nearer = [], np.zeros(())
+    for one in weights:
+        values = np.asarray(one, np.float64)
+        shared.append(np.maximum(values - nearer, 0).astype(np.float32))
+        nearer = nearer + values
+    return shared
+
+
+def find_reliable_share(weights: npt.ArrayLike) -> float:
+    """Return the share of pixels that are known from the earlier frame, in [0, 1]."""
+    return float(np.mean(np.asarray(weights) >= _RELIABLE))
+
+
+def is_cut(weights: npt.ArrayLike) -> bool:
+    """Tell from `find_weights` of two frames in sequence whether there is a cut between them."""
+    return find_reliable_share(weights) < CUT_SHARE
+
+
+def _square(flow: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.square(flow).sum(axis=-1)

@@ -1,0 +1,1 @@
+"""Moving pictures from and to files, one frame at a time: films, animations, numbered pictures."""

@@ -1,0 +1,161 @@
+"""Pictures that are shown one after the other, in one file: GIF, WebP, PNG, or a film."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film, writing_film
+from neuart_jax.io.clips.frames import find_time_base
+from neuart_jax.io.clips.pace import round_times
+from neuart_jax.io.decoding import quantize
+from neuart_jax.io.files import PathLike, brief_cause, write_atomically
+from neuart_jax.io.images import resize_image
+
+# Pillow's names of the kinds of file, and what it is told of them. Every loop is endless.
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".gif": ("GIF", {"loop": 0, "optimize": False}),
+    ".webp": ("WEBP", {"loop": 0, "quality": 90, "method": 4}),
+    ".apng": ("PNG", {"loop": 0, "default_image": False}),
+    ".png": ("PNG", {"loop": 0, "default_image": False}),
+}
+_COLORS_OF_GIF = 256
+_LARGEST_SIDES = {".webp": 16383, ".gif": 65535}
+
+ANIMATION_EXTENSIONS = (*_KINDS, *FILM_EXTENSIONS)
+"""What the names of animations end in that are written."""
+
+
+def check_animation(path: PathLike, *, height: int, width: int) -> None:
+    """Check that an animation can be written.
+
+    Args:
+      path: its name.
+      height: of its pictures, in pixels.
+      width: the same.
+
+    Raises:
+      InputError: its name ends in no kind that is known, there is no encoder, or it can't hold
+        that size.
+    """
+    extension = Path(path).suffix.lower()
+    if extension not in ANIMATION_EXTENSIONS:
+        raise InputError(
+            f"{path} has the extension {extension!r}",
+            expected=f"one of {', '.join(ANIMATION_EXTENSIONS)}",
+            remedy="end the name in .webp if in doubt",
+        )
+    if extension in FILM_EXTENSIONS:
+        check_film(path, _plan_film(height, width, [Fraction(1, 25)]))
+    elif max(height, width) > (largest := _LARGEST_SIDES.get(extension, max(height, width))):
+        raise InputError(
+            f"{path} would have {width}x{height} pixels",
+            expected=f"at most {largest} a side, which is all that such a file holds",
+            remedy="take a smaller size",
+        )
+
+
+def save_animation(
+    path: PathLike,
+    pictures: Iterable[npt.ArrayLike],
+    durations: Sequence[Fraction],
+    *,
+    size: int | None = None,
+) -> None:
+    """Write pictures as an animation that starts again at its end, or as a film.
+
+    Of a film one picture is in memory at a time; of the others all are, with 8 bits, scaled to
+    `size`, for Pillow's sake.
+
+    Args:
+      path: the file; see `ANIMATION_EXTENSIONS`.
+      pictures: float32[height, width, 3], sRGB in [0, 1], all of one aspect ratio; the first one's
+        size is that of all.
+      durations: of each, in seconds.
+      size: pixels of the longer side, at the most.
+
+    Raises:
+      InputError: it can't be written.
+      ValueError: there are no pictures, or not as many as durations.
+    """
+    scaled = _scale(pictures, size)
+    first = next(scaled, None)
+    if first is None:
+        raise ValueError("there are no pictures")
+    height, width, _ = first.shape
+    check_animation(path, height=height, width=width)
+    frames = zip(itertools.chain([first], scaled), durations, strict=True)
+    if Path(path).suffix.lower() in FILM_EXTENSIONS:
+        _save_film(path, frames, _plan_film(height, width, durations))
+    else:
+        _save_with_pillow(path, [_to_pillow(path, image) for image, _ in frames], durations)
+
+
+def _save_film(
+    path: PathLike, frames: Iterable[tuple[npt.NDArray[np.float32], Fraction]], plan: FilmPlan
+) -> None:
+    time = Fraction(0)
+    with writing_film(path, plan) as film:
+        for image, duration in frames:
+            film.add(image, time, duration)
+            time += duration
+
+
+def _save_with_pillow(
+    path: PathLike, pictures: Sequence[Image.Image], durations: Sequence[Fraction]
+) -> None:
+    extension = Path(path).suffix.lower()
+    kind, options = _KINDS[extension]
+    # GIF has hundredths, and the others are told thousandths by Pillow, too.
+    tick = 10 if extension == ".gif" else 1
+    times = [tick * n for n in round_times(durations, Fraction(tick, 1000))]
+    with write_atomically(path) as file:
+        try:
+            pictures[0].save(
+                file,
+                kind,
+                save_all=True,
+                append_images=pictures[1:],
+                duration=times,
+                **options,
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{path} can't be written ({brief_cause(error)})",
+                expected="pictures that such a file holds",
+                remedy="take a smaller size, or another kind of file",
+            ) from error
+
+
+def _to_pillow(path: PathLike, image: npt.NDArray[np.float32]) -> Image.Image:
+    picture = Image.fromarray(quantize(image, np.uint8))
+    if Path(path).suffix.lower() != ".gif":
+        return picture
+    # Each picture's own colors, and errors that are passed on: without, skies come in bands.
+    palette = picture.quantize(_COLORS_OF_GIF)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def _scale(
+    pictures: Iterable[npt.ArrayLike], size: int | None
+) -> Iterator[npt.NDArray[np.float32]]:
+    shape: tuple[int, int] | None = None
+    for picture in pictures:
+        image = np.asarray(picture, np.float32)
+        if shape is None:
+            height, width, _ = image.shape
+            factor = min(1.0, (size or max(height, width)) / max(height, width))
+            shape = max(1, round(height * factor)), max(1, round(width * factor))
+        yield image if image.shape[:2] == shape else resize_image(image, *shape)
+
+
+def _plan_film(height: int, width: int, durations: Sequence[Fraction]) -> FilmPlan:
+    return FilmPlan(
+        height, width, find_time_base(durations), Fraction(len(durations)) / sum(durations)
+    )

@@ -1,0 +1,45 @@
+"""How far a frame is from what earlier frames say that it should be."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from neuart_jax.losses.elementwise import TINY
+
+
+def temporal_loss(image: Array, references: Array, weights: Array) -> Array:
+    """Compute the mean over pixels and channels of sum_j c_j (x - omega_j)^2.
+
+    Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
+    sections 4.2 and 4.3. Of color values in [0, 1]; in 0 ... 255, as there, it is 255^2 times that.
+
+    Args:
+      image: x, float[height, width, channels].
+      references: omega_j, earlier results moved to where their pixels are now, float[references,
+        height, width, channels].
+      weights: c_j, how far each of them is known, float[references, height, width].
+    """
+    dtype = jnp.promote_types(image.dtype, jnp.float32)
+    difference = image.astype(dtype)[None] - references.astype(dtype)
+    return jnp.sum(weights.astype(dtype)[..., None] * jnp.square(difference)) / image.size
+
+
+def warping_error(image: Array, moved: Array, weights: Array) -> Array:
+    """Compute how much a film flickers between two frames: sum M (x - omega)^2 / sum M.
+
+    Source: Lai et al. 2018, "Learning blind video temporal consistency", arXiv 1808.00449
+    (E_warp), the mean over channels.
+    Differs from source: the later frame is compared with the earlier one moved to it, instead of
+    the earlier with the later; and the weights may lie between 0 and 1.
+
+    Args:
+      image: x, a frame, float[height, width, channels].
+      moved: omega, the frame before it, moved along the flow of the source's frames.
+      weights: M, how far the flow is known, float[height, width].
+
+    Returns:
+      float[]; 0 for a film that only moves, and 0 where nothing is known.
+    """
+    dtype = jnp.promote_types(image.dtype, jnp.float32)
+    squares = jnp.mean(jnp.square(image.astype(dtype) - moved.astype(dtype)), axis=-1)
+    known = weights.astype(dtype)
+    return jnp.sum(known * squares) / jnp.maximum(jnp.sum(known), TINY)
