@@ -516,6 +516,17 @@ class OutputConfig(Section):
     )
     save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
     save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
+    animation: str = option(
+        "",
+        "a film of how the picture came to be, such as progress.webp, .gif, .png or .mp4, in the "
+        "result's folder, where its pictures are frames; empty makes none",
+    )
+    animation_seconds: float = option(
+        6.0, "length of the film; the last picture is held for two of them", at_least=3, at_most=600
+    )
+    animation_size: int = option(
+        480, "pixels of the film's longer side, at the most", at_least=16, at_most=4096
+    )
     record_paths: bool = option(
         True,
         "keep, in the record, where files are; --norecord_paths keeps their names only, for "
@@ -537,9 +548,4 @@ class OutputConfig(Section):
     @property
     def wants_frames(self) -> bool:
         """Tell whether any frame is to be written."""
-        return self.save_every > 0 or bool(self.save_at)
-
-    def wants_frame(self, num_steps: int) -> bool:
-        """Tell whether a frame is to be written after so many steps."""
-        is_multiple = self.save_every > 0 and num_steps % self.save_every == 0
-        return is_multiple or num_steps in self.save_at
+        return self.save_every > 0 or bool(self.save_at) or bool(self.animation)

@@ -18,6 +18,7 @@ from neuart_jax.engine.targets import plan_run_tiles
 from neuart_jax.inputs.pair import Pair
 from neuart_jax.inputs.pictures import style_names
 from neuart_jax.inputs.regions.memberships import check_regions
+from neuart_jax.io.clips.pace import choose_steps, most_frames
 from neuart_jax.losses.style import SORTING_LOSSES
 from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.objective.build import make_terms
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
       stages: what is done one after the other.
       programs: of each stage, what its compiled programs depend on.
       prediction: of the memory for one pair; None for a network of one's own.
+      frame_steps: steps, counted over all stages, after which the image is wanted.
     """
 
     pair: Pair
@@ -45,6 +47,12 @@ class Plan(NamedTuple):
     stages: tuple[Stage, ...]
     programs: tuple[Program, ...]
     prediction: Prediction | None
+    frame_steps: tuple[int, ...]
+
+    def wants_frame(self, num_steps: int) -> bool:
+        """Tell whether the image is wanted after so many steps."""
+        every = self.config.output.save_every
+        return (every > 0 and num_steps % every == 0) or num_steps in self.frame_steps
 
     @property
     def config(self) -> Config:
@@ -69,7 +77,7 @@ class Plan(NamedTuple):
                 *(run.report_every, run.stop_patience, run.stop_tolerance),
             ),
             "numbers of the optimizer": config.optimizer,
-            "frames": (config.output.save_every, config.output.save_at),
+            "frames": (config.output.save_every, self.frame_steps),
             "size of the content": self.pair.content.shape[:2],
             "sizes of the styles": styles if sorts else len(styles),
             "number of scales": len(self.stages),
@@ -147,7 +155,19 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
         )
         for stage in stages
     ]
-    return Plan(pair, own, terms, layers, stages, tuple(programs), prediction)
+    return Plan(
+        *(pair, own, terms, layers, stages, tuple(programs), prediction),
+        _plan_frames(config, stages),
+    )
+
+
+def _plan_frames(config: Config, stages: Sequence[Stage]) -> tuple[int, ...]:
+    """Return the steps after which a frame is due, but for those of `save_every`."""
+    output, total = config.output, sum(stage.num_steps for stage in stages)
+    shown: tuple[int, ...] = ()
+    if output.animation:
+        shown = choose_steps(total, most=most_frames(output.animation_seconds))
+    return tuple(sorted({*output.save_at, *shown}))
 
 
 def check_pairs_in_memory(

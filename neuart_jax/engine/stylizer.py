@@ -319,7 +319,7 @@ def _run_stage(
         chunk_steps=config.run.report_every,
         next_stop=make_next_stop(
             every=output.save_every,
-            at=output.save_at,
+            at=chosen[0].frame_steps,
             first_step=min(pair.num_steps for pair in pairs),
         ),
         size=stage.size,

@@ -4,6 +4,7 @@ The picture comes last, and has the record in it: a run is finished once its pic
 and whatever a crash leaves behind before is made again.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -11,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,18 @@ class RunFolder:
       path: the folder. It is made if need be.
       image_name: the picture's file name; the extension picks the format.
       frames: whether there are to be frames.
+      animation: name of a film of the progress; empty where there is none.
 
     Raises:
       InputError: the folder can't be written, another run writes there, somebody else's files have
         the names of a run's, or the picture's name has an extension that no format goes by.
     """
 
-    def __init__(self, path: Path, *, image_name: str, frames: bool = False):
+    def __init__(self, path: Path, *, image_name: str, frames: bool = False, animation: str = ""):
         self.path = path
         check_image_name(image_name)
         self.image_path = path / image_name
+        self._animation = animation
         self._metrics: list[dict[str, Any]] = []
         self._last_write = 0.0
         self._told: set[str] = set()
@@ -69,8 +72,8 @@ class RunFolder:
             return
         self._own = OwnFolder(path)
         try:
-            check_names(path, image_name=image_name, frames=frames)
-            self._own.claim(*_names(image_name))
+            check_names(path, image_name=image_name, frames=frames, animation=animation)
+            self._own.claim(*_names(image_name, animation))
             remove_leftovers(path / _FRAMES_NAME, seconds=0)
         except BaseException:
             self.close()
@@ -136,7 +139,7 @@ class RunFolder:
         alpha: npt.NDArray[np.float32] | None = None,
     ) -> None:
         """Write an image as frames/NNNNNN.png, numbered by its step, with the content's alpha."""
-        self._try("the frames", lambda: self._save_frame(f"{num_steps:06d}.png", image, alpha))
+        self._try("the frames", lambda: self._save_frame(_frame_name(num_steps), image, alpha))
 
     def _save_frame(
         self, name: str, image: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32] | None
@@ -147,6 +150,11 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         save_image(folder / name, np.clip(image, 0, 1), alpha=alpha)
 
+    def frame_paths(self, steps: Iterable[int]) -> list[Path]:
+        """Return the files of the frames after some steps, as far as they are there."""
+        paths = (self.path / _FRAMES_NAME / _frame_name(step) for step in steps)
+        return [path for path in paths if path.exists()]
+
     def save(
         self,
         result: Result,
@@ -154,8 +162,9 @@ class RunFolder:
         *,
         coefficients: Mapping[str, float],
         alpha: npt.NDArray[np.float32] | None = None,
+        save_progress: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write metrics.jsonl, losses.png, config.json, and, as the last, the picture.
+        """Write metrics.jsonl, losses.png, config.json, the film, and, as the last, the picture.
 
         Where the folder is gone it is made again; where it can't be written any more, the picture
         is kept among the temporary files, and the error tells where.
@@ -165,11 +174,15 @@ class RunFolder:
           record: what made it.
           coefficients: loss term to its coefficient, for the plot.
           alpha: float32[height, width], the content's transparency.
+          save_progress: writes the film of the progress, where there is to be one.
 
         Raises:
           InputError: the picture can't be written.
         """
         assert self._own is not None
+        if self._animation and save_progress is not None:
+            film = self.path / self._animation
+            self._try(self._animation, functools.partial(save_progress, film))
         text = record.to_json(result)
 
         def save_picture(path: Path) -> None:
@@ -241,22 +254,28 @@ def _rescue(error: InputError, name: str, save_picture: Callable[[Path], None]) 
     )
 
 
-def check_names(path: Path, *, image_name: str, frames: bool) -> None:
+def check_names(path: Path, *, image_name: str, frames: bool, animation: str = "") -> None:
     """Check that nobody else's files have the names of a run's in a folder, which may be missing.
 
     Args:
       path: the folder.
       image_name: of the picture.
       frames: whether there are to be frames.
+      animation: name of a film of the progress, if there is to be one.
 
     Raises:
       InputError: some have.
     """
-    check_foreign(path, [*_names(image_name), *(_frames(path) if frames else [])])
+    check_foreign(path, [*_names(image_name, animation), *(_frames(path) if frames else [])])
 
 
-def _names(image_name: str) -> tuple[str, ...]:
-    return image_name, RECORD_NAME, _METRICS_NAME, PLOT_NAME, CHECKPOINTS
+def _names(image_name: str, animation: str) -> tuple[str, ...]:
+    films = (animation,) if animation else ()
+    return (image_name, RECORD_NAME, _METRICS_NAME, PLOT_NAME, CHECKPOINTS, *films)
+
+
+def _frame_name(num_steps: int) -> str:
+    return f"{num_steps:06d}.png"
 
 
 def _frames(path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Pairs on their way from settings and pictures into folders: painted together, then saved."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from neuart_jax.runs.destination import removing_empty_folders
 from neuart_jax.runs.finished import was_cut
 from neuart_jax.runs.folder import RunFolder
 from neuart_jax.runs.prepare import Prepared, without_folders
+from neuart_jax.runs.progress_film import save_progress
 from neuart_jax.runs.record import Record
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,12 @@ class Painted(NamedTuple):
                         record,
                         coefficients={term.name: term.weight for term in prepared.plan.terms},
                         alpha=prepared.content.alpha,
+                        save_progress=functools.partial(
+                            save_progress,
+                            frames=place.frame_paths(prepared.plan.frame_steps),
+                            result=result,
+                            output=prepared.config.output,
+                        ),
                     )
                 if self.checkpoints is not None:
                     self.checkpoints.remove()
@@ -124,7 +132,12 @@ def paint(
 def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
     """Take the folder of a run's files, unless it holds a result that has to stay."""
     output, run = prepared.config.output, prepared.config.run
-    place = RunFolder(path, image_name=output.image_name, frames=output.wants_frames)
+    place = RunFolder(
+        path,
+        image_name=output.image_name,
+        frames=output.wants_frames,
+        animation=output.animation,
+    )
     try:
         may_go = replace or output.overwrite or was_cut(path, output)
         if not may_go and place.holds_result():
@@ -199,7 +212,7 @@ def _run(
         writes = writes_files()
         if writes:
             places[number].report(progress)
-        if group[number].config.output.wants_frame(progress.num_steps):
+        if group[number].plan.wants_frame(progress.num_steps):
             image = progress.image()  # All machines have a part of it.
             if writes:
                 places[number].save_frame(progress.num_steps, image, group[number].content.alpha)

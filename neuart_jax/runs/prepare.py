@@ -26,6 +26,7 @@ from neuart_jax.io.picture_lists import list_named_pictures
 from neuart_jax.models.params.fitted.photographs import BUNDLED_SET
 from neuart_jax.models.params.load import NAMED_WEIGHTS
 from neuart_jax.runs.destination import check_image_name, check_room_in_file
+from neuart_jax.runs.progress_film import check_progress_film
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def prepare(
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
     height, width, _ = content.image.shape
     check_room_in_file(config.output.image_name, height=height, width=width)
+    check_progress_film(config.output, height=height, width=width)
     # Masks are of whole pictures.
     trim = not regions.style_mask
     styles = [_load_style(load, path, images, trim=trim) for path in images.style]

@@ -193,7 +193,12 @@ def _check(
     record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
     if record is None:
         output = prepared.config.output
-        check_names(folder, image_name=output.image_name, frames=output.wants_frames)
+        check_names(
+            folder,
+            image_name=output.image_name,
+            frames=output.wants_frames,
+            animation=output.animation,
+        )
     height, width, _ = prepared.plan.pair.content.shape
     return CheckedJob(job, key, (height, width), record, at_once)
 
