@@ -306,6 +306,7 @@ def test_a_parametrization_is_optimized_instead_of_pixels():
     )
     assert_allclose(result.image, np.clip(CONTENT + np.asarray(target), 0, 1), atol=1e-4)
     assert result.sizes == (CONTENT.shape[:2],)
+    assert_allclose(result.parameters["shift"], target, atol=1e-4)
     size, image = seen[-1]
     assert size == CONTENT.shape[:2] and image.shape == CONTENT.shape
     assert_allclose(seen[0][1], CONTENT, atol=1e-6)
@@ -437,7 +438,7 @@ def test_parts_of_ones_own_leave_a_folder_with_a_record(tmp_path, caplog):
 
     done = run("labelled", label="darker 1", optimizer=optax.adam(1e-2))
     record = neuart_jax.read_record(tmp_path / "labelled/config.json")
-    assert record.own == "darker 1" and record.outcome["losses"]["mine"] > 0
+    assert record.own == "darker 1 (mine 0.5)" and record.outcome["losses"]["mine"] > 0
     assert record.weights["name"] == "own"
     with caplog.at_level("INFO"):
         run("labelled", label="darker 1", optimizer=optax.adam(1e-2))
@@ -449,4 +450,93 @@ def test_parts_of_ones_own_leave_a_folder_with_a_record(tmp_path, caplog):
     second = neuart_jax.read_record(tmp_path / "unnamed/config.json").own
     assert first.startswith("unnamed ") and first != second
     differences = record._replace(own="darker 2").unlike(record)
-    assert differences == ["parts of one's own: darker 1 there, darker 2 here"]
+    assert differences == ["parts of one's own: darker 1 (mine 0.5) there, darker 2 here"]
+
+
+def test_a_cut_run_goes_on_only_under_its_label(tmp_path, caplog):
+    for name, image in (("content.png", CONTENT), ("style.png", STYLE)):
+        neuart_jax.save_image(tmp_path / name, image)
+    config = CONFIG.replace(
+        content=str(tmp_path / "content.png"),
+        style=str(tmp_path / "style.png"),
+        **{"steps": 6, "report_every": 1, "checkpoint_seconds": 1e-9},
+    )
+    term = Term(
+        name="mine",
+        weight=0.5,
+        make_target=lambda inputs: (),
+        loss_fn=lambda image, features, target: jnp.mean(image**2),
+    )
+
+    class Cut(Exception):
+        pass
+
+    def cut(progress):
+        if progress.num_steps == 4:
+            raise Cut
+
+    def run(folder, label, callback=None, term=term):
+        return neuart_jax.transfer(
+            config.replace(output=str(tmp_path / folder)),
+            network=NETWORK,
+            extra_terms=[term],
+            label=label,
+            callback=callback,
+        ).result
+
+    for label in ("a name", ""):
+        with pytest.raises(Cut):
+            run(label or "none", label, cut)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            if label:
+                with pytest.raises(
+                    InputError, match=r"a name \(mine 0.5\) there, a name \(mine 5\)"
+                ):
+                    run(label, label, term=dataclasses.replace(term, weight=5.0))
+            assert run(label or "none", label).num_steps == 6
+        assert ("Going on after step" in caplog.text) == bool(label)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"layers": {}, "formula": "relative"}, "has no layers"),
+        ({"layers": {"a": np.nan}, "formula": "relative"}, "layer 'a' has the weight nan"),
+        ({"layers": [3], "formula": "relative"}, "layers are written as"),
+        ({"layers": {"a": 1}, "formula": brightness}, "a function came as the formula"),
+    ],
+)
+def test_a_style_term_that_does_not_fit_is_one_sentence(given, said):
+    with pytest.raises(InputError, match=said):
+        neuart_jax.StyleTerm(name="s", weight=1.0, **given)
+
+
+def test_what_does_not_fit_is_told_before_anything_is_compiled(compiled):
+    vector = losses.StyleLoss(brightness, lambda f, w, target: brightness(f, w) - target)
+    config = Config().replace(
+        **{"model": "vgg19", "weights": "random", "content_layers": "relu1_1"},
+        **{"style_layers": "relu1_1", "steps": 1, "scales": 1},
+    )
+    run = functools.partial(stylize, CONTENT, STYLE, config)
+    deep = neuart_jax.StyleTerm(name="deep", weight=1, layers={"relu9_1": 1}, formula="relative")
+    alias = dataclasses.replace(deep, layers={"block2_conv1": 1})
+    plain = Term(name="t", weight=1, make_target=None, loss_fn=None, layers="relu2_1")
+    for terms, said in (
+        ([deep], "the loss term 'deep' reads the layer 'relu9_1'; .*did you mean 'relu"),
+        ([alias], "reads the layer 'block2_conv1'; .*did you mean '(relu|conv)2_1'"),
+        ([plain], "has a text as its layers"),
+        (deep, "StyleTerm came as the extra terms"),
+        ([dataclasses.replace(deep, name="")], "a loss term has the name ''"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run(extra_terms=terms)
+    with pytest.raises(InputError, match="function came as the parametrization"):
+        run(parametrization=lambda p: p, optimizer=optax.sgd(0.1))
+    whole = neuart_jax.Parametrization(lambda c: jnp.int32(1), lambda p: CONTENT + 0.0 * p)
+    with pytest.raises(InputError, match="the parametrization has arrays of float32, int32"):
+        run(parametrization=whole, optimizer=optax.sgd(0.1))
+    assert not [name for name in compiled if "chunk" in name]
+    term = neuart_jax.StyleTerm(name="v", weight=1, layers={"pixels": 1}, formula=vector)
+    with pytest.raises(InputError, match=r"the loss term 'v' gives float32\[3\]"):
+        stylize(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[term])

@@ -27,7 +27,7 @@ from neuart_jax.config.sections import (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """A whole run. Field names are unique over all sections: they are the flags' names."""
 
@@ -40,6 +40,16 @@ class Config:
     run: RunConfig = RunConfig()
     compute: ComputeConfig = ComputeConfig()
     output: OutputConfig = OutputConfig()
+
+    def __repr__(self) -> str:
+        usual = Config()
+        changed = {
+            name: value
+            for name in FIELDS
+            if (value := get_setting(self, name)) != get_setting(usual, name)
+        }
+        text = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        return f"Config().replace({text})" if changed else "Config()"
 
     def replace(self, **values: Any) -> Self:
         """Return a copy with fields of any section changed: ``config.replace(steps=50)``.

@@ -370,8 +370,10 @@ def run_loop(
     state = found = None
     # The first evaluation of a run that ends there: no further compilation.
     ends = loop.unpack(fetch((best_images, begin(best_images).terms)), num_pairs)
+    parameters: list[Any] = [None] * num_pairs
     if loop.render is not None:
-        ends = [(np.clip(fetch(loop.render(image)), 0, 1), terms) for image, terms in ends]
+        parameters = [found for found, _ in ends]
+        ends = [(np.clip(fetch(loop.render(found)), 0, 1), terms) for found, terms in ends]
     return [
         ScaleResult(
             image=image,
@@ -382,9 +384,10 @@ def run_loop(
             step_losses=np.asarray(pair.step_losses, np.float32),
             seconds_per_evaluation=float(np.median(run.paces[1:] or run.paces or [0])),
             opt_state=opt_state,
+            parameters=own,
         )
-        for (image, terms), status, now, pair, opt_state in zip(
-            ends, statuses, figures, pairs, opt_states, strict=True
+        for (image, terms), status, now, pair, opt_state, own in zip(
+            ends, statuses, figures, pairs, opt_states, parameters, strict=True
         )
     ]
 

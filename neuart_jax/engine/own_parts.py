@@ -5,7 +5,7 @@ None of it is ever identified by its text, and nothing of it is kept on a disk.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -15,7 +15,6 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import nearest
 from neuart_jax.models.features import FeatureFn, Features
 from neuart_jax.models.params.load import Network
 from neuart_jax.objective.style import StyleTerm
@@ -61,8 +60,8 @@ class FeatureNetwork(NamedTuple):
 class Parametrization(NamedTuple):
     """An image as a function of other numbers than its pixels, which are optimized instead.
 
-    It is optimized at full size only, by an Optax transformation; what it renders isn't clipped
-    before the run ends.
+    It is optimized at full size only, from `init` on, by an Optax transformation: `scales` and
+    `init` of the configuration play no part. What it renders isn't clipped before the run ends.
 
     Attributes:
       init: (content image, float32[height, width, 3]) -> the first parameters, any pytree of
@@ -123,6 +122,18 @@ def read_own_parts(
             expected="a Network, or a FeatureNetwork(feature_fn, params)",
             remedy="make one of a linen module by FeatureNetwork.from_linen(module, variables)",
         )
+    if parametrization is not None and not isinstance(parametrization, Parametrization):
+        raise InputError(
+            f"{type(parametrization).__name__} came as the parametrization",
+            expected="a Parametrization(init, render)",
+            remedy="make one of a function that makes the numbers, and one that renders them",
+        )
+    if isinstance(extra_terms, Term | StyleTerm) or not isinstance(extra_terms, Iterable):
+        raise InputError(
+            f"{type(extra_terms).__name__} came as the extra terms",
+            expected="a sequence of terms",
+            remedy="write extra_terms=[term]",
+        )
     if parametrization is not None and optimizer is None:
         raise InputError(
             "a parametrization came without an optimizer",
@@ -151,6 +162,9 @@ def _read_optimizer(
     )
 
 
+_LAYER_FIELDS = ("content_layers", "style_layers", "layers")
+
+
 def _check_term(term: Term | StyleTerm) -> Term | StyleTerm:
     """Return a term with its weight as a float."""
     if not isinstance(term, Term | StyleTerm):
@@ -159,6 +173,20 @@ def _check_term(term: Term | StyleTerm) -> Term | StyleTerm:
             expected="a Term or a StyleTerm",
             remedy="write Term(name=..., weight=..., make_target=..., loss_fn=...)",
         )
+    layers = () if isinstance(term, StyleTerm) else _LAYER_FIELDS
+    if not isinstance(term.name, str) or not term.name:
+        raise InputError(
+            f"a loss term has the name {term.name!r}",
+            expected="a text, which its loss is reported under",
+            remedy="give one",
+        )
+    for field in layers:
+        if isinstance(getattr(term, field), str):
+            raise InputError(
+                f"the loss term {term.name!r} has a text as its {field}",
+                expected="a sequence of names",
+                remedy=f"write {field}=({getattr(term, field)!r},)",
+            )
     weight = math.nan
     if not isinstance(term.weight, str):
         try:
@@ -193,9 +221,7 @@ def check_loss(term: Term, image: Array, features: Any, target: Any) -> None:
         raise InputError(
             f"the loss term {term.name!r} reads the layer {layer!r}",
             expected="a layer that it names in `layers`",
-            remedy=f"add it there; the network has {nearest(str(layer), features)!r}"
-            if features
-            else "add it there",
+            remedy="add it there",
         ) from error
     shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
     if shape != () or dtype is None or dtype.kind not in "fV":

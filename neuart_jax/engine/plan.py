@@ -5,10 +5,12 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import known
+from neuart_jax.config.fields import known, nearest
 from neuart_jax.engine.memory import Prediction, check_memory, predict_memory
 from neuart_jax.engine.own_parts import NO_OWN_PARTS, OwnParts
 from neuart_jax.engine.program import Program, make_program
@@ -134,6 +136,7 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
     if own.network is not None:
         source = own.network.feature_fn
     else:
+        _check_layers(config.network.model, terms, own)
         _check_sizes(pair, layers, terms=terms)
         height, width = pair.content.shape[:2]
         prediction = predict_memory(
@@ -196,6 +199,21 @@ def _check_names(terms: Sequence[Term]) -> None:
             )
 
 
+def _check_layers(model: str, terms: Sequence[Term], own: OwnParts) -> None:
+    """Check that terms of one's own read layers that there are."""
+    architecture, names = find_architecture(model), {term.name for term in own.terms}
+    for term in terms:
+        for layer in all_layers([term]) if term.name in names else ():
+            if layer not in architecture.layer_names:
+                alias = architecture.aliases.get(layer)
+                near = repr(alias) if alias else nearest(layer, architecture.layer_names)
+                raise InputError(
+                    f"the loss term {term.name!r} reads the layer {layer!r}",
+                    expected=f"a layer of {model} by its own name",
+                    remedy=f"did you mean {near}",
+                )
+
+
 def _check_rendering(pair: Pair, own: OwnParts) -> None:
     if own.parametrization is None:
         return
@@ -207,6 +225,13 @@ def _check_rendering(pair: Pair, own: OwnParts) -> None:
             f"the parametrization renders {shape} for a content of {pair.content.shape}",
             expected="an image of the same shape",
             remedy="have `render` return float32[height, width, 3]",
+        )
+    kinds = {np.dtype(leaf.dtype) for leaf in (*jax.tree.leaves(start), image)}
+    if not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
+        raise InputError(
+            f"the parametrization has arrays of {', '.join(sorted(map(str, kinds)))}",
+            expected="floating-point numbers only, in what `init` and `render` return",
+            remedy="convert them, by astype(jnp.float32) say",
         )
 
 

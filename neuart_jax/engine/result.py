@@ -79,6 +79,7 @@ class Result:
       seconds_per_evaluation: at full size, the median over the chunks after the first; of the
         first where it is the only one.
       layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
+      parameters: what was optimized where the image is parametrized, as at `image`; else None.
       sizes: (height, width) of every stage that was begun, in pixels, coarsest first.
     """
 
@@ -94,3 +95,4 @@ class Result:
     seconds_per_evaluation: float
     layer_weights: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     sizes: tuple[tuple[int, int], ...] = ()
+    parameters: Any = dataclasses.field(default=None, repr=False)

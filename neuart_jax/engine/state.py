@@ -25,6 +25,7 @@ class ScaleResult(NamedTuple):
         the only one.
       opt_state: the optimizer's last state, where the next scale carries it on.
       layer_weights: term to layer to its weight, balanced if that was asked for.
+      parameters: what `image` was rendered from, where it is parametrized.
     """
 
     image: np.ndarray
@@ -36,6 +37,7 @@ class ScaleResult(NamedTuple):
     seconds_per_evaluation: float
     opt_state: Any = None
     layer_weights: Mapping[str, dict[str, float]] = {}
+    parameters: Any = None
 
 
 @dataclasses.dataclass

@@ -365,6 +365,7 @@ def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
     return Result(
         image=_finish(plan, lambda: last.image),
         losses=last.losses,
+        parameters=last.parameters,
         status=last.status,
         num_steps=pair.num_steps,
         num_evaluations=pair.num_evaluations,
@@ -412,8 +413,9 @@ def _find_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Ta
             params,
             scale.content_image,
         )
-        for term in plan.own.terms:
-            if isinstance(term, Term):
+        names = {term.name for term in plan.own.terms}
+        for term in program.terms:
+            if term.name in names:
                 check_loss(term, scale.content_image, features, targets.values[term.name])
     if scale.paint is None:
         return targets
@@ -441,7 +443,7 @@ def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
             raise InputError(
                 f"pair {number} is unlike pair 1 in its {name}{detail}",
                 expected="pairs that differ in their pictures and coefficients only",
-                remedy="resize them, or paint those that are alike in a batch of their own",
+                remedy="make them alike, or paint those that are in a batch of their own",
             )
     if len(plans) == 1:
         return

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import LayerWeights, nearest
+from neuart_jax.config.fields import LayerWeights, nearest, parse_layer_weights
 from neuart_jax.losses.style import (
     MOMENT_LOSSES,
     STYLE_LOSSES,
@@ -49,30 +49,43 @@ class StyleTerm:
     Attributes:
       name: key in the reported losses.
       weight: coefficient.
-      layers: layer to its weight w_l, or a sequence of (layer, weight).
+      layers: layer to its weight w_l, as a mapping, as pairs, or as text, "relu1_1:0.5,relu2_1:2".
       formula: key of `losses.STYLE_LOSSES`, or a `losses.StyleLoss` of one's own.
     """
 
     name: str
     weight: float
-    layers: Mapping[str, float] | LayerWeights
+    layers: Mapping[str, float] | LayerWeights | str
     formula: str | StyleLoss
 
     def __post_init__(self) -> None:
         # A tuple, since terms are hashed.
-        object.__setattr__(self, "layers", self.layer_weights)
-        if not isinstance(self.formula, StyleLoss) and self.formula not in STYLE_LOSSES:
+        object.__setattr__(self, "layers", parse_layer_weights(self.layers))
+        if not self.layers:
+            raise InputError(
+                f"the style term {self.name!r} has no layers",
+                expected="a layer with its weight, at least one",
+                remedy='give some, such as layers={"relu2_1": 1.0}',
+            )
+        if isinstance(self.formula, StyleLoss):
+            return
+        if callable(self.formula):
+            raise InputError(
+                f"a function came as the formula of the style term {self.name!r}",
+                expected="a StyleLoss(statistic, compare), or a formula's name",
+                remedy="wrap it, and what makes its target, in neuart_jax.losses.StyleLoss",
+            )
+        if self.formula not in STYLE_LOSSES:
             raise InputError(
                 f"style formula {self.formula!r} is not known",
                 expected="one of " + ", ".join(STYLE_LOSSES),
-                remedy=f"did you mean {nearest(str(self.formula), STYLE_LOSSES)}, or a StyleLoss",
+                remedy=f"did you mean {nearest(str(self.formula), STYLE_LOSSES)}",
             )
 
     @property
     def layer_weights(self) -> LayerWeights:
         """The layers with their weights, in the order given."""
-        given = self.layers.items() if isinstance(self.layers, Mapping) else self.layers
-        return tuple((str(name), float(weight)) for name, weight in given)
+        return parse_layer_weights(self.layers)
 
 
 def style_term(

@@ -64,7 +64,9 @@ class Checkpoints:
           InputError: the checkpoints belong to another run.
         """
         make_folder(self._path.parent)
-        state = self.load(overwrite=output.overwrite) if output.resume else None
+        # Parts of one's own that nobody has named may be others by now.
+        resumes = output.resume and not any(record.is_unnamed for record in self._records)
+        state = self.load(overwrite=output.overwrite) if resumes else None
         if state is None:
             self.remove()
         else:
@@ -243,7 +245,7 @@ def _to_plain(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             for field in _ARRAYS:
                 arrays[f"pair{number}_scale{level}_{field}"] = np.asarray(figures.pop(field))
             # Of a scale that is done the next one has it already.
-            del figures["opt_state"]
+            del figures["opt_state"], figures["parameters"]
             scales.append(figures)
         pairs.append({**dataclasses.asdict(dataclasses.replace(pair, scales=[])), "scales": scales})
     facts = dataclasses.asdict(dataclasses.replace(state, pairs=[], arrays=None))

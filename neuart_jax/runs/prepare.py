@@ -25,10 +25,15 @@ from neuart_jax.io.paths import check_place, resolve_place
 from neuart_jax.io.picture_lists import list_named_pictures
 from neuart_jax.models.params.fitted.photographs import BUNDLED_SET
 from neuart_jax.models.params.load import NAMED_WEIGHTS
+from neuart_jax.objective.style import StyleTerm
 from neuart_jax.runs.destination import check_image_name, check_room_in_file
 from neuart_jax.runs.progress_film import check_progress_film
 
 logger = logging.getLogger(__name__)
+
+
+UNNAMED = "unnamed "
+"""What `Prepared.own` begins with where a run's own parts have no label."""
 
 
 class Prepared(NamedTuple):
@@ -145,7 +150,15 @@ def _name_own(own: OwnParts, label: str) -> str:
     """Name a run's own parts, whose code may change without anybody telling."""
     if own.is_empty:
         return ""
-    return label or f"unnamed {secrets.token_hex(8)}"
+    if not label:
+        return UNNAMED + secrets.token_hex(8)
+    # What can be compared is, beside the label.
+    terms = [
+        f"{term.name} {term.weight:g}"
+        + (f" on {dict(term.layer_weights)}" if isinstance(term, StyleTerm) else "")
+        for term in own.terms
+    ]
+    return f"{label} ({', '.join(terms)})" if terms else label
 
 
 def _note_start(config: Config) -> Iterator[str]:

@@ -16,6 +16,7 @@ from neuart_jax.engine.result import Result
 from neuart_jax.io.files import brief_cause, dump_json
 from neuart_jax.io.images import load_metadata
 from neuart_jax.io.paths import read_whole
+from neuart_jax.runs.prepare import UNNAMED
 
 METADATA_KEY = "neuart_jax"
 """Name of the entry, in the picture's own metadata, that holds the record as JSON."""
@@ -69,6 +70,11 @@ class Record(NamedTuple):
     device: str = ""
     predicted_bytes: int = 0
     outcome: Mapping[str, Any] = {}
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether parts of it aren't in the configuration, and have no name to compare them by."""
+        return self.own.startswith(UNNAMED)
 
     @classmethod
     def of_this_run(
