@@ -14,7 +14,7 @@ from standins import write_keras
 
 from neuart_jax import Config, transfer
 from neuart_jax.cli.console import ProgressBar
-from neuart_jax.engine import pyramid
+from neuart_jax.engine import scales
 from neuart_jax.engine.loop import make_next_stop
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.step import Status
@@ -174,7 +174,7 @@ def test_default_folders_are_no_longer_than_a_file_system_allows(tmp_path):
 
 @pytest.mark.parametrize("report_every", [3, 16, 1])
 def test_frames_are_at_overall_steps_through_all_scales(monkeypatch, report_every):
-    monkeypatch.setattr(pyramid, "SMALLEST_SIDE", 8)
+    monkeypatch.setattr(scales, "SMALLEST_SIDE", 8)
     config = Config().replace(
         content="photo.png",
         style="painting.png",

@@ -193,7 +193,7 @@ def test_pairs_with_other_regions_are_no_batch():
             masks=[Masks(halves(40, 60), [halves(30, 24)]), Masks()],
             network=NETWORK,
         )
-    with pytest.raises(InputError, match="1 masks for 2 pairs"):
+    with pytest.raises(InputError, match="there are 2 content images, 2 style images, 1 masks"):
         stylize_batch([CONTENT] * 2, [STYLE] * 2, CONFIG, masks=[Masks()], network=NETWORK)
 
 

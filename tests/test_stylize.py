@@ -332,8 +332,8 @@ def test_line_searches_take_few_evaluations(init, three_pairs):
 @pytest.mark.parametrize(
     ("contents", "styles", "sentence"),
     [
-        ([], [], "there are 0 content and 0 style pictures"),
-        ([(32, 32)], [(32, 32)] * 2, "there are 1 content and 2 style pictures"),
+        ([], [], "there are 0 content images, 0 style images"),
+        ([(32, 32)], [(32, 32)] * 2, "there are 1 content images, 2 style images"),
         ([(32, 32), (32, 40)], [(32, 32)] * 2, r"its size of the content: \(32, 40\) and \(32, 32"),
     ],
 )

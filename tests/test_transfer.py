@@ -131,9 +131,7 @@ def test_a_run_is_planned_once(tmp_path, pictures, monkeypatch):
 def test_what_a_person_reads(finished):
     done, _ = finished
     # What is said from time to time on slow machines.
-    lines = [
-        line for line in done.stderr.splitlines() if not line.startswith(("No step", "At step"))
-    ]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("Still", "At step"))]
     starts = (
         "Painting at 64x48 pixels, which is all that the content picture has; --enlarge",
         "Computing on the CPU.",
