@@ -1,7 +1,6 @@
 """Winograd's convolutions against the direct ones, in float64 and, as they run, in float32."""
 
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -221,9 +220,7 @@ def test_a_deep_gradients_error_is_that_of_its_kinks(float64, monkeypatch):
 def test_the_setting_chooses_the_way(monkeypatch):
     chosen = []
     monkeypatch.setattr(
-        # The package's own attribute of this name is the function.
-        sys.modules["neuart_jax.engine.scale_run"],
-        "transform_kernels",
+        "neuart_jax.engine.kernel_transforms.transform_kernels",
         lambda *args, **options: chosen.append(True) or transform_kernels(*args, **options),
     )
     rng = np.random.default_rng(0)
