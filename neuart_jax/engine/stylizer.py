@@ -113,14 +113,14 @@ def stylize_batch(
     """Paint many pairs at once; each comes out as if it had been painted alone by `stylize`.
 
     All share one network; filters that are fitted are fitted to all the images. An accelerator is
-    busy with many pairs where one alone would leave it idle. What is given once, and not as a
-    sequence, is every pair's.
+    busy with many pairs where one alone would leave it idle. Give a sequence with one entry per
+    pair, or a single value that all pairs share; at least one argument is a sequence.
 
     Args:
       content_images: float[height, width, 3] for all pairs; or one per pair, in a sequence or
         stacked, all of one shape.
-      style_images: the same for all pairs; or one per pair, or several as a list; of the same
-        shapes for every pair.
+      style_images: float[height', width', 3] for all pairs; or a sequence with one entry per pair,
+        which is an image or a list of several. Every pair has as many.
       config: as in `stylize`; or one per pair, which may differ in coefficients, seeds and starts.
         Frames and reports come when the slowest pair is due; the others may be some steps ahead.
       masks: for all pairs, or one per pair; with the same regions in every pair.
@@ -149,7 +149,7 @@ def stylize_batch(
         raise InputError(
             f"there are {there or 'one content and one style image, and no sequence'}",
             expected="as many of the one as of the other, one pair at least",
-            remedy="give one of each for every pair; what is given once is every pair's",
+            remedy="give a sequence with one entry per pair, or a single value for all of them",
         )
     [count] = set(counts.values())
     contents = sequences.get("content images", [content_images] * count)
@@ -325,7 +325,7 @@ def _run_stage(
         size=stage.size,
         callback=report,
         carried=carried if carries and carried else None,
-        keep_state=carries,
+        keep_state=carries and level + 1 < len(chosen[0].stages),
         checkpoint=checkpoint,
     )
     return [
