@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from neuart_jax import Config, InputError, transfer
+from neuart_jax import Config, InputError
 from neuart_jax.config.presets import apply_preset
 from neuart_jax.config.sections import OWN_SETTINGS
 from neuart_jax.io.images import load_image, save_image
@@ -32,6 +32,7 @@ from neuart_jax.runs.experiments.model_comparison import (
 )
 from neuart_jax.runs.manifest import Job
 from neuart_jax.runs.record import METADATA_KEY, read_record
+from neuart_jax.runs.scheduler import run_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -73,11 +74,11 @@ def runs(monkeypatch):
     """Names of the cells that are run, as they are."""
     names = []
 
-    def counted(config, **arguments):
-        names.append(Path(config.output.output).name)
-        return transfer(config, **arguments)
+    def counted(tasks, folder, **arguments):
+        names.extend(job.name for task in tasks for job in task.jobs)
+        return run_tasks(tasks, folder, **arguments)
 
-    monkeypatch.setattr(cells, "transfer", counted)
+    monkeypatch.setattr(cells, "run_tasks", counted)
     return names
 
 
@@ -153,19 +154,20 @@ def test_an_experiment_is_not_run_twice(config, runs):
 def test_a_killed_experiment_goes_on_where_it_was(config, monkeypatch):
     done = []
 
-    def killed(config, **arguments):
-        if len(done) == 1:
+    def killed(tasks, folder, **arguments):
+        outcomes = list(run_tasks(tasks, folder, **arguments))
+        if done:
             # What a kill between its last two files leaves of a cell.
-            path = transfer(config, **arguments).image_path
-            (path.parent / "config.json").unlink()
+            [job] = tasks[0].jobs
+            (folder / job.name / "config.json").unlink()
             raise KeyboardInterrupt
-        done.append(transfer(config, **arguments))
-        return done[-1]
+        done.extend(outcomes)
+        return outcomes
 
-    monkeypatch.setattr(cells, "transfer", killed)
+    monkeypatch.setattr(cells, "run_tasks", killed)
     with pytest.raises(KeyboardInterrupt):
         reconstruct(config)
-    monkeypatch.setattr(cells, "transfer", transfer)
+    monkeypatch.setattr(cells, "run_tasks", run_tasks)
     report = reconstruct(config)
     assert [cell.reused for cell in report.cells] == [True, False, False]
 
@@ -566,10 +568,8 @@ def test_a_script_runs_and_goes_on(tmp_path, pictures):
     sometimes = ("Compiling for pictures", "Still", "At step")
     lines = [line for line in first.stderr.splitlines() if not line.startswith(sometimes)]
     assert lines[0] == "Weights: random orthogonal filters, seed 0, calibrated on the pictures."
-    assert lines[1].startswith("Painting at 64x48 pixels, which is all that the content picture")
-    assert lines[2] == "Computing on the CPU."
-    assert lines[3].startswith("1/1 photo__painting took ")
-    assert len(lines) == 4
+    assert lines[1].startswith("1/1 photo__painting took ")
+    assert len(lines) == 2
     second = run_script("evaluate", *arguments, cwd=tmp_path)
     assert second.returncode == 0
     assert "1/1 photo__painting found finished, took " in second.stderr

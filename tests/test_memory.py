@@ -54,7 +54,7 @@ def compiled_bytes(config, size, num_regions=0):
     numbers = Numbers(StopRule(40), optimizer.numbers)
     init = make_init_fn(evaluate, optimizer)
     state = jax.eval_shape(init, image, params, targets)
-    tick = compile_fn(make_tick_fn(evaluate, optimizer, batched=False), donate_argnums=0)
+    tick = compile_fn(make_tick_fn(evaluate, optimizer, batched=False), donate=(0,))
     found = tick.lower(state, params, targets, numbers).compile().memory_analysis()
     return (
         found.argument_size_in_bytes

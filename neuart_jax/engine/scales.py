@@ -155,7 +155,9 @@ def make_initial_image(pair: Pair, scale: Scale, coarser: ScaleResult | None) ->
     else:
         # What is to stay a photograph has details that the coarser size doesn't.
         stays = 1 - config.losses.stylization if config.run.init == "content" else 0
-        start = _enlarge(coarser.image, np.asarray(scale.content_image), stays)
+        # Not the scale's own image, whose rows several machines may share.
+        content = _resize(np.asarray(pair.content), scale.content_image.shape[:2])
+        start = _enlarge(coarser.image, content, stays)
     return start if scale.paint is None else Canvas(scale.paint, scale.content_image).compose(start)
 
 
@@ -182,6 +184,10 @@ def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -
 
 def _reduce(side: int, factor: int) -> int:
     return round(side / factor)
+
+
+def _resize(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    return image if image.shape[:2] == size else resize_image(image, size[0], size[1])
 
 
 def _reduce_image(image: Array, factor: int) -> Array:

@@ -156,6 +156,8 @@ def stylize_batch(
     styles = sequences.get("style images", [style_images] * count)
     configs = sequences.get("configurations", [config] * count)
     pair_masks = sequences.get("masks", [masks or Masks()] * count)
+    for each in configs:
+        _check_rows_of(each, num_pairs=count)
     own = read_own_parts(network=network, extra_terms=extra_terms, optimizer=optimizer)
     resolve = functools.cache(lambda config: _resolve(config, network))
     plans = [
@@ -447,18 +449,22 @@ def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
             )
     if len(plans) == 1:
         return
-    if (num_parts := plans[0].config.compute.shard_rows) > 1:
-        raise InputError(
-            f"shard_rows={num_parts} came with {len(plans)} pairs at once",
-            expected="one picture at a time where its rows are shared out",
-            remedy="paint them one by one, or leave out shard_rows to share out the pairs",
-        )
+    _check_rows_of(plans[0].config, num_pairs=len(plans))
     if plans[0].prediction is not None:
         check_pairs_in_memory(
             plans[0].pair,
             plans[0].layers,
             num_regions=len(plans[0].programs[-1].presence),
             num_pairs=-(-len(plans) // num_devices),
+        )
+
+
+def _check_rows_of(config: Config, *, num_pairs: int) -> None:
+    if (num_parts := config.compute.shard_rows) > 1 < num_pairs:
+        raise InputError(
+            f"shard_rows={num_parts} came with {num_pairs} pairs at once",
+            expected="one picture at a time where its rows are shared out",
+            remedy="paint them one by one, or leave out shard_rows to share out the pairs",
         )
 
 
