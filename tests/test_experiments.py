@@ -75,7 +75,7 @@ def runs(monkeypatch):
     names = []
 
     def counted(tasks, folder, **arguments):
-        names.extend(job.name for task in tasks for job in task.jobs)
+        names.extend(Path(job.name).name for task in tasks for job in task.jobs)
         return run_tasks(tasks, folder, **arguments)
 
     monkeypatch.setattr(cells, "run_tasks", counted)
