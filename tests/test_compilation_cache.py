@@ -61,6 +61,12 @@ def flip(path):
     path.write_bytes(content)
 
 
+def age(*paths):
+    """Let files have been written a while ago."""
+    for path in paths:
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
+
+
 def find_entries(folder):
     return sorted(folder.glob("*-cache"))
 
@@ -74,9 +80,10 @@ def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_pa
     entries = find_entries(folder)
     assert entries  # However fast they were compiled.
     if killed:
-        (folder / "digests.json").unlink()
+        (folder / "digests.json").unlink(missing_ok=True)
     for entry in entries:
         flip(entry)
+    age(*entries)
     again = run_python(COMPILE, folder)
     assert again.stdout == "0\n"
     assert again.stderr.count("Kept programs are damaged, and are made anew") == 1
@@ -89,6 +96,7 @@ def test_entries_are_looked_at_where_they_changed_only(tmp_path, monkeypatch):
     whole = zlib.compress(b"a program")
     for name in ("one-cache", "two-cache"):
         (tmp_path / name).write_bytes(whole)
+    age(*find_entries(tmp_path))
     check_entries(tmp_path)
     read = []
     read_bytes = Path.read_bytes
@@ -99,17 +107,22 @@ def test_entries_are_looked_at_where_they_changed_only(tmp_path, monkeypatch):
     (tmp_path / "two-cache").write_bytes(zlib.compress(b"another program"))
     (tmp_path / "new-cache").write_bytes(whole[:-3])
     (tmp_path / "notes.txt").write_bytes(b"mine")
+    age(tmp_path / "two-cache", tmp_path / "new-cache")
+    # Another run may be writing it.
+    (tmp_path / "young-cache").write_bytes(whole[:-3])
     check_entries(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "digests.json",
         "notes.txt",
         "one-cache",
+        "young-cache",
     ]
 
 
 @pytest.mark.parametrize("digests", [b"", b"{", b"[1]", b'{"one-cache": 3}', b'{"one-cache": []}'])
 def test_damaged_digests_cost_a_look_at_every_entry(tmp_path, digests):
     (tmp_path / "one-cache").write_bytes(zlib.compress(b"a program"))
+    age(tmp_path / "one-cache")
     check_entries(tmp_path)
     noted = (tmp_path / "digests.json").read_bytes()
     (tmp_path / "digests.json").write_bytes(digests)

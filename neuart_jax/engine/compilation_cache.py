@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import re
+import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +31,8 @@ _EXPORTED = "programs"
 _NAME = re.compile("[0-9a-f]{64}", re.ASCII)
 _SECONDS_OF_A_WRITE = 24 * 3600
 _ENTRY = "-cache"  # What JAX's names of entries end with.
+# JAX writes an entry where it is to be: a younger one may be half of it, of a run beside this one.
+_SECONDS_OF_AN_ENTRY = 2
 _DIGESTS = "digests.json"
 
 
@@ -141,7 +145,11 @@ def check_entries(folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
         stamp = noted.get(path.name)
         if stamp is not None and stamp[:2] == _stamp(status):
             continue
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # Another run has removed it.
+            del found[path]
+            continue
         if stamp is None:
             # Of a run that was killed, or is under way.
             whole = _can_be_unpacked(content)
@@ -170,12 +178,16 @@ def _note_entries(folder: Path) -> None:
 
 
 def _find_entries(folder: Path) -> dict[Path, os.stat_result]:
+    """Return the entries that are complete, but for damage."""
+    found, now = {}, time.time()
     with os.scandir(folder) as entries:
-        return {
-            Path(entry.path): entry.stat()
-            for entry in entries
-            if entry.name.endswith(_ENTRY) and entry.is_file(follow_symlinks=False)
-        }
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                is_young = 0 <= now - status.st_mtime < _SECONDS_OF_AN_ENTRY
+                if entry.name.endswith(_ENTRY) and stat.S_ISREG(status.st_mode) and not is_young:
+                    found[Path(entry.path)] = status
+    return found
 
 
 def _read_digests(folder: Path) -> dict[str, list[Any]]:
