@@ -59,7 +59,7 @@ def test_it_changes_no_pixel_and_other_frames_stay_as_asked(config, tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("progress.webq", "has the extension '.webq'; expected one of"),
+        ("progress.webq", "--animation=progress.webq has the extension '.webq'; expected one of"),
         ("films/progress.webp", "is no name that is free in the result's folder"),
         ("result.png", "is no name that is free"),
         ("losses.png", "is no name that is free"),

@@ -37,7 +37,9 @@ def check_progress_film(output: OutputConfig, *, height: int, width: int) -> Non
         )
     factor = min(1.0, output.animation_size / max(height, width))
     check_animation(
-        name, height=max(1, round(height * factor)), width=max(1, round(width * factor))
+        f"--animation={name}",
+        height=max(1, round(height * factor)),
+        width=max(1, round(width * factor)),
     )
 
 
