@@ -62,7 +62,7 @@ def config_of(content, style, **settings):
 
 
 def paint(plans, *, callback, restored=None, checkpoint=None, **_):
-    """Do what `stylizer.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
+    """Do what `pairs.stylize_pairs` does: report, keep, go on where a run was cut, and end."""
     count = len(plans)
     images = [np.array(plan.pair.content) for plan in plans]
     losses = [[1.0] for _ in plans]

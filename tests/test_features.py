@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from neuart_jax import Config, InputError
+from neuart_jax.engine.binding import load_run_network
 from neuart_jax.engine.plan import make_plan
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.engine.stylizer import load_run_network
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.losses.moments import gram_matrix
 from neuart_jax.models.features import make_feature_fn, resolve_precision

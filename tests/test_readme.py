@@ -51,7 +51,7 @@ def test_the_librarys_page_runs_in_order(tmp_path, monkeypatch, content_image, s
             loaded[config, layers] = load_network(config, layers=layers, **options)
         return loaded[config, layers]
 
-    monkeypatch.setattr("neuart_jax.engine.stylizer.load_network", load_once)
+    monkeypatch.setattr("neuart_jax.engine.binding.load_network", load_once)
     names: dict[str, object] = {}
     for block in blocks:
         block = block.replace("steps=40", f"steps=2, scales=1, optimizer='adam', {shallow}")

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
 from neuart_jax.config.sections import LossConfig
+from neuart_jax.engine.binding import load_run_network
 from neuart_jax.engine.plan import make_plan
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.engine.stylizer import load_run_network
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.objective.build import make_terms
 from neuart_jax.objective.term import make_objective, make_targets

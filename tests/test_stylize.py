@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
 from neuart_jax.engine import loop, state, step
+from neuart_jax.engine.binding import load_run_network
+from neuart_jax.engine.pairs import stylize_pairs
 from neuart_jax.engine.plan import make_plan
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
 from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.images import fill_resize, save_image

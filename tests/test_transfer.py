@@ -19,10 +19,10 @@ from PIL import Image
 from neuart_jax import Config, InputError, transfer
 from neuart_jax.config.config import FIELDS
 from neuart_jax.config.presets import PRESETS
+from neuart_jax.engine.binding import load_run_network
 from neuart_jax.engine.plan import make_plan
 from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.step import Status
-from neuart_jax.engine.stylizer import load_run_network
 from neuart_jax.inputs.pair import Pair, make_pair
 from neuart_jax.io.images import load_image, load_metadata, save_image
 from neuart_jax.runs.folder import RunFolder

@@ -13,12 +13,13 @@ import numpy as np
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
+from neuart_jax.engine.binding import load_run_network
 from neuart_jax.engine.own_parts import FeatureNetwork
+from neuart_jax.engine.pairs import stylize_pairs
 from neuart_jax.engine.result import BatchCallback, Progress, Result
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
-from neuart_jax.engine.stylizer import load_run_network, stylize_pairs
 from neuart_jax.models.params.canonical import digest_variables
 from neuart_jax.models.params.load import Network, narrow_network
 from neuart_jax.runs.checkpoints import Checkpoints

@@ -1,0 +1,74 @@
+"""What a planned run computes with: the network's arrays, and what its terms compare with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from neuart_jax.engine.cache_key import cache_key
+from neuart_jax.engine.kernel_transforms import prepare_params
+from neuart_jax.engine.own_parts import FeatureNetwork, check_loss
+from neuart_jax.engine.plan import Plan
+from neuart_jax.engine.program import Program
+from neuart_jax.engine.scales import Scale
+from neuart_jax.engine.sharding import share_copies
+from neuart_jax.engine.targets import bind_features, find_targets
+from neuart_jax.inputs.canvas import Canvas
+from neuart_jax.models.params.load import Network, load_network
+from neuart_jax.objective.term import Targets, layers_of
+
+
+def load_run_network(plans: Sequence[Plan]) -> Network:
+    """Load the network that pairs share, or fit it to all of them.
+
+    Args:
+      plans: of the pairs; the network is that of the first.
+
+    Raises:
+      InputError: see `load.load_network`.
+    """
+    config = plans[0].config
+    return load_network(
+        config.network,
+        layers=plans[0].layers,
+        images=[np.asarray(i) for plan in plans for i in (plan.pair.content, *plan.pair.styles)],
+        seed=config.run.seed,
+    )
+
+
+def bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, Any]:
+    """Return a plan for the network that is there, and the arrays that it computes with."""
+    if isinstance(network, FeatureNetwork):
+        source, params = network
+    else:
+        source, (height, width) = network.module, plan.pair.content.shape[:2]
+        params = prepare_params(network, plan.config, layers=plan.layers, size=(height, width))
+    return plan.with_source(source), share_copies(params, plan.config.compute.shard_rows)
+
+
+def find_plan_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Targets:
+    """Compute what a stage's terms compare with."""
+    config, compute = plan.config, plan.config.compute
+    targets = find_targets(
+        scale,
+        program.terms,
+        source=program.source,
+        params=params,
+        precision=compute.precision,
+        window=compute.window,
+        key=cache_key(program.key, config.losses, config.realism) if program.key else "",
+    )
+    if program.own_terms and not compute.window:
+        features = jax.eval_shape(
+            bind_features(program.source, layers_of(program.terms, "layers"), compute.precision),
+            params,
+            scale.content_image,
+        )
+        names = {term.name for term in plan.own.terms}
+        for term in program.terms:
+            if term.name in names:
+                check_loss(term, scale.content_image, features, targets.values[term.name])
+    if scale.paint is None:
+        return targets
+    return targets._replace(canvas=Canvas(scale.paint, scale.content_image))
