@@ -17,8 +17,8 @@ from neuart_jax.engine.program import Program, make_program
 from neuart_jax.engine.scales import Stage, plan_stages, settle_scales
 from neuart_jax.engine.sharding import check_rows
 from neuart_jax.engine.targets import plan_run_tiles
+from neuart_jax.inputs.image_checks import style_names
 from neuart_jax.inputs.pair import Pair
-from neuart_jax.inputs.pictures import style_names
 from neuart_jax.inputs.regions.memberships import check_regions
 from neuart_jax.io.clips.pace import choose_steps, most_frames
 from neuart_jax.losses.style import SORTING_LOSSES

@@ -20,7 +20,7 @@ from neuart_jax.inputs.color import (
     put_back_colors,
 )
 from neuart_jax.inputs.guided_filter import smooth_affine
-from neuart_jax.inputs.pictures import check_image, check_style_images, style_names
+from neuart_jax.inputs.image_checks import check_image, check_style_images, style_names
 from neuart_jax.inputs.regions.memberships import Regions, find_areas, resize_memberships
 from neuart_jax.inputs.regions.opacity import is_opaque, spread_opaque, take_opaque, weigh_styles
 from neuart_jax.io.images import resize_image

@@ -17,9 +17,9 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import Texts, nearest
 from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.io.files import brief_cause
+from neuart_jax.io.image_lists import list_named_images
 from neuart_jax.io.images import WRITABLE
 from neuart_jax.io.paths import check_place, read_whole
-from neuart_jax.io.picture_lists import list_named_pictures
 from neuart_jax.models.params.load import NAMED_WEIGHTS
 
 Pairing = Literal["zip", "cross"]
@@ -134,7 +134,7 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
     Args:
       config: of all pairs.
       contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg; see
-        `picture_lists.list_named_pictures`.
+        `image_lists.list_named_images`.
       styles: such ones.
       pair: "zip" takes the first with the first, the second with the second; "cross" takes every
         content with every style. Folders and patterns go by the names of their files.
@@ -155,8 +155,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
                 expected="pictures or folders of pictures, --content=PATH --style=PATH",
                 remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
             )
-    content_files = list_named_pictures(contents, name="--content")
-    style_files = [file for path in styles for file in list_named_pictures(path, name="--style")]
+    content_files = list_named_images(contents, name="--content")
+    style_files = [file for path in styles for file in list_named_images(path, name="--style")]
     if pair == "cross":
         pairs = [(content, style) for content in content_files for style in style_files]
     elif len(content_files) == len(style_files):
@@ -335,7 +335,7 @@ def _beside(folder: Path, value: Any, *, name: str) -> Any:
         if not all(isinstance(text, str) and text for text in texts):
             return value
         return [
-            file for text in texts for file in list_named_pictures(text, name=name, beside=folder)
+            file for text in texts for file in list_named_images(text, name=name, beside=folder)
         ]
     if not isinstance(value, str) or not value or value in _FILES[name]:
         return value

@@ -20,9 +20,9 @@ from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.scales import SMALLEST_SIDE
 from neuart_jax.inputs.initial_image import STARTS, check_start
 from neuart_jax.inputs.pair import Masks, make_pair
+from neuart_jax.io.image_lists import list_named_images
 from neuart_jax.io.images import Picture, load_image
 from neuart_jax.io.paths import check_place, resolve_place
-from neuart_jax.io.picture_lists import list_named_pictures
 from neuart_jax.models.params.fitted.photographs import BUNDLED_SET
 from neuart_jax.models.params.load import NAMED_WEIGHTS
 from neuart_jax.objective.style import StyleTerm
@@ -192,9 +192,7 @@ def _list_files(config: Config) -> Config:
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     found = {}
     for name, texts in lists.items():
-        found[name] = [
-            file for text in texts for file in list_named_pictures(text, name=f"--{name}")
-        ]
+        found[name] = [file for text in texts for file in list_named_images(text, name=f"--{name}")]
         if len(found[name]) > len(texts):
             logger.info("--%s names %d pictures, which are taken together.", name, len(found[name]))
     return config.replace(**found)

@@ -13,8 +13,8 @@ from neuart_jax.io.clips.frame_files import read_files, survey_files
 from neuart_jax.io.clips.frames import Clip, Part, choose_frames
 from neuart_jax.io.decoding import FILM_START
 from neuart_jax.io.files import PathLike, brief_cause
+from neuart_jax.io.image_lists import list_named_images
 from neuart_jax.io.paths import check_place
-from neuart_jax.io.picture_lists import list_named_pictures
 
 _ANIMATION_START = r"GIF8|\x89PNG|RIFF....WEBP|....ftypavi[fs]"
 _FRAMES_A_SECOND = 25
@@ -66,7 +66,7 @@ def open_clip(
         return _open_files(files, f"{len(files)} pictures", frame_rate, part)
     place = check_place(str(source), name="clip")
     if place.is_dir():
-        listed = [Path(file) for file in list_named_pictures(str(source), name="clip")]
+        listed = [Path(file) for file in list_named_images(str(source), name="clip")]
         return _open_files(listed, str(source), frame_rate, part)
     try:
         first_bytes = _read_start(place)

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from neuart_jax.config.errors import InputError
-from neuart_jax.io.picture_lists import list_named_pictures, sort_naturally
+from neuart_jax.io.image_lists import list_named_images, sort_naturally
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_files_folders_patterns_and_lists(folder, text, files):
-    assert list_named_pictures(text, name="--style") == files
-    assert list_named_pictures(text, name="--style", beside=folder) == [
+    assert list_named_images(text, name="--style") == files
+    assert list_named_images(text, name="--style", beside=folder) == [
         str(folder / file) for file in files
     ]
 
@@ -42,12 +42,12 @@ def test_files_folders_patterns_and_lists(folder, text, files):
 def test_the_home_folder_is_found_in_every_part(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     files = [str(folder / "a.jpg"), str(folder / "b.jpg")]
-    assert list_named_pictures("~/a.jpg,~/b.jpg", name="--style") == files
+    assert list_named_images("~/a.jpg,~/b.jpg", name="--style") == files
 
 
 def test_a_list_with_a_part_that_is_missing_shows_the_way(folder):
     with pytest.raises(InputError, match="neither does x.jpg; .*--style=A --style=B"):
-        list_named_pictures("a.jpg,x.jpg", name="--style")
+        list_named_images("a.jpg,x.jpg", name="--style")
 
 
 def test_every_kind_that_is_read_is_taken_and_the_rest_is_told(tmp_path, caplog):
@@ -56,7 +56,7 @@ def test_every_kind_that_is_read_is_taken_and_the_rest_is_told(tmp_path, caplog)
         (tmp_path / name).touch()
     (tmp_path / "more.png").mkdir()
     with caplog.at_level(logging.INFO, "neuart_jax"):
-        found = list_named_pictures(str(tmp_path), name="--style")
+        found = list_named_images(str(tmp_path), name="--style")
     assert found == [str(tmp_path / name) for name in taken]
     assert f"{tmp_path}: passed over drawing.svg, more.png, notes.txt." in caplog.messages
 
@@ -64,7 +64,7 @@ def test_every_kind_that_is_read_is_taken_and_the_rest_is_told(tmp_path, caplog)
 def test_a_folder_without_pictures_says_what_is_there(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"holds no picture that can be read, only notes.txt;"):
-        list_named_pictures(str(tmp_path), name="--style")
+        list_named_images(str(tmp_path), name="--style")
 
 
 def test_names_are_sorted_by_their_numbers():

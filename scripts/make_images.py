@@ -1,6 +1,6 @@
 """Paint the pictures that the README and the pages in docs/ show.
 
-  python scripts/make_pictures.py [--only=strip,color] [--resnet50=FILE] [--output=FOLDER]
+  python scripts/make_images.py [--only=strip,color] [--resnet50=FILE] [--output=FOLDER]
 
 Photographs are scikit-image's and matplotlib's, paintings are in docs/images/styles; all are in the
 public domain or CC0. Pictures that are there below --output are not painted again. What VGG16's

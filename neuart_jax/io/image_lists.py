@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _MOST_TOLD = 5
 
 
-def list_named_pictures(text: str, *, name: str, beside: Path = Path()) -> list[str]:
+def list_named_images(text: str, *, name: str, beside: Path = Path()) -> list[str]:
     """Return the files that a text names, in the order of their names.
 
     A file is itself, even if its name holds a comma or a bracket. A folder is the pictures in it,
@@ -69,7 +69,7 @@ def _list_parts(text: str, parts: list[str], *, name: str, beside: Path) -> list
                 expected="names of existing files with commas between them",
                 remedy="check them, or repeat the flag: --style=A --style=B",
             )
-        found += list_named_pictures(part, name=name, beside=beside)
+        found += list_named_images(part, name=name, beside=beside)
     return found
 
 
