@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, export
 
 from benchmarks.jobs import Figures, Job, compile_evaluations, config_of, find_errors, memory_of
-from benchmarks.problem import Problem, load_pictures, make_problem
+from benchmarks.problem import Problem, load_images, make_problem
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.memory import predict_step
 from neuart_jax.engine.resolution import resolve_config
@@ -135,12 +135,12 @@ def _measure_cell(config: Any, cell: dict[str, Any], count: int) -> Figures:
 
 
 def measure_same_pixels(job: Job) -> Figures:
-    """Paint a picture whole, cut and gone on with, and in a batch of two with itself.
+    """Paint an image whole, cut and gone on with, and in a batch of two with itself.
 
     Figures are the largest differences between their pixels, in [0, 1].
     """
     config = resolve_config(config_of(job))
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     with tempfile.TemporaryDirectory() as folder:
         whole, cut = (
             config.replace(output=str(Path(folder, name)), checkpoint_seconds=1e4)

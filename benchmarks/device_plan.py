@@ -25,13 +25,13 @@ class Scope(NamedTuple):
 
     Attributes:
       models: networks.
-      agreement_size: side of the pictures that are compared with float64, in pixels.
+      agreement_size: side of the images that are compared with float64, in pixels.
       sizes: sides of those that are timed.
       batches: numbers of pairs at once.
       evaluations: timed in one go.
       most_pixels: of all pairs of a batch together; larger cells are left out.
       product_side: of the matrices whose products are timed.
-      run_sizes: of pictures that are painted from the shell.
+      run_sizes: of images that are painted from the shell.
       torch_size: of the one pair that torch gets, in pixels.
       tests: names of test modules, without "test_" and the ending.
     """

@@ -38,7 +38,7 @@ def evaluation_flops(config: Config, *, stride_on: str = "") -> int:
     for each Gram matrix, are left out: 2 % with VGG19.
 
     Args:
-      config: resolved; its `size` is the side of a square picture.
+      config: resolved; its `size` is the side of a square image.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`.
     """
     architecture = find_architecture(config.network.model)

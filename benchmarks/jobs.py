@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from benchmarks.memory import peak_resident_bytes, resident_bytes
-from benchmarks.problem import Problem, load_pictures, make_problem, write_network
+from benchmarks.problem import Problem, load_images, make_problem, write_network
 from neuart_jax.config.config import Config
 from neuart_jax.engine.compile import compile_fn
 from neuart_jax.engine.plan import make_plan
@@ -106,7 +106,7 @@ def _name_targets(targets: Targets) -> dict[str, Array]:
     for term in ("content", "style"):
         target = targets.values[term]
         for layer, value in target.values.items():
-            # Pictures without regions have one statistic per layer.
+            # Images without regions have one statistic per layer.
             statistic = value if term == "content" else value[0]
             named |= {
                 f"targets/values/{term}/{layer}": statistic,
@@ -236,7 +236,7 @@ def measure_steps(job: Job) -> Figures:
     def remember(progress: Progress) -> None:
         reports.append((time.perf_counter(), progress))
 
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     stylize(content, style, config, callback=remember)
     (began, first), (ended, last) = reports[1], reports[-1]
     steps = last.num_steps - first.num_steps
@@ -265,7 +265,7 @@ def measure_start(job: Job) -> Figures:
 
     jax.monitoring.register_event_duration_secs_listener(remember)
     config = config_of(job)
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     began = time.time()
     first_steps: list[float] = []
 
@@ -288,11 +288,11 @@ def follow_loss(job: Job) -> Figures:
     """Run a configuration, and say how the loss at full size fell.
 
     "path" has, after each chunk at full size, seconds, evaluations, the smallest loss so far, and
-    the loss of the picture as a file has it, clipped to [0, 1]: optimizers that don't clip come to
+    the loss of the image as a file has it, clipped to [0, 1]: optimizers that don't clip come to
     losses that no file can show. "clipped_loss" is that of the result.
     """
     config = config_of(job)
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     seen: list[tuple[float, Progress, np.ndarray]] = []
     began = time.perf_counter()
 

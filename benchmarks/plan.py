@@ -24,7 +24,7 @@ class Plan(NamedTuple):
 
     Attributes:
       parts: some of `PARTS`.
-      sizes: sides of the square pictures, in pixels.
+      sizes: sides of the square images, in pixels.
       models: of the networks.
       batches: numbers of pairs that are evaluated at once.
       precisions: values of the setting `precision`; where torch has them, of its own, too.
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
       torch_python: an interpreter that has torch.
       peak_tflops: what the device is said to reach, in TFLOP/s; 0 if that isn't known.
       presets: recipes whose final loss is to be reached.
-      loss_size: size of their pictures; 0 takes each recipe's own.
+      loss_size: size of their images; 0 takes each recipe's own.
     """
 
     parts: tuple[str, ...]
@@ -62,7 +62,7 @@ def read_plan(config: Config, flags: dict[str, Any]) -> Plan:
       flags: name of each field of `Plan` to its text, or to its texts.
 
     Raises:
-      InputError: a value can't be used, or a picture of that size is too small for a model.
+      InputError: a value can't be used, or an image of that size is too small for a model.
     """
     plan = Plan(
         parts=_read_names("parts", flags["parts"], PARTS),

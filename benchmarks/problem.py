@@ -1,4 +1,4 @@
-"""What is timed: a batch of pairs of square pictures, and their objective."""
+"""What is timed: a batch of pairs of square images, and their objective."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +59,9 @@ class Problem(NamedTuple):
         return len(self.images) * evaluation_flops(self.config, stride_on=stride_on)
 
 
-def with_pictures(config: Config) -> Config:
-    """Take scikit-image's cat and our own brush strokes where no pictures are named."""
-    import skimage  # Not at the top: measured processes, whose pictures are named, go without.
+def with_images(config: Config) -> Config:
+    """Take scikit-image's cat and our own brush strokes where no images are named."""
+    import skimage  # Not at the top: measured processes, whose images are named, go without.
 
     cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
     strokes = Path(neuart_jax.__file__).parents[1] / "docs" / "images" / "brush_strokes.png"
@@ -69,10 +69,10 @@ def with_pictures(config: Config) -> Config:
     return config.replace(content=images.content or str(cat), style=images.style or str(strokes))
 
 
-def load_pictures(config: Config) -> tuple[Float32, Float32]:
+def load_images(config: Config) -> tuple[Float32, Float32]:
     """Read content and style as squares, float32[size, size, 3], with `size` the configuration's.
 
-    Squares, and enlarged where need be: a size is then a number of pixels, whatever the pictures.
+    Squares, and enlarged where need be: a size is then a number of pixels, whatever the images.
     """
     images = config.images
     content, style = (
@@ -88,7 +88,7 @@ def write_network(config: Config, path: Path) -> None:
     Fitting in each of them would take longer than what is timed, and raise their peak of memory.
     """
     config = resolve_config(config)
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     network = _load_network(config, content, style)
     params = network.params
     mean, std = (tuple(map(float, np.asarray(each))) for each in (params.mean, params.std))
@@ -107,16 +107,16 @@ def _load_network(config: Config, content: np.ndarray, style: np.ndarray) -> Net
 
 
 def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Problem:
-    """Build pairs whose contents are one picture, shifted differently for each.
+    """Build pairs whose contents are one image, shifted differently for each.
 
     Args:
       config: with `content`, `style` and `size`.
       batch: number of pairs. A single one is evaluated as a run does, without a batch axis.
-      dtype: of the numbers of the network, and of the pictures. What is made in float64 has to be
+      dtype: of the numbers of the network, and of the images. What is made in float64 has to be
         evaluated under `jax.enable_x64`.
     """
     config = resolve_config(config)
-    content, style = load_pictures(config)
+    content, style = load_images(config)
     network = _load_network(config, content, style)
     terms = make_terms(config.losses)
     layers = run_layers(config.losses)

@@ -27,7 +27,7 @@ class Group(NamedTuple):
 
     Attributes:
       model: of the network.
-      size: side of the pictures, in pixels.
+      size: side of the images, in pixels.
       batch: number of pairs.
       runs: variant to the figures of its rounds, in the same order for all.
       check: figures of torch in float64; None without torch.
@@ -198,7 +198,7 @@ def loss_rows(preset: str, size: int, theirs: Figures, ours: Figures) -> list[Ro
 
     Args:
       preset: the recipe's name.
-      size: of the picture, in pixels.
+      size: of the image, in pixels.
       theirs: figures of `jobs.follow_loss`, to the recipe's end.
       ours: likewise, of another optimizer; perhaps with "error".
 

@@ -1,4 +1,4 @@
-"""The default objective in PyTorch, to be compared with ours: same weights, pictures and targets.
+"""The default objective in PyTorch, to be compared with ours: same weights, images and targets.
 
 It runs as a script in any interpreter that has torch and numpy, and imports nothing of this
 project, jax least of all: both would fight for the same cores. A job comes as JSON on the standard

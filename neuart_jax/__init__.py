@@ -1,4 +1,4 @@
-"""Neural style transfer by optimization, in JAX: two pictures in, one painting out.
+"""Neural style transfer by optimization, in JAX: two images in, one painting out.
 
 What `__all__` names here, in `neuart_jax.losses` and in `neuart_jax.optimizers` is public;
 everything else may move.

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.benchmark import benchmark
 from benchmarks.plan import PARTS, Plan, read_plan
-from benchmarks.problem import with_pictures
+from benchmarks.problem import with_images
 from neuart_jax.cli.flags import run_command
 from neuart_jax.config.config import Config
 from neuart_jax.io.files import make_folder
@@ -42,7 +42,7 @@ def run(config: Config, record: Record | None) -> int:
     """Measure and print the tables; 1 if something can't be trusted or was not measured."""
     # This process only plans: a GPU that it held would have no memory left for those that measure.
     jax.config.update("jax_platforms", "cpu")
-    network, config = config.network, with_pictures(config)
+    network, config = config.network, with_images(config)
     parts = flags.FLAGS["parts"].value
     if network.weights == "auto" and "time_to_loss" not in parts:
         # What the filters are doesn't change the time; these need no download and no fit.

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.device_check import check_device
 from benchmarks.device_plan import SMALL, Scope
-from benchmarks.problem import with_pictures
+from benchmarks.problem import with_images
 from neuart_jax.cli.flags import run_command
 from neuart_jax.config.config import Config
 from neuart_jax.io.files import make_folder
@@ -34,7 +34,7 @@ def run(config: Config, record: Record | None) -> int:
     """Check and print the table; 1 if something is wrong or could not be done."""
     # This process only plans: a GPU that it held would have no memory left for those that measure.
     jax.config.update("jax_platforms", "cpu")
-    config = with_pictures(config)
+    config = with_images(config)
     if config.network.weights == "auto":
         config = config.replace(weights="random")
     minutes = sum(read_numbers(_MINUTES.value, flag="minutes", example="6"))

@@ -48,16 +48,16 @@ _WRONG = 2.0  # Pixels.
 
 
 class Layer(NamedTuple):
-    """A picture that moves.
+    """An image that moves.
 
     Attributes:
-      picture: float64[height, width, 3] in [0, 1].
+      image: float64[height, width, 3] in [0, 1].
       mask: float64[height, width] in [0, 1], what of it is there; None is all.
       place: (share of the clip in [0, 1]) -> matrix float64[2, 3] from (x, y, 1) in a frame to
-        (x, y) in the picture.
+        (x, y) in the image.
     """
 
-    picture: Array
+    image: Array
     mask: Array | None
     place: Callable[[float], Array]
 
@@ -83,19 +83,19 @@ class Truth(NamedTuple):
 
 def _photograph(name: str, zoom: float) -> Array:
     """Return a photograph without what frames that are so much smaller can't show."""
-    picture = getattr(skimage.data, name)().astype(np.float64) / 255
+    image = getattr(skimage.data, name)().astype(np.float64) / 255
     sigma = math.sqrt(max(0.0, zoom**2 - 1)) / 2
-    return gaussian_filter(picture, (sigma, sigma, 0))
+    return gaussian_filter(image, (sigma, sigma, 0))
 
 
 def _look(
     center: tuple[float, float], *, scale: float, degrees: float, size: tuple[int, int]
 ) -> Array:
-    """Return the matrix of a frame whose middle shows a point of a picture.
+    """Return the matrix of a frame whose middle shows a point of an image.
 
     Args:
       center: x and y of the point.
-      scale: pixels of the picture for one of the frame.
+      scale: pixels of the image for one of the frame.
       degrees: by which the frame is turned.
       size: height and width of the frame.
     """
@@ -174,7 +174,7 @@ def render(shot: Shot, index: int, size: tuple[int, int]) -> Array:
     for layer in shot.layers:
         points = _apply(layer.place(_share(shot, index)), _grid(size))
         colors = np.stack(
-            [_sample(layer.picture[..., c], points, order=3, outside="mirror") for c in range(3)],
+            [_sample(layer.image[..., c], points, order=3, outside="mirror") for c in range(3)],
             axis=-1,
         )
         cover = np.ones(size)

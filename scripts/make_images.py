@@ -67,11 +67,11 @@ class Sheet(NamedTuple):
 
 
 def _row(content: Path, styles: Sequence[Path], variants: Mapping[str, Mapping[str, Any]]) -> Any:
-    pictures = {"content": content, "style": styles}
+    images = {"content": content, "style": styles}
     return [
         ("photograph", content),
         *(("painting", style) for style in styles),
-        *((label, {**_VGG16, **pictures, **settings}) for label, settings in variants.items()),
+        *((label, {**_VGG16, **images, **settings}) for label, settings in variants.items()),
     ]
 
 
@@ -207,7 +207,7 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
 
 def _write_photographs() -> dict[str, Path]:
     """Put the photographs of the packages into files."""
-    pictures = {
+    images = {
         # NASA, public domain; Stefan van der Walt, CC0; Rachel Michetti, CC0; SpaceX, CC0.
         **{n: getattr(skimage.data, n)() for n in ("astronaut", "chelsea", "coffee", "rocket")},
         # The United States Navy, public domain.
@@ -217,18 +217,18 @@ def _write_photographs() -> dict[str, Path]:
     }
     folder = WORK / "photographs"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.png" for name in pictures}
+    paths = {name: folder / f"{name}.png" for name in images}
     for name, path in paths.items():
-        save_image(path, pictures[name].astype(np.float32) / 255)
+        save_image(path, images[name].astype(np.float32) / 255)
     return paths
 
 
-def _config(picture: Mapping[str, Any], common: Config) -> Config:
+def _config(sources: Mapping[str, Any], common: Config) -> Config:
     paths = {
-        "content": str(picture["content"]),
-        "style": [str(path) for path in picture["style"]],
+        "content": str(sources["content"]),
+        "style": [str(path) for path in sources["style"]],
     }
-    settings = {**picture, **paths}
+    settings = {**sources, **paths}
     preset, variant = settings.pop("preset", ""), settings.pop("variant", "")
     if variant:
         return parse_variant(variant, common.replace(**settings)).config
@@ -246,9 +246,9 @@ def _lay_out(rows: Sequence[Sequence[tuple[str, Any]]], *, width: int) -> Image.
         line = Image.new("RGB", (total, height + 2 * _FONT_PIXELS), "white")
         left = 0.0
         for (label, image), aspect in zip(row, aspects, strict=True):
-            picture = Image.fromarray((image * 255).round().astype(np.uint8))
+            scaled = Image.fromarray((image * 255).round().astype(np.uint8))
             size = round(height * aspect), height
-            line.paste(picture.resize(size, Image.Resampling.LANCZOS), (round(left), 0))
+            line.paste(scaled.resize(size, Image.Resampling.LANCZOS), (round(left), 0))
             place = round(left), height + _FONT_PIXELS // 4
             ImageDraw.Draw(line).text(place, label, "#555555", font)
             left += size[0] + _GAP

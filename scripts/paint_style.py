@@ -142,9 +142,9 @@ def main(argv: list[str]) -> None:
         )
     pixels = np.rint(255 * paint(_WIDTH.value, _HEIGHT.value, _SEED.value)).astype(np.uint8)
     # 256 colors keep the file small; dots of dithering would become part of the style.
-    picture = Image.fromarray(pixels).quantize(256, kmeans=3, dither=Image.Dither.NONE)
+    quantized = Image.fromarray(pixels).quantize(256, kmeans=3, dither=Image.Dither.NONE)
     with write_atomically(output) as file:
-        picture.save(file, format="PNG", optimize=True)
+        quantized.save(file, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

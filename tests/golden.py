@@ -29,7 +29,7 @@ SHALLOW = {
 }
 
 
-def _pictures(height: int, width: int, *, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def _images(height: int, width: int, *, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return smooth_picture(height, width, seed=seed), smooth_picture(56, 40, seed=seed + 1)
 
 
@@ -46,12 +46,12 @@ def demo() -> list[Result]:
 def recipe(name: str, **settings: object) -> list[Result]:
     """Five steps of a recipe."""
     config = apply_preset(name, Config(), **{**RANDOM, "model": "vgg16", "steps": 5}, **settings)
-    return [stylize(*_pictures(48, 64), config)]
+    return [stylize(*_images(48, 64), config)]
 
 
 def batch() -> list[Result]:
     """Two pairs at once, with coefficients of their own."""
-    pairs = [_pictures(48, 64), _pictures(48, 64, seed=5)]
+    pairs = [_images(48, 64), _images(48, 64, seed=5)]
     config = Config().replace(**SHALLOW, steps=6, scales=1)
     return stylize_batch([pair[0] for pair in pairs], [pair[1] for pair in pairs], config)
 
@@ -59,7 +59,7 @@ def batch() -> list[Result]:
 def windowed() -> list[Result]:
     """A picture that is computed window by window."""
     config = Config().replace(**SHALLOW, steps=4, scales=1, window=64)
-    return [stylize(*_pictures(96, 120), config)]
+    return [stylize(*_images(96, 120), config)]
 
 
 def adam() -> list[Result]:
@@ -68,13 +68,13 @@ def adam() -> list[Result]:
         **SHALLOW, optimizer="adam", average=0.9, steps=6, coarse_steps=4, scales=2
     )
     config = config.replace(realism_weight=1e3, realism_steps=3)
-    return [stylize(*_pictures(130, 160), config)]
+    return [stylize(*_images(130, 160), config)]
 
 
 def resumed() -> list[Result]:
     """A run that is cut after four of eight steps and gone on with."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        for name, image in zip(("photo", "painting"), _pictures(48, 64), strict=True):
+        for name, image in zip(("photo", "painting"), _images(48, 64), strict=True):
             save_image(f"{name}.png", image)
         config = Config().replace(
             **SHALLOW,

@@ -109,7 +109,7 @@ def test_what_it_adds_is_clipped(content):
         ({"epsilon": float("nan")}, "epsilon=nan is not positive"),
         (
             {"content_image": np.zeros((4, 5, 3))},
-            r"shape \(4, 4, 3\) came with a content picture of \(4, 5, 3\); expected two pictures",
+            r"shape \(4, 4, 3\) came with a content image of \(4, 5, 3\); expected two pictures",
         ),
     ],
 )

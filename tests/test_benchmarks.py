@@ -22,7 +22,7 @@ from benchmarks.device_plan import Scope
 from benchmarks.flops import count_flops, evaluation_flops
 from benchmarks.jobs import JOBS
 from benchmarks.plan import PARTS, Plan, jax_variants, read_plan, reference_settings, torch_variants
-from benchmarks.problem import load_pictures, make_problem
+from benchmarks.problem import load_images, make_problem
 from benchmarks.processes import Job, run_job, run_rounds
 from benchmarks.rows import (
     GRADIENT_TOLERANCE,
@@ -179,7 +179,7 @@ def test_losses_are_followed_as_optimized_and_as_a_file_has_them(config):
     assert clipped[0] == pytest.approx(losses[0], rel=1e-5)
     # The last step is the best one, and so the result.
     assert figures["clipped_loss"] == pytest.approx(clipped[-1], rel=1e-4)
-    content, style = load_pictures(quick)
+    content, style = load_images(quick)
     assert stylize(content, style, quick).losses["total"] == figures["clipped_loss"]
 
 

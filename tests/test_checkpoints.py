@@ -148,7 +148,7 @@ def test_a_default_folder_with_the_same_run_is_taken_again(pictures, tmp_path, m
     ("changes", "phrase"),
     [
         ({"content_weight": 3.0}, "content_weight: 8.0 there, 3.0 here"),
-        ({"photo": 1}, "another content picture"),
+        ({"photo": 1}, "another content image"),
         ({"seed": 5}, "seed: 0 there, 5 here; weights: random.* there, random.* here"),
     ],
 )

@@ -214,7 +214,7 @@ def test_a_changed_start_is_another_run(caplog):
     config = config.replace(checkpoint_seconds=1e-6, report_every=1)
     transfer(config, callback=lambda progress: progress.num_steps == 2)
     save_image("start.png", smooth_picture(24, 20, seed=6))
-    with pytest.raises(InputError, match="another init picture"):
+    with pytest.raises(InputError, match="another init image"):
         transfer(config)
 
 

@@ -188,7 +188,7 @@ def test_results_of_something_else_are_not_taken(config, runs, pictures):
     sentence = r"content_relu1_1 already .*\(steps: 2 there, 3 here; seed: 0 there, 1 here\)"
     with pytest.raises(InputError, match=sentence):
         reconstruct(config.replace(steps=3, seed=1))
-    with pytest.raises(InputError, match="another content picture"):
+    with pytest.raises(InputError, match="another content image"):
         reconstruct(config.replace(content=str(pictures / "photo2.png")))
     with pytest.raises(InputError, match="; and [0-9]+ more.*--overwrite"):
         reconstruct(apply_preset("neural-style", config).replace(**QUICK))

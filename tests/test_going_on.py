@@ -96,7 +96,7 @@ def test_a_finished_run_is_prolonged(caplog):
 @pytest.mark.parametrize(
     ("settings", "note"),
     [
-        ({"size": 12}, "Painting at 10x12 pixels; the content picture has 20x24, which --size=0"),
+        ({"size": 12}, "Painting at 10x12 pixels; the content image has 20x24, which --size=0"),
         ({"size": 64}, "Painting at 20x24 pixels, which is all that .*; --enlarge .* --size=64."),
         ({"size": 24}, ""),
         ({"size": 0}, ""),

@@ -167,7 +167,7 @@ def test_a_batch_killed_at_any_file_operation_is_completed(killer, tmp_path, mon
     contents, style = painter.pictures(tmp_path / "pictures", count=3)
     config = painter.config_of(contents[0], style, weights="random")
     if batch > 1:  # As with weights that pairs share.
-        monkeypatch.setattr(plan, "depends_on_pictures", lambda config: False)
+        monkeypatch.setattr(plan, "depends_on_images", lambda config: False)
     jobs = make_jobs(config, str(tmp_path / "pictures/photo*.png"), [str(style)], pair="cross")
     painted = []
 

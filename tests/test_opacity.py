@@ -129,7 +129,7 @@ def test_a_style_that_cannot_be_seen_is_told(files):
     config = Config().replace(
         **TINY, content=str(files / "photo.png"), style=str(files / "nothing.png")
     )
-    with pytest.raises(InputError, match="the style picture is transparent all over"):
+    with pytest.raises(InputError, match="the style image is transparent all over"):
         transfer(config)
 
 

@@ -404,7 +404,7 @@ def test_a_recipe_for_two_styles_wants_two():
     with pytest.raises(InputError) as caught:
         apply_preset("capstone-two-styles", style="a.png")
     assert str(caught.value) == (
-        "--preset=capstone-two-styles got 1 style picture; expected 2 of them; repeat the flag, "
+        "--preset=capstone-two-styles got 1 style image; expected 2 of them; repeat the flag, "
         "--style=FILE --style=FILE, or take another preset."
     )
     apply_preset("capstone-two-styles", style=["a.png", "b.png"])

@@ -174,7 +174,7 @@ def test_what_only_styles_have_is_left_out():
     assert regions.names == ("red",)
     assert regions.notes == (
         "The styles' region green is not in the content; it is left out.",
-        "Style picture 2 has no part in any region; it is left out.",
+        "Style image 2 has no part in any region; it is left out.",
     )
     assert find_areas(regions.styles[0]) == [1200] and not regions.styles[1].any()
 
@@ -252,8 +252,8 @@ def test_as_many_styles_as_regions(count):
     images = [np.zeros((20, 30, 3), np.float32)] * count
     with pytest.raises(
         InputError,
-        match=rf"mask has 2 regions \(blue, red\) and there are {count} style pictures; expected "
-        "one style picture for every region, or masks .*; give as many styles as regions",
+        match=rf"mask has 2 regions \(blue, red\) and there are {count} style images; expected "
+        "one style image for every region, or masks .*; give as many styles as regions",
     ):
         match(stripes("red", "blue"), [], style_images=images)
 
@@ -273,7 +273,7 @@ def test_named_regions_alone():
 
 def test_fewer_style_masks_than_styles():
     images = [np.zeros((HEIGHT, WIDTH, 3), np.float32)] * 2
-    with pytest.raises(InputError, match="there are 1 style masks and 2 style pictures; expected"):
+    with pytest.raises(InputError, match="there are 1 style masks and 2 style images; expected"):
         match(stripes("red"), [stripes("red")], style_images=images)
 
 
@@ -352,7 +352,7 @@ def test_split_region_that_no_style_has_is_merged(monkeypatch):
     check(regions, content, [style])
     assert regions.names == ("region 1", "region 3")
     assert regions.notes == (
-        "The content's region 2 is in no style picture; it takes the style of region 1, whose "
+        "The content's region 2 is in no style image; it takes the style of region 1, whose "
         "colors are nearest.",
         "The styles' region 4 is not in the content; it is left out.",
     )

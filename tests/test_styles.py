@@ -221,16 +221,16 @@ def test_a_named_network_takes_shares_as_well(content_image, style_image):
         for pictures in (styles, [styles[0], style_image[30:54, :20]])
     )
     assert both.identity["sha256"] != other.identity["sha256"]
-    with pytest.raises(InputError, match="the style picture 2 is 1x3 pixels; expected at least 2"):
+    with pytest.raises(InputError, match="the style image 2 is 1x3 pixels; expected at least 2"):
         make_plan(make_pair(resolved, content, [style_image, style_image[:3, :1]]))
     with pytest.raises(InputError, match="style_blend has 2 shares.*expected 3 shares"):
         stylize(content, [*styles, style_image], config)
 
 
 def test_what_is_no_list_of_styles(content_image, style_image):
-    with pytest.raises(InputError, match="there is no style picture"):
+    with pytest.raises(InputError, match="there is no style image"):
         stylize(content_image, [], RUN, network=PIXELS)
-    with pytest.raises(InputError, match="the style picture 2 has the shape"):
+    with pytest.raises(InputError, match="the style image 2 has the shape"):
         stylize(content_image, [style_image, style_image[..., 0]], RUN, network=PIXELS)
     one = stylize(content_image, style_image, RUN, network=PIXELS).image
     assert_array_equal(one, stylize(content_image, (style_image,), RUN, network=PIXELS).image)

@@ -351,13 +351,13 @@ def image_of(value=0.5, shape=(32, 32, 3), dtype=np.float32):
 @pytest.mark.parametrize(
     ("content", "style", "settings", "sentence"),
     [
-        (image_of(shape=(32, 32)), image_of(), {}, r"the content picture has the shape \(32, 32\)"),
-        (image_of(), image_of(shape=(8, 8, 4)), {}, "the style picture has the shape"),
-        (image_of(128, dtype=np.uint8), image_of(), {}, "the content picture holds uint8"),
+        (image_of(shape=(32, 32)), image_of(), {}, r"the content image has the shape \(32, 32\)"),
+        (image_of(), image_of(shape=(8, 8, 4)), {}, "the style image has the shape"),
+        (image_of(128, dtype=np.uint8), image_of(), {}, "the content image holds uint8"),
         (image_of(1.5), image_of(), {}, "has values from 1.5 to 1.5"),
         (image_of(np.nan), image_of(), {}, "has values from nan to nan"),
-        (image_of(shape=(1, 1, 3)), image_of(), {}, "the content picture is 1x1 pixels; expected"),
-        (image_of(), image_of(shape=(31, 64, 3)), {}, "the style picture is 64x31 pixels"),
+        (image_of(shape=(1, 1, 3)), image_of(), {}, "the content image is 1x1 pixels; expected"),
+        (image_of(), image_of(shape=(31, 64, 3)), {}, "the style image is 64x31 pixels"),
         (image_of(), image_of(), {"model": "vgg91"}, "model 'vgg91' is not known.*'vgg19'"),
         (image_of(), image_of(), {"style_layers": "relu6_1"}, "vgg19 has no layer 'relu6_1'.*relu"),
         (

@@ -133,7 +133,7 @@ def test_what_a_person_reads(finished):
     # What is said from time to time on slow machines.
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("Still", "At step"))]
     starts = (
-        "Painting at 64x48 pixels, which is all that the content picture has; --enlarge",
+        "Painting at 64x48 pixels, which is all that the content image has; --enlarge",
         "Computing on the CPU.",
         "Fitting filters to the pictures",
         "Weights: fitted to the two pictures",
@@ -392,13 +392,13 @@ BAD_FLAGS = [
     ({"content": "empty.png"}, "empty.png"),
     ({"content": "text.png"}, "text.png"),
     ({"content": "cut.png"}, "cut.png"),
-    ({"content": "dot.png"}, "the content picture is 1x1 pixels; expected at least 4 pixels"),
+    ({"content": "dot.png"}, "the content image is 1x1 pixels; expected at least 4 pixels"),
     ({"size": "-5"}, "size=-5; expected a whole number"),
     ({"size": "big"}, "size='big'; expected a whole number"),
     ({"history": ""}, "history=''; expected a whole number"),
     ({"style_weight": ""}, "style_weight=''; expected a finite number"),
     ({"seed": "1e400"}, "seed=inf; expected a whole number"),
-    ({"size": "4"}, "the content picture is 4x3 pixels; expected at least"),
+    ({"size": "4"}, "the content image is 4x3 pixels; expected at least"),
     ({"tv_weight": "nan"}, "tv_weight=nan; expected a finite number"),
     ({"style_layers": "relu1_1,relu9_9"}, "vgg19 has no layer 'relu9_9'"),
     ({"model": "vgg"}, "model 'vgg' is not known; expected one of vgg19, vgg16, resnet50"),
@@ -414,7 +414,7 @@ BAD_FLAGS = [
     ({"init": "nothing"}, "--init="),
     ({"preset": "gatys"}, "--preset=gatys is not known; expected one of neuart-vgg19"),
     ({"preset": ""}, "--preset= is not known"),
-    ({"preset": "capstone-two-styles"}, "got 1 style picture; expected 2 of them"),
+    ({"preset": "capstone-two-styles"}, "got 1 style image; expected 2 of them"),
     ({"preset": "neuart-resnet50"}, "resnet50 has no layer 'relu2_1'"),
     ({"style": ["a.png", ""]}, "expected a text, or a list of texts that aren't empty"),
     ({"style": ["text.png", "text.png"]}, "text.png"),

@@ -47,19 +47,19 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
         content.
     """
     arranged: list[tuple[str, str | None]] = []
-    pictures: list[str] = []
+    files: list[str] = []
     unknown: list[tuple[str, str | None]] = []
     rest, follows = list(words), ""
     while rest:
         word = rest.pop(0)
         if word == "--":
-            pictures += rest
+            files += rest
             break
         if not _is_flag(word):
             if follows in flags.lists or follows in flags.single_files:
                 arranged.append((follows, word))
             else:
-                pictures.append(_check_picture(word))
+                files.append(_check_image_file(word))
             continue
         name, has_value, value = word.lstrip("-").partition("=")
         # Others write dashes.
@@ -89,13 +89,13 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
         _refuse_unknown(unknown, flags)
     for name in flags.single_files:
         _check_single(name, [value or "" for other, value in arranged if other == name])
-    if pictures and "content" in flags.known:
+    if files and "content" in flags.known:
         if not any(name == "content" for name, _ in arranged):
-            arranged.append(("content", pictures.pop(0)))
-        arranged += [("style", picture) for picture in pictures]
-    elif pictures:
+            arranged.append(("content", files.pop(0)))
+        arranged += [("style", file) for file in files]
+    elif files:
         raise InputError(
-            f"{pictures[0]!r} is not a flag", expected="--name=value", remedy="see --help"
+            f"{files[0]!r} is not a flag", expected="--name=value", remedy="see --help"
         )
     return [f"--{name}" if value is None else f"--{name}={value}" for name, value in arranged]
 
@@ -115,7 +115,7 @@ def _is_flag(word: str) -> bool:
     return len(word) > 1 and word[0] == "-" and not (word[1].isdigit() or word[1] == ".")
 
 
-def _check_picture(word: str) -> str:
+def _check_image_file(word: str) -> str:
     looks_like_one = "." in word or os.sep in word or "~" in word or glob.has_magic(word)
     if not looks_like_one and not os.path.lexists(word):
         raise InputError(

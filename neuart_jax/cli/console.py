@@ -153,13 +153,13 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = 0
-        self._has_picture = False
+        self._has_image = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._remember)
 
     def wanted(self) -> bool:
         """Say whether to stop; asked when there is a picture that is worth keeping."""
-        self._has_picture = True
+        self._has_image = True
         return self.signal != 0
 
     def after(self, show: Callable[[_T], object]) -> Callable[[_T], bool]:
@@ -172,7 +172,7 @@ class StopRequest:
         return report
 
     def _remember(self, number: int, frame: Any) -> None:
-        if self.signal or not self._has_picture:
+        if self.signal or not self._has_image:
             sys.unraisablehook = functools.partial(_quit_soon, number, sys.unraisablehook)
             sys.exit(128 + number)
         self.signal = number

@@ -161,7 +161,7 @@ MATTER_FIRST = (
     *("content", "style", "output", "size", "model"),
     *("stylization", "content_weight", "color", "steps"),
 )
-"""Settings that most pictures are made with: help begins with them."""
+"""Settings that most images are made with: help begins with them."""
 
 
 def describe_flag(name: str, text: str) -> list[str]:

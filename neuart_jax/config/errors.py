@@ -10,7 +10,7 @@ class InputError(ValueError):
     Args:
       came: what was given, with its name and value, e.g. ``"--size=-3 is not positive"``.
       expected: what would have been right, e.g. ``"a whole number of pixels of at least 1"``.
-      remedy: what to do about it, e.g. ``"leave the flag out to keep the picture's own size"``.
+      remedy: what to do about it, e.g. ``"leave the flag out to keep the image's own size"``.
     """
 
     def __init__(self, came: str, *, expected: str, remedy: str):

@@ -19,7 +19,7 @@ class Preset(NamedTuple):
       source: who wrote it down.
       settings: name of a setting to its value; all others stay at their defaults.
       reading: what its text leaves open, and what was taken.
-      num_styles: how many style pictures it wants.
+      num_styles: how many style images it wants.
     """
 
     source: str
@@ -400,14 +400,14 @@ def apply_preset(name: str, config: Config = Config(), **settings: Any) -> Confi
       **settings: what is put over them.
 
     Raises:
-      InputError: there is no recipe of that name, a setting is not valid, or style pictures are
+      InputError: there is no recipe of that name, a setting is not valid, or style images are
         named, but fewer than the recipe wants.
     """
     preset = find_preset(name)
     config = config.replace(**{**preset.settings, **settings})
     if 0 < len(config.images.style) < preset.num_styles:
         raise InputError(
-            f"--preset={name} got {len(config.images.style)} style picture",
+            f"--preset={name} got {len(config.images.style)} style image",
             expected=f"{preset.num_styles} of them",
             remedy="repeat the flag, --style=FILE --style=FILE, or take another preset",
         )

@@ -1,1 +1,1 @@
-"""Arrays to a checked pair of pictures, and back."""
+"""Arrays to a checked pair of images, and back."""

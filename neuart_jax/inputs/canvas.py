@@ -1,4 +1,4 @@
-"""Which part of a picture is painted: under a mask, or in gray."""
+"""Which part of an image is painted: under a mask, or in gray."""
 
 from typing import Any, NamedTuple
 
@@ -11,17 +11,17 @@ Float32 = npt.NDArray[np.float32]
 
 # Levels of a mask, of 255, that are black or white: JPEG's noise.
 _NOISE = 8 / 255
-# What two pictures of gray may have of color: JPEG's rounding.
+# What two images of gray may have of color: JPEG's rounding.
 _GRAY = 2.5 / 255
 # Of a region, and in pixels, below which nothing of it is painted.
 _LEAST_SHARE, _LEAST_AREA = 0.01, 256
 
 
 class Canvas(NamedTuple):
-    """What lies below the picture that is made, and where it is covered.
+    """What lies below the image that is made, and where it is covered.
 
     Attributes:
-      mask: float32[height, width, 1] in [0, 1]; 1 where the picture is painted.
+      mask: float32[height, width, 1] in [0, 1]; 1 where the image is painted.
       photograph: float32[height, width, 3].
     """
 
@@ -29,18 +29,18 @@ class Canvas(NamedTuple):
     photograph: Any
 
     def compose(self, image: Any) -> Any:
-        """Lay a painted picture over the photograph: exactly the latter where the mask is 0."""
+        """Lay a painted image over the photograph: exactly the latter where the mask is 0."""
         return self.mask * image + (1 - self.mask) * self.photograph
 
 
 def is_gray(image: npt.ArrayLike) -> bool:
-    """Tell whether a picture, float[height, width, 3], has no color but for rounding."""
+    """Tell whether an image, float[height, width, 3], has no color but for rounding."""
     values = np.asarray(image)
     return bool(np.max(np.max(values, axis=-1) - np.min(values, axis=-1), initial=0) <= _GRAY)
 
 
 def read_paint_mask(mask: npt.ArrayLike) -> Float32:
-    """Turn a picture of a mask into shares: what is white is painted, gray in part.
+    """Turn an image of a mask into shares: what is white is painted, gray in part.
 
     Args:
       mask: float[height, width, 3] in [0, 1].
@@ -58,9 +58,9 @@ def limit_regions(
     """Have pixels of the content count as much as they are painted; leave out what isn't at all.
 
     Args:
-      regions: of the pictures; None is one that goes everywhere.
+      regions: of the images; None is one that goes everywhere.
       mask: float32[height, width] in [0, 1].
-      style_shapes: (height', width', ...) of every style picture.
+      style_shapes: (height', width', ...) of every style image.
     """
     if regions is None:
         styles = tuple(np.ones((*shape[:2], 1), np.float32) for shape in style_shapes)

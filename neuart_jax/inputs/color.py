@@ -1,6 +1,6 @@
-"""Whose colors a picture has: the style's or the content's.
+"""Whose colors an image has: the style's or the content's.
 
-Pictures are float[height, width, 3], sRGB in [0, 1].
+Images are float[height, width, 3], sRGB in [0, 1].
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 Float32 = npt.NDArray[np.float32]
 
 RIDGE = 1e-5
-"""Added to both covariances, as in Gatys et al.'s code: a gray picture's have no inverse."""
+"""Added to both covariances, as in Gatys et al.'s code: a gray image's have no inverse."""
 # A gray photograph saved as JPEG has a little color everywhere; as much as the content's would be
 # speckle.
 _MAX_GAIN = 8.0
@@ -18,7 +18,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Change a picture's colors by one affine map, so that mean and covariance are another's.
+    """Change an image's colors by one affine map, so that mean and covariance are another's.
 
     x -> A (x - m) + m', A = S^-1/2 (S^1/2 S' S^1/2)^1/2 S^-1/2: of all maps with A S A = S' the one
     that moves colors least.
@@ -27,10 +27,10 @@ def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
     example-based colour transfer", equation (10); for style transfer Gatys et al. 2017, arXiv
     1611.07865, section 5.1.
     Differs from source: 1e-5 is added to the diagonals of S and S', and no direction of color is
-    stretched more than eightfold, so that gray pictures, too, give a result.
+    stretched more than eightfold, so that gray images, too, give a result.
 
     Args:
-      image: the picture to change.
+      image: the image to change.
       reference: float[height', width', 3], whose colors it gets.
 
     Returns:
@@ -61,7 +61,7 @@ def _root(matrix: npt.NDArray) -> npt.NDArray:
 
 
 def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Change each channel by a growing function, so that its histogram is another picture's.
+    """Change each channel by a growing function, so that its histogram is another image's.
 
     Source: Gonzalez & Woods, "Digital image processing", section 3.3; by scikit-image.
     """
@@ -75,7 +75,7 @@ def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
 
 def luminance(image: npt.ArrayLike) -> Float32:
-    """Return a picture's Y = 0.299 R + 0.587 G + 0.114 B in all three channels.
+    """Return an image's Y = 0.299 R + 0.587 G + 0.114 B in all three channels.
 
     Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2 (YIQ).
     """
@@ -84,7 +84,7 @@ def luminance(image: npt.ArrayLike) -> Float32:
 
 
 def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Return a picture's luminance with the mean and standard deviation of another's.
+    """Return an image's luminance with the mean and standard deviation of another's.
 
     Y -> s' / s (Y - m) + m'.
 
@@ -97,7 +97,7 @@ def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
 
 def put_back_colors(image: npt.ArrayLike, content_image: npt.ArrayLike) -> Float32:
-    """Return the content picture's colors (I, Q) under another picture's luminance (Y).
+    """Return the content image's colors (I, Q) under another image's luminance (Y).
 
     Source: as `luminance`; jcjohnson/neural-style's -original_colors does the same in YUV.
     Differs from source: a color that sRGB doesn't have at its new luminance is made paler, where

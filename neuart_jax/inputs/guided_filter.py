@@ -1,4 +1,4 @@
-"""The last step of a photorealistic transfer: fit the result to the content picture, locally."""
+"""The last step of a photorealistic transfer: fit the result to the content image, locally."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ def smooth_affine(
 ) -> npt.NDArray[np.float32]:
     """Make an image an affine function of the content's colors, which varies slowly in space.
 
-    In each window k of (2 radius + 1)^2 pixels, or what of it is inside the picture, the image's
+    In each window k of (2 radius + 1)^2 pixels, or what of it is inside the image, the image's
     colors p are fitted by A_k I + b_k of the content's colors I, with the least
     sum_i |A_k I_i + b_k - p_i|^2 / n_k + epsilon |A_k|^2. The result at a pixel is A I + b with the
     mean A and b of all windows that hold it. So it has edges only where the content has them;
@@ -27,7 +27,7 @@ def smooth_affine(
     Differs from Luan, Paris, Shechtman & Bala 2017, arXiv 1703.07511, whose published code has such
     a step too: it fits windows of 3x3, and averages A and b over a square with the radius 15 with
     two weights, a normal distribution over distance (standard deviation radius / 3) and one over
-    the content's difference in color (0.01). Its pictures have up to 700 pixels a side. What is
+    the content's difference in color (0.01). Its images have up to 700 pixels a side. What is
     epsilon here is 1e-3 / 9 there. Of its authors' examples 6 and 11 both make nearly the same with
     the radius 3 here; with a larger one, small areas lose colors of their own.
 
@@ -41,12 +41,12 @@ def smooth_affine(
       float32[height, width, 3], clipped to [0, 1].
 
     Raises:
-      InputError: when the pictures' shapes differ or a number is out of its range.
+      InputError: when the images' shapes differ or a number is out of its range.
     """
     target, guide = np.asarray(image, np.float64), np.asarray(content_image, np.float64)
     if target.shape != guide.shape or guide.ndim != 3:
         raise InputError(
-            f"an image of shape {target.shape} came with a content picture of {guide.shape}",
+            f"an image of shape {target.shape} came with a content image of {guide.shape}",
             expected="two pictures of one shape (height, width, channels)",
             remedy="scale one of them to the size of the other",
         )

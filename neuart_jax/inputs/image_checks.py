@@ -1,4 +1,4 @@
-"""Pictures that a program hands in as arrays, checked."""
+"""Images that a program hands in as arrays, checked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,23 +42,23 @@ def check_image(image: npt.ArrayLike, *, name: str) -> Array:
 
 
 def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, ...]:
-    """Return one style picture or several as float32[height, width, 3] each.
+    """Return one style image or several as float32[height, width, 3] each.
 
     Raises:
       InputError: there is none, or one of them is no image; see `check_image`.
     """
     several = isinstance(images, list | tuple) and (not images or np.ndim(images[0]) > 2)
-    pictures: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
-    if not pictures:
+    listed: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
+    if not listed:
         raise InputError(
-            "there is no style picture", expected="at least one", remedy="give one or more"
+            "there is no style image", expected="at least one", remedy="give one or more"
         )
-    names = style_names(len(pictures))
-    return tuple(check_image(p, name=name) for p, name in zip(pictures, names, strict=True))
+    names = style_names(len(listed))
+    return tuple(check_image(image, name=name) for image, name in zip(listed, names, strict=True))
 
 
 def style_names(count: int) -> list[str]:
-    """Return what messages call each of so many style pictures."""
+    """Return what messages call each of so many style images."""
     if count == 1:
-        return ["the style picture"]
-    return [f"the style picture {number}" for number in range(1, count + 1)]
+        return ["the style image"]
+    return [f"the style image {number}" for number in range(1, count + 1)]

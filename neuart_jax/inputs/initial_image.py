@@ -63,7 +63,7 @@ def check_start(init: str) -> None:
 def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -> Array:
     """Make the start that `config.init` names, of the content's size.
 
-    A style picture or a file of another size is scaled to cover the content's and cropped evenly.
+    A style image or a file of another size is scaled to cover the content's and cropped evenly.
     "blend" is noise_ratio * noise + (1 - noise_ratio) * content.
 
     Args:

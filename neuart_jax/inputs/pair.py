@@ -1,4 +1,4 @@
-"""What becomes of a pair of pictures before its run, and of the result after it."""
+"""What becomes of a pair of images before its run, and of the result after it."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -33,16 +33,16 @@ _LEAST_PAINT = 0.1
 
 
 class Masks(NamedTuple):
-    """Pictures whose colors name regions, as `matching.match_regions` reads them.
+    """Images whose colors name regions, as `matching.match_regions` reads them.
 
     Attributes:
-      content: float[height, width, 3], sRGB in [0, 1], of the content picture; None where there
+      content: float[height, width, 3], sRGB in [0, 1], of the content image; None where there
         is none.
-      styles: one per style picture, or none at all.
-      opacities: of every style picture, float[height', width'] in [0, 1], of a picture over white;
+      styles: one per style image, or none at all.
+      opacities: of every style image, float[height', width'] in [0, 1], of an image over white;
         None where it is opaque. Only what is opaque gives a style. None at all where all are.
-      paint: float[height, width, 3] in [0, 1], of the content picture: only what is white is
-        painted, gray in part; outside, the result is the content picture itself. None paints all.
+      paint: float[height, width, 3] in [0, 1], of the content image: only what is white is
+        painted, gray in part; outside, the result is the content image itself. None paints all.
     """
 
     content: npt.ArrayLike | None = None
@@ -52,15 +52,15 @@ class Masks(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A content picture with its styles, ready for a run.
+    """A content image with its styles, ready for a run.
 
     Attributes:
       content: as the network gets to see it, float32[height, width, 3], sRGB in [0, 1].
       styles: one float32[height', width', 3] per style, each of its own size.
       regions: which part of the styles goes where; None where the whole goes everywhere.
-      original: the content picture as it was given.
+      original: the content image as it was given.
       config: of its run.
-      gray: whether no color is to come in: all pictures have none, or it is put back afterwards.
+      gray: whether no color is to come in: all images have none, or it is put back afterwards.
       paint: how much of each pixel of the original is painted, float32[height, width] in [0, 1];
         None is all.
     """
@@ -97,19 +97,19 @@ def make_pair(
     style_images: npt.ArrayLike | Sequence[npt.ArrayLike],
     *,
     masks: Masks = Masks(),
-    name: str = "the content picture",
+    name: str = "the content image",
 ) -> Pair:
-    """Check pictures and masks, and do to them what the configuration wants done before a run.
+    """Check images and masks, and do to them what the configuration wants done before a run.
 
     Args:
       config: of the run; here `style_tile`, `color` and the section `regions` count.
       content_image: float[height, width, 3], sRGB in [0, 1].
-      style_images: one such picture or several, each of its own size.
-      masks: of these pictures.
-      name: what messages call the content picture.
+      style_images: one such image or several, each of its own size.
+      masks: of these images.
+      name: what messages call the content image.
 
     Raises:
-      InputError: a picture or a mask can't be used.
+      InputError: an image or a mask can't be used.
     """
     original = check_image(content_image, name=name)
     step = config.images.size_step
@@ -146,7 +146,7 @@ def make_pair(
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """Read a mask of what is painted, at its picture's size."""
+    """Read a mask of what is painted, at its image's size."""
     (height, width), (mask_height, mask_width) = shape[:2], np.shape(mask)[:2]
     close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
     if not close and not 1 / 1.01 <= (mask_width * height) / (mask_height * width) <= 1.01:
@@ -170,7 +170,7 @@ def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
     """Do to a result, or to a frame on the way, what the configuration wants done after a run.
 
     Args:
-      pair: that the picture was made of; its configuration's `color` and `affine_radius`.
+      pair: that the image was made of; its configuration's `color` and `affine_radius`.
       image: float32[height, width, 3], of the size of `pair.content`.
 
     Returns:
@@ -225,7 +225,7 @@ def _make_regions(
 def _check_opacities(
     opacities: Sequence[npt.ArrayLike | None], styles: Sequence[Float32]
 ) -> list[Float32 | None]:
-    """Scale opacities to their pictures."""
+    """Scale opacities to their images."""
     checked: list[Float32 | None] = []
     names = style_names(len(styles))
     for opacity, style, name in zip(opacities or [None] * len(styles), styles, names, strict=True):
@@ -244,7 +244,7 @@ def _check_opacities(
 
 
 def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
-    """Return the size, in pixels, that a picture is painted at; see `ImagesConfig.size_step`."""
+    """Return the size, in pixels, that an image is painted at; see `ImagesConfig.size_step`."""
     return max(1, round(height / step)) * step, max(1, round(width / step)) * step
 
 

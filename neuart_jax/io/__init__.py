@@ -1,1 +1,1 @@
-"""Bytes to arrays and back: files, paths, pictures."""
+"""Bytes to arrays and back: files, paths, images."""

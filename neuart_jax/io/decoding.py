@@ -1,6 +1,6 @@
-"""From the bytes of a picture file to an upright sRGB raster.
+"""From the bytes of an image file to an upright sRGB raster.
 
-Bytes of nearly any picture go in; float32 samples in [0, 1] come out, gray and inks turned into
+Bytes of nearly any image go in; float32 samples in [0, 1] come out, gray and inks turned into
 RGB, together with the opacity. This module alone knows of the formats that are read, of bit depths,
 color profiles, orientation tags and the limit on pixels. Bytes it can't use raise `InputError`;
 what the decoders say on the way, as warnings or log lines, is kept in.
@@ -29,7 +29,7 @@ Float32 = npt.NDArray[np.float32]
 """An array of float32."""
 
 MAX_PIXELS = 178_956_970
-"""The largest picture: 2 GiB as float32 RGB, and where Pillow refuses by itself."""
+"""The largest image: 2 GiB as float32 RGB, and where Pillow refuses by itself."""
 
 # By name, because some of Pillow's other readers start programs (EPS) or accept any bytes (TGA).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -37,7 +37,7 @@ _HEIC_FORMAT = "HEIF"
 _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 
 HEIC_EXTENSIONS = (".heic", ".heif", ".hif")
-"""What phones end the names of pictures in that only the extra `heic` reads."""
+"""What phones end the names of images in that only the extra `heic` reads."""
 
 # They log each oddity of a damaged file, of which one sentence has to be enough.
 _TALKATIVE_LOGGERS = ("tifffile", "PIL.TiffImagePlugin")
@@ -75,7 +75,7 @@ _RAW_REMEDY = "export it from the camera's program as JPEG or as 16-bit TIFF"
 
 
 class _UnusableError(ValueError):
-    """Sound bytes that hold no picture of use here: what it is, what was expected, what to do."""
+    """Sound bytes that hold no image of use here: what it is, what was expected, what to do."""
 
 
 class _Raster(NamedTuple):
@@ -90,11 +90,11 @@ class _Raster(NamedTuple):
 
 
 def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
-    """Decode a picture, turn it upright and convert its colors to sRGB.
+    """Decode an image, turn it upright and convert its colors to sRGB.
 
     Animations give their first frame, and files of several pages the largest, as a line of the log
     says. Sixteen bits are kept from TIFF, from PNG other than gray with alpha, and from gray
-    pictures of any kind; floats are clipped to [0, 1]. Other kinds, and pictures whose profile is
+    images of any kind; floats are clipped to [0, 1]. Other kinds, and images whose profile is
     not sRGB itself, pass through eight bits, which is all that Pillow and its color management
     have. A profile that can't be used is logged and ignored.
 
@@ -103,11 +103,11 @@ def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
       name: the file's name, for messages.
 
     Returns:
-      The colors, float32[height, width, 3], as they are stored wherever the picture is transparent;
+      The colors, float32[height, width, 3], as they are stored wherever the image is transparent;
       and alpha, float32[height, width], both in [0, 1], or None when every pixel is opaque.
 
     Raises:
-      InputError: when the bytes can't be read as a picture, it has too many pixels, its numbers are
+      InputError: when the bytes can't be read as an image, it has too many pixels, its numbers are
         floats of another range, or it is a preview beside what a camera's sensor saw.
     """
     with reading(name, data):
@@ -121,7 +121,7 @@ def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
 
 
 def decode_frame(image: ImageFile.ImageFile, *, name: PathLike) -> tuple[Float32, Float32 | None]:
-    """Decode that frame of an animation where an opened file stands, as `decode` does a picture.
+    """Decode that frame of an animation where an opened file stands, as `decode` does an image.
 
     To be called within `reading`. All pass through eight bits.
 
@@ -142,12 +142,12 @@ def decode_frame(image: ImageFile.ImageFile, *, name: PathLike) -> tuple[Float32
 
 @functools.lru_cache(maxsize=1024)
 def _tell_once(sentence: str) -> None:
-    # A picture is read for several purposes.
+    # An image is read for several purposes.
     logger.info("%s", sentence)
 
 
 def readable_extensions() -> frozenset[str]:
-    """Return what the names of pictures end in that `decode` reads, in small letters."""
+    """Return what the names of images end in that `decode` reads, in small letters."""
     kinds = _find_formats()
     known = Image.registered_extensions()
     return frozenset(extension for extension, kind in known.items() if kind in kinds)
@@ -159,7 +159,7 @@ def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
 
     Args:
       name: the file's name, for the message.
-      data: its content, to tell what it is if it is no picture.
+      data: its content, to tell what it is if it is no image.
     """
     expected, remedy = "a complete " + ", ".join(_FORMATS), "get it again or export it as PNG"
     try:
@@ -185,7 +185,7 @@ def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
 
 
 def open_lazily(data: bytes) -> ImageFile.ImageFile:
-    """Open a picture with Pillow, which reads its header; to be called within `reading`."""
+    """Open an image with Pillow, which reads its header; to be called within `reading`."""
     image = Image.open(io.BytesIO(data), formats=_find_formats())
     _check_num_pixels(*image.size)
     return image
@@ -276,7 +276,7 @@ def _decode(data: bytes) -> tuple[_Raster, str]:
 
 
 def _choose_page(data: bytes) -> tuple[int, str]:
-    """Return which page of a TIFF is the picture, and what to say about it.
+    """Return which page of a TIFF is the image, and what to say about it.
 
     A camera's raw file is a TIFF whose pages are previews, and what the sensor saw lies below one
     of them.
@@ -396,7 +396,7 @@ def _split(samples: npt.NDArray[Any], num_colors: int) -> tuple[Float32, Float32
 def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF is no reason to refuse a sound picture
+    except Exception:  # damaged EXIF is no reason to refuse a sound image
         return None
 
 
@@ -431,7 +431,7 @@ def _to_srgb(raster: _Raster, name: PathLike) -> Float32:
 def _apply_profile(color: Float32, data: bytes) -> Float32:
     profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
     space = profile.profile.xcolor_space.strip()
-    color = _as_rgb(color) if space == "RGB" else color  # gray pictures often come with sRGB
+    color = _as_rgb(color) if space == "RGB" else color  # gray images often come with sRGB
     mode = {("GRAY", 1): "L", ("RGB", 3): "RGB", ("CMYK", 4): "CMYK"}.get((space, color.shape[2]))
     if mode is None:
         raise ValueError(f"made for {space}, found with {color.shape[2]} channels")

@@ -1,6 +1,6 @@
-"""Which picture files a text on a command line or in a table names: one, several, a folder's.
+"""Which image files a text on a command line or in a table names: one, several, a folder's.
 
-No picture is opened here.
+No image is opened here.
 """
 
 import glob
@@ -23,7 +23,7 @@ _MOST_TOLD = 5
 def list_named_images(text: str, *, name: str, beside: Path = Path()) -> list[str]:
     """Return the files that a text names, in the order of their names.
 
-    A file is itself, even if its name holds a comma or a bracket. A folder is the pictures in it,
+    A file is itself, even if its name holds a comma or a bracket. A folder is the images in it,
     and what is passed over there is logged; a pattern is the files that match it; and names with
     commas between them are each of these.
 
@@ -33,7 +33,7 @@ def list_named_images(text: str, *, name: str, beside: Path = Path()) -> list[st
       beside: where names start that are relative.
 
     Raises:
-      InputError: a folder has no picture, a pattern matches no file, or only some of the names with
+      InputError: a folder has no image, a pattern matches no file, or only some of the names with
         commas between them exist.
     """
     place = beside / check_place(text, name=name)

@@ -1,4 +1,4 @@
-"""Pictures from and to files.
+"""Images from and to files.
 
 Everywhere in this package an image is ``float32[height, width, 3]``, sRGB in [0, 1], upright and
 opaque. This module makes such images of files and files of them, and it alone knows of
@@ -28,12 +28,12 @@ WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """The extensions that `save_image` knows."""
 
 
-# The largest picture with 16 bits and transparency has 1.4 GB without any compression.
+# The largest image with 16 bits and transparency has 1.4 GB without any compression.
 _MOST_BYTES = 4 << 30
 
 
-class Picture(NamedTuple):
-    """A picture and what has to be remembered of its file.
+class LoadedImage(NamedTuple):
+    """An image and what has to be remembered of its file.
 
     Attributes:
       image: float32[height, width, 3], sRGB in [0, 1], over white wherever it is transparent.
@@ -50,8 +50,8 @@ class Picture(NamedTuple):
 
 def load_image(
     path: PathLike, *, size: int | None = None, enlarge: bool = False, trim: bool = False
-) -> Picture:
-    """Read a picture of nearly any kind into the package's one form.
+) -> LoadedImage:
+    """Read an image of nearly any kind into the package's one form.
 
     The file is read as `decoding.decode` says. Transparent pixels are shown over white, because
     white is what a network should see there and not the color that happens to lie below;
@@ -61,15 +61,15 @@ def load_image(
     Args:
       path: the file.
       size: pixels of the longer side after orientation; the other side keeps the aspect ratio.
-        None keeps the picture's own size.
-      enlarge: whether a picture smaller than ``size`` is scaled up.
+        None keeps the image's own size.
+      enlarge: whether an image smaller than ``size`` is scaled up.
       trim: whether rows and columns at the border are left out that are wholly transparent.
 
     Returns:
-      The picture.
+      The image.
 
     Raises:
-      InputError: when the file can't be read as a picture, or ``size`` is impossible.
+      InputError: when the file can't be read as an image, or ``size`` is impossible.
     """
     if size is not None and size < 1:
         raise InputError(
@@ -95,7 +95,7 @@ def load_image(
             )
         image = resize_image(image, height, width)
         alpha = None if alpha is None else resize_image(alpha, height, width)
-    return Picture(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
+    return LoadedImage(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
 
 
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
@@ -230,7 +230,7 @@ def _read_bytes(path: PathLike) -> bytes:
 
 
 def _per_channel(image: npt.ArrayLike, change: Callable[[Image.Image], Image.Image]) -> Float32:
-    """Change each channel as a float picture; Pillow knows none of several float channels."""
+    """Change each channel as a float image; Pillow knows none of several float channels."""
     values = np.asarray(image, np.float32)
     channels = values.reshape(*values.shape[:2], -1)
     changed = [
@@ -244,7 +244,7 @@ def _per_channel(image: npt.ArrayLike, change: Callable[[Image.Image], Image.Ima
 def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
     file = io.BytesIO()
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes(12)  # the time it was made, which would make equal pictures unequal
+    profile[24:36] = bytes(12)  # the time it was made, which would make equal images unequal
     # In JSON everything is ASCII, the only text that ImageDescription may hold.
     description = json.dumps(metadata) if metadata else ""
     if extension in (".tif", ".tiff"):

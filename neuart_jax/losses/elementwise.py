@@ -50,7 +50,7 @@ def _mean(errors: SquaredErrors) -> Array:
 
 
 def relative_error(values: Array, target: Array) -> Array:
-    """Compute sum (values - target)^2 / sum target^2: free of the scale of network and picture.
+    """Compute sum (values - target)^2 / sum target^2: free of the scale of network and image.
 
     1 means as far from the target as zero is. Finite for an all-zero target.
     """
@@ -111,7 +111,7 @@ def total_variation(image: Array) -> Array:
     """Average the squared steps between vertical neighbors, add the same of horizontal ones.
 
     Source: Mahendran & Vedaldi 2015, arXiv 1412.0035, equation (4) with beta = 2.
-    Differs from source: a mean, so that the weight doesn't depend on the picture's size.
+    Differs from source: a mean, so that the weight doesn't depend on the image's size.
 
     Args:
       image: float[height, width, channels], each side of at least 1 (a single row has no steps).

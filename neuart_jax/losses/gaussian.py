@@ -14,7 +14,7 @@ _LEAST_ROOTS = {"float32": 1e-3, "float64": 1e-7}
 
 Rounding makes eigenvalues of about -1e-8 of features in float32, whose rows are fewer than their
 channels. They grow as fast as small positive ones, and for 1e-4 instead of 1e-3 the iteration ended
-at infinity with VGG16's relu5_1. As it is, the distance of two pictures' features was right to 2e-4
+at infinity with VGG16's relu5_1. As it is, the distance of two images' features was right to 2e-4
 in each of its layers.
 """
 

@@ -28,7 +28,7 @@ class AffineGuide(NamedTuple):
 
     Attributes:
       affinities: float32[12, height, width]: -L_ij of every pixel i and the 12 pixels j after it,
-        row by row, that share a window of 3x3 with it; 0 where j is outside the picture.
+        row by row, that share a window of 3x3 with it; 0 where j is outside the image.
     """
 
     affinities: Array
@@ -53,7 +53,7 @@ def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGui
       epsilon: above 0; the larger, the smaller the coefficients of the affine functions.
 
     Returns:
-      The guide. All affinities are zero if the picture has no window, being below 3 pixels high or
+      The guide. All affinities are zero if the image has no window, being below 3 pixels high or
       wide.
 
     Raises:
@@ -91,22 +91,22 @@ def affine_energy(image: Array, guide: AffineGuide) -> Array:
     """Average how badly an affine function of the guide's colors gives the image's, in each window.
 
     1/(3K) sum_k sum_c min_{a,b} sum_i (V_ic - a^T I_i - b)^2 + epsilon |a|^2 over all K windows k
-    of 3x3 pixels i wholly inside the picture, and its channels c, where V is the image and I the
+    of 3x3 pixels i wholly inside the image, and its channels c, where V is the image and I the
     guide. It is sum_c V_c^T L V_c / (3K) with the matting Laplacian L of the guide.
 
     Sources: Levin, Lischinski & Weiss 2008, "A closed-form solution to natural image matting", IEEE
     TPAMI 30(2), equations (2), (5) and (12); as a loss: Luan, Paris, Shechtman & Bala 2017, "Deep
     photo style transfer", arXiv 1703.07511, equation (2).
     Differs from source: the mean in place of the sum, so that the coefficient doesn't depend on the
-    picture's size. With K = (height - 2) (width - 2), a coefficient lambda of the sum is 3K lambda
+    image's size. With K = (height - 2) (width - 2), a coefficient lambda of the sum is 3K lambda
     here. Luan's published lambda is 1e4 with white at 1, as here.
 
     Args:
       image: V, float32[height, width, 3], sRGB in [0, 1].
-      guide: of a picture of the same size, from `make_affine_guide`.
+      guide: of an image of the same size, from `make_affine_guide`.
 
     Returns:
-      float32[], never negative; 0 for pictures without a window. An affine change of all the
+      float32[], never negative; 0 for images without a window. An affine change of all the
       guide's colors costs at most epsilon |a|^2.
 
     Raises:

@@ -15,7 +15,7 @@ from neuart_jax.losses.elementwise import TINY
 
 
 class Moments(NamedTuple):
-    """Sums over positions, which those over parts of a picture add up to.
+    """Sums over positions, which those over parts of an image add up to.
 
     Attributes:
       total_weight: M, float[].

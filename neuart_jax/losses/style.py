@@ -78,7 +78,7 @@ def blend_statistics(statistics: Sequence[Any], shares: Sequence[Array | float])
 
 
 class MomentLoss(NamedTuple):
-    """A style formula over sums, which can be added up over parts of a picture.
+    """A style formula over sums, which can be added up over parts of an image.
 
     Attributes:
       read: (moments, their origin or None) -> statistic; see `moments`.
@@ -175,7 +175,7 @@ def _by_channels(total: Array, target: Sequence[Array]) -> Array:
 
 
 def _by(energy: Callable[[Any], Array]) -> Callable[[Array, Any], Array]:
-    """Make a division that frees a loss of the scale of network and picture.
+    """Make a division that frees a loss of the scale of network and image.
 
     The energy of a style's statistic is sum P^2 / M, as far as the statistic tells; a loss is
     finite for a zero style, too.
@@ -213,10 +213,10 @@ MOMENT_LOSSES: dict[str, MomentLoss] = {
     "mean": _gram_loss(lambda gram, target, m: mean_squared_error(gram, target)),
     # sum (G/M - A/M)^2
     "sum": _gram_loss(lambda gram, target, m: sum_squared_error(gram, target)),
-    # 1/2 sum (G - A)^2, both times the image's M where the pictures' sizes differ.
+    # 1/2 sum (G - A)^2, both times the image's M where the images' sizes differ.
     "half_sum": _gram_loss(lambda gram, target, m: 0.5 * m**2 * sum_squared_error(gram, target)),
     # sum (G - A)^2 / (4 N^2 M^2): Gatys et al. 2015, arXiv 1508.06576, equation (4). It doesn't
-    # say which M it means where the pictures' sizes differ; here each Gram has its own.
+    # say which M it means where the images' sizes differ; here each Gram has its own.
     "gatys": _gram_loss(lambda gram, target, m: 0.25 * mean_squared_error(gram, target)),
     # 1/N^2 sum (G/NM - A/NM)^2: github.com/jcjohnson/neural-style
     "mean_elements": _gram_loss(

@@ -47,7 +47,7 @@ def convolve(
         return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, None, "valid")
     if stride == 1 and (inputs.shape[-1] > _FEW_CHANNELS or padding != "reflect"):
         return _convolve_unit_stride(inputs, kernel, transformed, padding)
-    # Of a picture, a padded copy costs less than mending the borders of what comes out.
+    # Of an image, a padded copy costs less than mending the borders of what comes out.
     inputs = _pad(inputs, kernel.shape[0] // 2, padding)
     if stride > 1:
         inputs, kernel = _fold_stride(
@@ -90,7 +90,7 @@ def _fold_stride(inputs: Array, kernel: Array, stride: int) -> tuple[Array, Arra
 
     Squares of stride x stride positions become one, with so many times the channels, in the
     kernel, too. Many channels are computed faster than three, and the gradient is no dilated
-    convolution: with it, on two CPU cores, 0.56 of the time of a 7x7 convolution of a picture, 0.7
+    convolution: with it, on two CPU cores, 0.56 of the time of a 7x7 convolution of an image, 0.7
     to 0.8 of that of 3x3 ones of 128 and 256 channels, in spite of the kernel's added zeros.
 
     Args:

@@ -116,7 +116,7 @@ class Convolution(nn.Module):
             fitted = self.fit(inputs, shape, respond)
             responses = respond(fitted)
             deviation = jnp.std(responses, axis=(0, 1, 2))
-            # A filter with one response everywhere (a constant picture) keeps its scale: what it
+            # A filter with one response everywhere (a constant image) keeps its scale: what it
             # seems to deviate by is rounding.
             rounding = 1e-5 * jnp.sqrt(jnp.mean(responses**2, axis=(0, 1, 2)))
             deviation = jnp.where(deviation > rounding, deviation, 1)

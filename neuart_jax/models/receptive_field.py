@@ -37,4 +37,4 @@ class Reach(NamedTuple):
 
 
 PIXELS = Reach()
-"""That of the picture itself."""
+"""That of the image itself."""

@@ -146,7 +146,7 @@ class ResNet50(nn.Module):
         No position is overlooked then, and the gradient has no grid. An odd last row or column
         is dropped. The idea is Gatys et al.'s for VGG, and ResNet-D's of He et al. 2018,
         arXiv 1812.01187, figure 2c.
-      padding: "zero" as trained, or "reflect", which leaves no dark borders in the picture.
+      padding: "zero" as trained, or "reflect", which leaves no dark borders in the image.
       fit: see `Convolution`.
     """
 

@@ -97,7 +97,7 @@ class VGG(nn.Module):
     Attributes:
       model: row of `BLOCKS`.
       pooling: "max" as trained, or "average" (Gatys et al. 2015, section 2).
-      padding: "zero" as trained, or "reflect", which leaves no dark borders in the picture.
+      padding: "zero" as trained, or "reflect", which leaves no dark borders in the image.
       fit: see `Convolution`.
     """
 

@@ -168,11 +168,11 @@ def _convolve_strips(inputs: Array, kernel: Array, padding: str, *, height: int)
         return line if padding == "reflect" else jnp.where(is_border, 0, line)
 
     def write_strip(index: Array, outputs: Array) -> Array:
-        picture = index // num_strips
+        number = index // num_strips
         # The last strip ends with the image: what it shares with the one before comes out again.
         top = jnp.minimum(index % num_strips * height, full_height - height)
         below = top + height
-        image = lax.dynamic_slice_in_dim(inputs, picture, 1)
+        image = lax.dynamic_slice_in_dim(inputs, number, 1)
         strip = jnp.concatenate(
             [
                 row(image, top - 1, 1, is_border=top == 0),
@@ -182,7 +182,7 @@ def _convolve_strips(inputs: Array, kernel: Array, padding: str, *, height: int)
             axis=1,
         )
         convolved = _convolve_rows(strip, kernel, padding)
-        return lax.dynamic_update_slice(outputs, convolved, (picture, top, 0, 0))
+        return lax.dynamic_update_slice(outputs, convolved, (number, top, 0, 0))
 
     # Every element is overwritten. A constant would be shared between layers, and so copied.
     anything = inputs[0, 0, 0, 0]

@@ -8,7 +8,7 @@ from jax import Array
 
 from neuart_jax.config.fields import LayerWeights
 
-# Below any loss between pictures that differ: a layer without a loss to divide by keeps its weight.
+# Below any loss between images that differ: a layer without a loss to divide by keeps its weight.
 _SMALLEST_REFERENCE = 1e-8
 
 

@@ -15,7 +15,7 @@ from neuart_jax.objective.windows import Measure, Window
 class Smoothing(NamedTuple):
     """What becomes of features before they are compared; see `elementwise.smooth`.
 
-    In parts of a picture it is taken apart. With a shift c that is about the logarithm of the mean
+    In parts of an image it is taken apart. With a shift c that is about the logarithm of the mean
     of e^(F/T), `part` gives E = e^(F/T - c) - 1, which is as small as the smoothed features are
     near 1; they are (1 + E) / (1 + m), where m is the mean of E over the whole layer. So nothing
     cancels in float32, where sums of e^(F/T) would leave nothing of small differences.
@@ -45,7 +45,7 @@ class Smoothing(NamedTuple):
         """Return each layer's temperature, in the features' own unit: part of a target.
 
         Args:
-          measure: of the picture that is the target.
+          measure: of the image that is the target.
           layers: to be smoothed.
         """
         if self.kind != "centered_softmax":
@@ -53,14 +53,14 @@ class Smoothing(NamedTuple):
 
         means = _average(measure, layers, lambda name, values: values)
         variances = _average(measure, layers, lambda name, values: jnp.square(values - means[name]))
-        # A flat picture's features have no spread to be measured in.
+        # A flat image's features have no spread to be measured in.
         return {n: self.temperature * jnp.maximum(jnp.sqrt(v), 1e-6) for n, v in variances.items()}
 
     def find_shifts(self, measure: Measure, temperatures: dict[str, Array]) -> dict[str, Array]:
         """Return the logarithm of the mean of e^(F/T) of each layer.
 
         Args:
-          measure: of the picture that has the features F.
+          measure: of the image that has the features F.
           temperatures: T of every layer.
         """
         if self.is_none:

@@ -37,7 +37,7 @@ from neuart_jax.objective.term import Additive, Inputs, Memberships, Term, weigh
 from neuart_jax.objective.windows import Measure, Window
 
 Presence = tuple[tuple[bool, ...], ...]
-"""Of every region, whether each style picture has a part in it; empty without regions."""
+"""Of every region, whether each style image has a part in it; empty without regions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def style_term(
 ) -> Term:
     """Compare what is left of features without their places: sum over layers of w_l times a loss.
 
-    With regions, the loss is the sum over regions of the share of the picture that each covers
+    With regions, the loss is the sum over regions of the share of the image that each covers
     times the loss between its features and those of its region in the styles.
 
     Sources: Gatys et al. 2015, arXiv 1508.06576, equations (3) to (5); several styles in one
@@ -121,9 +121,9 @@ def style_term(
       members: the styles whose statistics are blended into this term's target; None takes all. A
         style with the share 0 has no part in it, not even as an input.
       presence: see `Presence`. A region's styles share it in proportion to their `shares`.
-      stylization: how far the target is from the content picture's own statistics, 0, to the
+      stylization: how far the target is from the content image's own statistics, 0, to the
         style's, 1.
-      balance: divide each layer's loss by that of the content picture, so that the term begins at
+      balance: divide each layer's loss by that of the content image, so that the term begins at
         1 from there.
       name: of the term.
     """

@@ -124,12 +124,12 @@ def describe_moments(
     memberships: Mapping[str, Array],
     num_regions: int,
 ) -> dict[str, list[tuple[Moments, Array | None]]]:
-    """Measure a picture for a style formula.
+    """Measure an image for a style formula.
 
     Args:
       loss: the formula.
       smoothing: of the features.
-      measure: of the picture.
+      measure: of the image.
       temperatures: of the smoothing, of every layer.
       memberships: layer to float32[height', width', regions]; empty without regions.
       num_regions: 1 without regions.

@@ -28,13 +28,13 @@ class Inputs(NamedTuple):
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[style_height, style_width, 3], sRGB in [0, 1], per style.
       content_features: layer to float32[height', width', channels].
-      style_features: the same of every style picture.
+      style_features: the same of every style image.
       content_memberships: layer to float32[height', width', regions], how much each position
         belongs to each region; empty where there are no regions.
-      style_memberships: the same of every style picture.
-      content_measure: sums over the content's features, which serve pictures too large for
+      style_memberships: the same of every style image.
+      content_measure: sums over the content's features, which serve images too large for
         `content_features`, too; see `windows.Measure`.
-      style_measures: the same of every style picture.
+      style_measures: the same of every style image.
     """
 
     content_image: Array
@@ -76,10 +76,10 @@ class Term:
       weight: its coefficient.
       make_target: `Inputs` -> any pytree of arrays that the loss compares with.
       loss_fn: (image, features, target) -> scalar. Pure, differentiable in image and features.
-      content_layers: layers that `make_target` reads of the content picture.
-      style_layers: layers that `make_target` reads of the style picture.
+      content_layers: layers that `make_target` reads of the content image.
+      style_layers: layers that `make_target` reads of the style image.
       layers: layers that `loss_fn` reads of the image being made.
-      additive: how to do without the features of the whole picture, where that can be done;
+      additive: how to do without the features of the whole image, where that can be done;
         `loss_fn` is its own then.
     """
 
@@ -125,13 +125,13 @@ def layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:
 
 
 def all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
-    """Return every layer that terms read of any picture."""
+    """Return every layer that terms read of any image."""
     fields = ("content_layers", "style_layers", "layers")
     return tuple(dict.fromkeys(name for field in fields for name in layers_of(terms, field)))
 
 
 def measure_features(features: Features) -> Measure:
-    """Return the `Measure` of a picture whose features are there in full."""
+    """Return the `Measure` of an image whose features are there in full."""
     return lambda fn, **_: fn(features, WHOLE)
 
 

@@ -1,10 +1,10 @@
-"""The objective and its targets window by window: large pictures in the memory of a small one.
+"""The objective and its targets window by window: large images in the memory of a small one.
 
 Source: Galerne, Raad, Lezama & Morel 2024, "Scaling painting style transfer", arXiv 2212.13459,
 section 4: what a style loss reads of a layer are sums over positions. A first pass adds them up, a
-second one takes every window's gradient, given that of the sums; the picture never goes through the
+second one takes every window's gradient, given that of the sums; the image never goes through the
 network as a whole.
-Differs from source: equal to the objective of the whole picture up to rounding; see `windows`.
+Differs from source: equal to the objective of the whole image up to rounding; see `windows`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def check_additive(terms: Sequence[Term]) -> None:
     """Check that every term can be found window by window.
 
     Raises:
-      InputError: one needs the features of the whole picture.
+      InputError: one needs the features of the whole image.
     """
     for term in terms:
         if term.additive is None and (term.layers or term.content_layers or term.style_layers):
@@ -63,7 +63,7 @@ def make_tiled_objective(
 
     It is differentiable once in the image, in reverse mode; nothing is kept of the layers between
     the value and its gradient, so that these take two forward passes and a backward one. Terms that
-    read no layer see the whole picture. Features more than 40 temperatures of a softmax above the
+    read no layer see the whole image. Features more than 40 temperatures of a softmax above the
     target's give no finite loss.
 
     Args:
@@ -134,21 +134,21 @@ def make_tiled_targets(
 ) -> Targets:
     """Compute what `term.make_targets` does, with the activations of one window.
 
-    Pure: compile it with all arrays as arguments. A style picture is passed through the network
+    Pure: compile it with all arrays as arguments. A style image is passed through the network
     once or, depending on losses and smoothing, up to five times.
 
     Args:
       terms: see `check_additive`.
       feature_fn: (params, image) -> features, with at least the layers that the terms read of any
-        picture.
+        image.
       params: its parameters.
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[style_height, style_width, 3] per style.
-      content_tiling: of the content picture.
-      style_tilings: one for each style picture.
+      content_tiling: of the content image.
+      style_tilings: one for each style image.
       reaches: of every layer that the terms read.
       content_memberships: as in `term.Inputs`.
-      style_memberships: one for each style picture.
+      style_memberships: one for each style image.
 
     Raises:
       InputError: see `check_additive`.
@@ -225,7 +225,7 @@ def _keep_features(
     *,
     layers: Sequence[str],
 ) -> Features:
-    """Put some layers' features of the whole picture together from windows."""
+    """Put some layers' features of the whole image together from windows."""
     if tiling.is_whole or not layers:
         return {n: f for n, f in feature_fn(params, image).items() if n in layers}
     shapes = jax.eval_shape(feature_fn, params, image)

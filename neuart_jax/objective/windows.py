@@ -1,9 +1,9 @@
-"""A picture seen through windows: where they lie, and what of a layer each one answers for.
+"""An image seen through windows: where they lie, and what of a layer each one answers for.
 
 Source: Galerne, Raad, Lezama & Morel 2024, "Scaling painting style transfer", arXiv 2212.13459,
 section 4, whose blocks overlap by a margin.
 Differs from source: no position is counted twice or missing, and a margin that the network's
-receptive field fits into leaves no difference to the whole picture but rounding.
+receptive field fits into leaves no difference to the whole image but rounding.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _FIRST = np.int32(0)
 
 
 class Span(NamedTuple):
-    """A window along one side of the picture, in pixels.
+    """A window along one side of the image, in pixels.
 
     Attributes:
       start: its first pixel.
@@ -36,15 +36,15 @@ class Span(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Windows of one size that cover a picture, every row of them by every column.
+    """Windows of one size that cover an image, every row of them by every column.
 
-    Each lies wholly inside the picture, and starts where the deepest layer has a position. Their
-    cores share out the picture, and are far enough from every edge of a window that isn't one of
-    the picture for the padding there not to matter.
+    Each lies wholly inside the image, and starts where the deepest layer has a position. Their
+    cores share out the image, and are far enough from every edge of a window that isn't one of
+    the image for the padding there not to matter.
 
     Attributes:
-      height: of the picture, in pixels.
-      width: of the picture, in pixels.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
       window_height: of every window, in pixels.
       window_width: of every window, in pixels.
       rows: the windows from top to bottom.
@@ -75,11 +75,11 @@ def _stack(spans: tuple[Span, ...]) -> Any:
 
 
 def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) -> Tiling:
-    """Cover a picture with as few windows of one size as can be, and those no larger than needed.
+    """Cover an image with as few windows of one size as can be, and those no larger than needed.
 
     Args:
-      height: of the picture, in pixels.
-      width: of the picture, in pixels.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
       halo: pixels that must lie between a core and a window's edge; see `find_margins`.
       stride: pixels between neighboring positions of the deepest layer.
       window: longest side of a window, in pixels.
@@ -93,7 +93,7 @@ def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) 
 
 
 def one_window(height: int, width: int) -> Tiling:
-    """Return the tiling of a picture that a single window shows."""
+    """Return the tiling of an image that a single window shows."""
     return Tiling(height, width, height, width, (Span(0, 0, height),), (Span(0, 0, width),))
 
 
@@ -113,7 +113,7 @@ def _plan_side(length: int, *, halo: int, stride: int, window: int) -> tuple[int
             expected=f"at least {smallest}, since they see {halo} pixels around every position",
             remedy="take a larger window, or shallower layers",
         )
-    # The last window ends with the picture, where its layers have to end, too.
+    # The last window ends with the image, where its layers have to end, too.
     size = window - (window - length) % stride
     steps = -(-(length - size) // reach_of(size))
     while length - (size - stride) <= steps * reach_of(size - stride):
@@ -143,7 +143,7 @@ def find_margins(reaches: Mapping[str, Reach]) -> tuple[int, int]:
 
 
 Measure = Callable[..., Any]
-"""Adds up what is found in every window of one picture: ``measure(fn, *, combine=jnp.add,
+"""Adds up what is found in every window of one image: ``measure(fn, *, combine=jnp.add,
 initial=0.0)``, where `fn` is (features, `Window`) -> any pytree of arrays, and `combine` makes one
 array of two, beginning at `initial`. With a single window it is what `fn` returns."""
 
@@ -154,7 +154,7 @@ class Window(NamedTuple):
     Attributes:
       cores: layer to float32[height', width'] of the window's own size: 1 where it answers for a
         position, else 0. A layer without one is seen as a whole.
-      starts: layer to the row and the column, int32[], of its first position in the picture.
+      starts: layer to the row and the column, int32[], of its first position in the image.
     """
 
     cores: Mapping[str, Array]
@@ -205,7 +205,7 @@ def open_window(
 
     def inside(span: Span, side: int, count: int, stride: int) -> Array:
         places = span.start + stride * jnp.arange(count)
-        # A layer may have positions beyond the picture, of its padding.
+        # A layer may have positions beyond the image, of its padding.
         is_last = span.core_end == side
         return (places >= span.core_start) & ((places < span.core_end) | is_last)
 

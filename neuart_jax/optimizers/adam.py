@@ -33,7 +33,7 @@ def make_adam(
 
     Source: Kingma & Ba 2014, arXiv 1412.6980, Algorithm 1, whose own constants are the defaults.
     Differs from source: the projection. Without it pixels wander off to where the file's range
-    cuts them, and the picture that is written isn't the one that was optimized.
+    cuts them, and the image that is written isn't the one that was optimized.
 
     Args:
       learning_rate: step in pixel units (white is 1).

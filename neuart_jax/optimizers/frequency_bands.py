@@ -1,16 +1,16 @@
 """How stiff the objective is along coarse and along fine changes, learned on the way.
 
 L-BFGS knows the curvature along its last few steps; of all other directions it knows one scale.
-Pictures change along many thousands of directions, whose curvatures differ by orders of magnitude,
+Images change along many thousands of directions, whose curvatures differ by orders of magnitude,
 and most of the difference goes with the frequency: a total variation answers to fine changes,
-style losses most to changes of a whole picture's color. So pictures are seen as sums of cosines, in
+style losses most to changes of a whole image's color. So images are seen as sums of cosines, in
 bands of frequencies, and each pair of a step s and the gradient's change y tells how stiff each
 band is.
 
 Source: for one band alone this is the scale of Barzilai & Borwein 1988, s . y / y . y, as L-BFGS
-has it for the whole (Nocedal & Wright 2006, equation (7.20)). That a picture is better optimized in
+has it for the whole (Nocedal & Wright 2006, equation (7.20)). That an image is better optimized in
 a basis of frequencies: Olah et al. 2017, "Feature visualization", doi:10.23915/distill.00007, with
-gains that are fixed beforehand. A cosine transform is that of a picture mirrored at its borders,
+gains that are fixed beforehand. A cosine transform is that of an image mirrored at its borders,
 and connects no opposite ones.
 """
 
@@ -41,7 +41,7 @@ _EXACT = lax.Precision.HIGHEST
 
 
 def to_cosines(image: Array) -> Array:
-    """Return a picture's orthonormal cosine transform, DCT-II.
+    """Return an image's orthonormal cosine transform, DCT-II.
 
     Args:
       image: float[..., height, width, channels].
@@ -55,9 +55,9 @@ def from_cosines(components: Array) -> Array:
 
 
 def resize_components(components: Array, shape: tuple[int, ...]) -> Array:
-    """Return the components of the same picture at another size.
+    """Return the components of the same image at another size.
 
-    Frequencies that a smaller picture can't hold are lost; those that a smaller one didn't have
+    Frequencies that a smaller image can't hold are lost; those that a smaller one didn't have
     are zero.
 
     Args:
@@ -101,8 +101,8 @@ def spread_gains(log_gains: Array, height: int, width: int) -> Array:
 
     Args:
       log_gains: from `learn_gains`.
-      height: of the picture, in pixels.
-      width: of the picture, in pixels.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
     """
     down, across, radial = (
         jnp.asarray(shares, log_gains.dtype)

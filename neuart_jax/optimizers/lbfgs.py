@@ -32,17 +32,17 @@ from neuart_jax.optimizers.line_search import Search, judge_trial, start_search
 
 
 class Coordinates(NamedTuple):
-    """What L-BFGS takes a picture to be made of.
+    """What L-BFGS takes an image to be made of.
 
     Attributes:
-      of: a picture, float[height, width, 3] -> its coordinates, in an array of the same shape.
-      picture: the inverse of `of`.
+      of: an image, float[height, width, 3] -> its coordinates, in an array of the same shape.
+      image: the inverse of `of`.
       resize: see `lbfgs_memory.Resize`.
       has_bands: whether they are components whose gains are learned; see `frequency_bands`.
     """
 
     of: Callable[[Array], Array]
-    picture: Callable[[Array], Array]
+    to_image: Callable[[Array], Array]
     resize: Resize
     has_bands: bool
 
@@ -164,7 +164,7 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
         return LbfgsState(known, start_search(value=nothing, slope=nothing))
 
     def propose(now: Point, state: LbfgsState, numbers: Any) -> tuple[Array, LbfgsState]:
-        direction = coordinates.picture(state.known.direction)
+        direction = coordinates.to_image(state.known.direction)
         return now.image + state.search.step * direction, state
 
     def observe(
@@ -214,7 +214,7 @@ def make_lbfgs_fixed(
     coordinates = _COSINES if precondition else _PIXELS
 
     def propose(now: Point, known: Quasi, learning_rate: Array) -> tuple[Array, Quasi]:
-        return now.image + learning_rate * coordinates.picture(known.direction), known
+        return now.image + learning_rate * coordinates.to_image(known.direction), known
 
     def observe(
         now: Point, trial: Point, known: Quasi, is_first: Array, learning_rate: Array

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Resize = Callable[[Array, tuple[int, ...]], Array]
-"""(float[..., height', width', 3], the picture's new shape) -> the same picture at that size."""
+"""(float[..., height', width', 3], the image's new shape) -> the same image at that size."""
 
 
 class Memory(NamedTuple):
@@ -94,21 +94,21 @@ def forget(memory: Memory, *, wanted: Array) -> Memory:
 
 
 def resize_pixels(images: Array, shape: tuple[int, ...]) -> Array:
-    """Bring pictures, float[..., height', width', 3], to another shape (height, width, 3)."""
+    """Bring images, float[..., height', width', 3], to another shape (height, width, 3)."""
     return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
 
 
 def resize_gradient(
     gradient: Array, shape: tuple[int, ...], *, resize: Resize = resize_pixels
 ) -> Array:
-    """Bring a gradient to another picture size.
+    """Bring a gradient to another image size.
 
     Losses are means over positions, so that a pixel's share of the gradient falls as their number
     grows.
 
     Args:
       gradient: float[..., height', width', 3].
-      shape: (height, width, 3) of the picture it is for.
+      shape: (height, width, 3) of the image it is for.
       resize: of these coordinates.
     """
     resized = resize(gradient, shape)
@@ -122,7 +122,7 @@ def resize_memory(
     resize: Resize = resize_pixels,
     gains: Array | float = 1,
 ) -> Memory:
-    """Bring a memory to another picture size; a pair whose s . y isn't positive there is left out.
+    """Bring a memory to another image size; a pair whose s . y isn't positive there is left out.
 
     Source: github.com/crowsonkb/style-transfer-pytorch carries Adam's moments like this; here
     L-BFGS' differences.

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _VERSION = 4
 _NAME = re.compile(r"([0-9]{6,18})\.checkpoint", re.ASCII)
 _KEPT = 2
-# Of the run's time, at the most: a huge picture's state takes long to write.
+# Of the run's time, at the most: a huge image's state takes long to write.
 _SHARE_OF_TIME = 0.05
 
 

@@ -1,4 +1,4 @@
-"""Where a run's picture and its folder go, checked before anything is computed."""
+"""Where a run's image and its folder go, checked before anything is computed."""
 
 import contextlib
 import difflib
@@ -28,31 +28,31 @@ class Destination(NamedTuple):
 
     Attributes:
       folder: of all its files; empty for one that is still to be named.
-      picture: a file beside the folder that is to be the picture; None where it is in the folder.
+      image: a file beside the folder that is to be the image; None where it is in the folder.
     """
 
     folder: str
-    picture: Path | None
+    image_path: Path | None
 
-    def put_picture(self, made: Path) -> Path:
-        """Copy the picture of a run's folder to where it is wanted; return its path there."""
-        if self.picture is None:
+    def put_image(self, made: Path) -> Path:
+        """Copy the image of a run's folder to where it is wanted; return its path there."""
+        if self.image_path is None:
             return made
         # Of copies that were killed; others may write there.
-        remove_leftovers(self.picture.parent, seconds=_SECONDS_OF_A_COPY)
-        with open(made, "rb") as source, write_atomically(self.picture) as file:
+        remove_leftovers(self.image_path.parent, seconds=_SECONDS_OF_A_COPY)
+        with open(made, "rb") as source, write_atomically(self.image_path) as file:
             shutil.copyfileobj(source, file)
-        return self.picture
+        return self.image_path
 
 
 def find_destination(output: OutputConfig) -> Destination:
-    """Tell whether --output names a picture or a folder.
+    """Tell whether --output names an image or a folder.
 
-    A name that ends like a picture is one, unless there is such a folder; then the folder is what
+    A name that ends like an image is one, unless there is such a folder; then the folder is what
     the name is without its end.
 
     Raises:
-      InputError: it names a kind of picture that can't be written, or nearly names one; or
+      InputError: it names a kind of image that can't be written, or nearly names one; or
         `image_name` is given as well.
     """
     path = check_place(output.output, name="--output")
@@ -60,8 +60,8 @@ def find_destination(output: OutputConfig) -> Destination:
         return Destination(str(path) if output.output else "", None)
     extension = path.suffix.lower()
     if extension not in WRITABLE:
-        is_picture = extension in readable_extensions()
-        if is_picture or difflib.get_close_matches(extension, WRITABLE, n=1, cutoff=0.7):
+        is_image = extension in readable_extensions()
+        if is_image or difflib.get_close_matches(extension, WRITABLE, n=1, cutoff=0.7):
             raise InputError(
                 f"--output={output.output} ends in {path.suffix}",
                 expected=f"a folder, or a picture that ends in {', '.join(WRITABLE)}",
@@ -81,10 +81,10 @@ def find_batch_folder(output: OutputConfig) -> Path:
     """Return the folder of many pairs.
 
     Raises:
-      InputError: there is none, or --output names a picture.
+      InputError: there is none, or --output names an image.
     """
     destination = find_destination(output)
-    if not destination.folder or destination.picture is not None:
+    if not destination.folder or destination.image_path is not None:
         raise InputError(
             f"--output={output.output} is a picture" if output.output else "--output is missing",
             expected="a folder for all pairs",
@@ -94,7 +94,7 @@ def find_batch_folder(output: OutputConfig) -> Path:
 
 
 def check_image_name(name: str) -> None:
-    """Check that a picture can have this name in a run's folder.
+    """Check that an image can have this name in a run's folder.
 
     Raises:
       InputError: it is no plain name, is taken, or has an extension that no format goes by.
@@ -115,7 +115,7 @@ def check_image_name(name: str) -> None:
 
 
 def check_room_in_file(name: str, *, height: int, width: int) -> None:
-    """Check that the kind of file that a name stands for holds a picture of a size in pixels.
+    """Check that the kind of file that a name stands for holds an image of a size in pixels.
 
     Raises:
       InputError: it doesn't.

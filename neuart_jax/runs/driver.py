@@ -39,7 +39,7 @@ class Transfer(NamedTuple):
 
     Attributes:
       result: what it gave.
-      image_path: the picture's file.
+      image_path: the image's file.
     """
 
     result: Result
@@ -57,14 +57,14 @@ def transfer(
     callback: Callback | None = None,
     repeated: Record | None = None,
 ) -> Transfer:
-    """Read both pictures, stylize, and write the run's folder.
+    """Read both images, stylize, and write the run's folder.
 
     A run that was cut, by a signal or a crash, goes on at its last checkpoint and ends with the
-    picture that it would have ended with; see `OutputConfig.resume`.
+    image that it would have ended with; see `OutputConfig.resume`.
 
     Args:
       config: with `content` and `style` set.
-      network: loaded beforehand as `config.network` says, for these pictures and for at least the
+      network: loaded beforehand as `config.network` says, for these images and for at least the
         layers of `config`; the record names only what these layers use. None loads it, and logs
         as one line (level INFO) which weights it has. Or a network of one's own.
       extra_terms: losses of one's own, as in `stylize`.
@@ -74,7 +74,7 @@ def transfer(
         one isn't painted again, only where the label is the same: code can't be compared. Without
         a label every run begins anew.
       callback: called with a `Progress` after every chunk; returning True stops the run, and the
-        best picture so far is written, with a checkpoint beside it.
+        best image so far is written, with a checkpoint beside it.
       repeated: the record that this run repeats; what is not the same is logged.
 
     Raises:
@@ -82,9 +82,9 @@ def transfer(
     """
     destination = find_destination(config.output)
     config = config.replace(output=destination.folder)
-    if destination.picture is not None:
-        config = config.replace(image_name=destination.picture.name)
-        _check_free(destination.picture, config.output)
+    if destination.image_path is not None:
+        config = config.replace(image_name=destination.image_path.name)
+        _check_free(destination.image_path, config.output)
     # Before anything is downloaded, so that what can be refused is; and each file is read once.
     own = read_own_parts(
         network=network,
@@ -109,7 +109,7 @@ def transfer(
     folder = _choose_folder(prepared)
     if longer := ask_for_more_steps(config, prepared, folder):
         prepared = read(longer)
-    _put_picture_again(destination, prepared, folder)
+    _put_image_again(destination, prepared, folder)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
     painted = paint(
@@ -123,28 +123,28 @@ def transfer(
     )
     [image_path], [result] = painted.save(), painted.results
     if writes_files():
-        image_path = destination.put_picture(image_path)
+        image_path = destination.put_image(image_path)
     return Transfer(result, image_path)
 
 
-def _put_picture_again(destination: Destination, prepared: Prepared, folder: Path) -> None:
-    """Copy a run's picture to where it is wanted, if a kill or a full disk was in the way."""
-    picture = destination.picture
-    if picture is None or os.path.lexists(picture) or prepared.config.output.overwrite:
+def _put_image_again(destination: Destination, prepared: Prepared, folder: Path) -> None:
+    """Copy a run's image to where it is wanted, if a kill or a full disk was in the way."""
+    image_path = destination.image_path
+    if image_path is None or os.path.lexists(image_path) or prepared.config.output.overwrite:
         return
     if writes_files() and find_finished(folder, prepared, overwrite=True) is not None:
-        destination.put_picture(folder / picture.name)
-        logger.info("%s is there again, from %s.", picture, folder)
+        destination.put_image(folder / image_path.name)
+        logger.info("%s is there again, from %s.", image_path, folder)
 
 
-def _check_free(picture: Path, output: OutputConfig) -> None:
+def _check_free(image_path: Path, output: OutputConfig) -> None:
     folder = Path(output.output)
     # With its record, the folder decides: what is there may go on.
     if (folder / RECORD_NAME).exists() or was_cut(folder, output):
         return
-    if os.path.lexists(picture) and not output.overwrite:
+    if os.path.lexists(image_path) and not output.overwrite:
         raise InputError(
-            f"--output={picture} is there already",
+            f"--output={image_path} is there already",
             expected="a name that is free",
             remedy="give another --output, or add --overwrite",
         )

@@ -1,6 +1,6 @@
-"""A run's folder: the picture, its record, its metrics, a plot of the losses, frames.
+"""A run's folder: the image, its record, its metrics, a plot of the losses, frames.
 
-The picture comes last, and has the record in it: a run is finished once its picture has its name,
+The image comes last, and has the record in it: a run is finished once its image has its name,
 and whatever a crash leaves behind before is made again.
 """
 
@@ -36,7 +36,7 @@ CHECKPOINTS = "checkpoints"
 _METRICS_NAME, _FRAMES_NAME = "metrics.jsonl", "frames"
 _FRAME = re.compile(r"[0-9]{6,}\.png", re.ASCII)
 _SECONDS_BETWEEN_WRITES = 2.0
-# Of what isn't a picture: a record has 4 to 8 kB, which the picture has in it as well, and a plot
+# Of what isn't an image: a record has 4 to 8 kB, which the image has in it as well, and a plot
 # 30 to 60 kB.
 _RECORD_BYTES, _PLOT_BYTES, _BYTES_OF_A_REPORT = 16 << 10, 64 << 10, 512
 
@@ -44,18 +44,18 @@ _RECORD_BYTES, _PLOT_BYTES, _BYTES_OF_A_REPORT = 16 << 10, 64 << 10, 512
 class RunFolder:
     """Writes one run's files; every file appears whole or not at all, and no other is touched.
 
-    Nobody else can write there until it is closed. Room for the picture is kept free from the
+    Nobody else can write there until it is closed. Room for the image is kept free from the
     beginning. What else can't be written later on is said once, and costs no run.
 
     Args:
       path: the folder. It is made if need be.
-      image_name: the picture's file name; the extension picks the format.
+      image_name: the image's file name; the extension picks the format.
       frames: whether there are to be frames.
       animation: name of a film of the progress; empty where there is none.
 
     Raises:
       InputError: the folder can't be written, another run writes there, somebody else's files have
-        the names of a run's, or the picture's name has an extension that no format goes by.
+        the names of a run's, or the image's name has an extension that no format goes by.
     """
 
     def __init__(self, path: Path, *, image_name: str, frames: bool = False, animation: str = ""):
@@ -80,27 +80,27 @@ class RunFolder:
             raise
 
     def holds_result(self) -> bool:
-        """Tell whether a picture is there that shouldn't be replaced unasked."""
+        """Tell whether an image is there that shouldn't be replaced unasked."""
         return self.image_path.exists() and is_whole(self.image_path)
 
     def keep_room(self, height: int, width: int, *, num_reports: int) -> None:
         """Keep room for the run's files.
 
         Args:
-          height: of the picture, in pixels.
-          width: of the picture, in pixels.
+          height: of the image, in pixels.
+          width: of the image, in pixels.
           num_reports: that metrics.jsonl will hold, about.
 
         Raises:
-          InputError: there is none for the picture.
+          InputError: there is none for the image.
         """
         if self._own is None:
             return
         deep = self.image_path.suffix.lower() in (".tif", ".tiff")
         # With transparency. No format needs more than the plain numbers, but for a few bytes.
-        picture = height * width * 4 * (2 if deep else 1)
+        image_bytes = height * width * 4 * (2 if deep else 1)
         sizes = {
-            self.image_path.name: picture + picture // 64 + _RECORD_BYTES,
+            self.image_path.name: image_bytes + image_bytes // 64 + _RECORD_BYTES,
             RECORD_NAME: _RECORD_BYTES,
             _METRICS_NAME: num_reports * _BYTES_OF_A_REPORT + 1,
             PLOT_NAME: _PLOT_BYTES,
@@ -164,9 +164,9 @@ class RunFolder:
         alpha: npt.NDArray[np.float32] | None = None,
         save_progress: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write metrics.jsonl, losses.png, config.json, the film, and, as the last, the picture.
+        """Write metrics.jsonl, losses.png, config.json, the film, and, as the last, the image.
 
-        Where the folder is gone it is made again; where it can't be written any more, the picture
+        Where the folder is gone it is made again; where it can't be written any more, the image
         is kept among the temporary files, and the error tells where.
 
         Args:
@@ -177,7 +177,7 @@ class RunFolder:
           save_progress: writes the film of the progress, where there is to be one.
 
         Raises:
-          InputError: the picture can't be written.
+          InputError: the image can't be written.
         """
         assert self._own is not None
         if self._animation and save_progress is not None:
@@ -185,13 +185,13 @@ class RunFolder:
             self._try(self._animation, functools.partial(save_progress, film))
         text = record.to_json(result)
 
-        def save_picture(path: Path) -> None:
+        def save_to(path: Path) -> None:
             save_image(path, result.image, alpha=alpha, metadata={METADATA_KEY: text})
 
         try:
-            self._save(result, text, coefficients=coefficients, save_picture=save_picture)
+            self._save(result, text, coefficients=coefficients, save_to=save_to)
         except InputError as error:
-            raise _rescue(error, self.image_path.name, save_picture) from error
+            raise _rescue(error, self.image_path.name, save_to) from error
 
     def _save(
         self,
@@ -199,7 +199,7 @@ class RunFolder:
         text: str,
         *,
         coefficients: Mapping[str, float],
-        save_picture: Callable[[Path], None],
+        save_to: Callable[[Path], None],
     ) -> None:
         assert self._own is not None
         self._own.make_again()
@@ -207,7 +207,7 @@ class RunFolder:
         self._try(PLOT_NAME, lambda: save_loss_plot(self.path / PLOT_NAME, result, coefficients))
         self._try(RECORD_NAME, lambda: _write_text(self.path / RECORD_NAME, text + "\n"))
         self._give_room(self.image_path.name)
-        save_picture(self.image_path)
+        save_to(self.image_path)
 
     def close(self) -> None:
         """Let others write there, and give back the room that is left."""
@@ -240,11 +240,11 @@ class RunFolder:
             self._told.add(name)
 
 
-def _rescue(error: InputError, name: str, save_picture: Callable[[Path], None]) -> InputError:
-    """Keep a picture that its folder doesn't take; return an error that tells where it is."""
+def _rescue(error: InputError, name: str, save_to: Callable[[Path], None]) -> InputError:
+    """Keep an image that its folder doesn't take; return an error that tells where it is."""
     try:
         path = Path(tempfile.mkdtemp(prefix="neuart_jax-")) / name
-        save_picture(path)
+        save_to(path)
     except (OSError, InputError):
         return error
     return InputError(
@@ -259,7 +259,7 @@ def check_names(path: Path, *, image_name: str, frames: bool, animation: str = "
 
     Args:
       path: the folder.
-      image_name: of the picture.
+      image_name: of the image.
       frames: whether there are to be frames.
       animation: name of a film of the progress, if there is to be one.
 
@@ -288,13 +288,13 @@ def _frames(path: Path) -> list[str]:
 
 
 def is_whole(image_path: Path, record: Any = None) -> bool:
-    """Tell whether a result's picture is complete: the last file of a run that is written.
+    """Tell whether a result's image is complete: the last file of a run that is written.
 
     One that somebody has worked on since, so that the record is gone from it, is.
 
     Args:
-      image_path: of the picture.
-      record: what config.json holds, as JSON; a picture with another record belongs to another run.
+      image_path: of the image.
+      record: what config.json holds, as JSON; an image with another record belongs to another run.
         None asks for the pixels only.
     """
     try:

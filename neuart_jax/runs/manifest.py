@@ -1,4 +1,4 @@
-"""Which pictures go together, and what is special about each pair: from files, folders or a table.
+"""Which images go together, and what is special about each pair: from files, folders or a table.
 
 Nothing is opened here but the table.
 """
@@ -107,7 +107,7 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
     """Return the pairs that a command line names: those of a manifest if there is one.
 
     Args:
-      config: what all have in common; `content` and `style` are pictures, folders or patterns,
+      config: what all have in common; `content` and `style` are images, folders or patterns,
         see `make_jobs`.
       manifest: see `read_manifest`.
       pair: "zip" or "cross"; empty means "zip".
@@ -129,18 +129,18 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
 
 
 def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str) -> list[Job]:
-    """Pair pictures with each other.
+    """Pair images with each other.
 
     Args:
       config: of all pairs.
-      contents: a picture, a folder of pictures, or a pattern such as photos/*.jpg; see
+      contents: an image, a folder of images, or a pattern such as photos/*.jpg; see
         `image_lists.list_named_images`.
       styles: such ones.
       pair: "zip" takes the first with the first, the second with the second; "cross" takes every
         content with every style. Folders and patterns go by the names of their files.
 
     Raises:
-      InputError: a name is missing, a folder has no picture, or the numbers don't fit.
+      InputError: a name is missing, a folder has no image, or the numbers don't fit.
     """
     if pair not in get_args(Pairing):
         raise InputError(
@@ -349,10 +349,10 @@ class _Names:
         self._taken: set[str] = set()
 
     def of_all(self, pairs: Sequence[tuple[str, ...]]) -> list[str]:
-        """Make names of pictures' names, which stay the same whatever other pairs there are.
+        """Make names of images' names, which stay the same whatever other pairs there are.
 
-        Only where two pairs would have one name does it depend on the company: what pictures they
-        are tells them apart then, and a number those of the same pictures.
+        Only where two pairs would have one name does it depend on the company: what images they
+        are tells them apart then, and a number those of the same images.
 
         Args:
           pairs: of each, the file that gives the content and those that give the style.

@@ -1,4 +1,4 @@
-"""More steps for a result that is there: its picture is where they start."""
+"""More steps for a result that is there: its image is where they start."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Config | None:
     """Return the settings of what is still to be done where a folder has this run with fewer steps.
 
-    The picture that is there is kept under another name and is the start of the new steps, so that
+    The image that is there is kept under another name and is the start of the new steps, so that
     the new record tells all that is needed to make the result again.
 
     Args:
@@ -40,7 +40,7 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
     if Record(shorter, inputs=prepared.digests, own=prepared.own).unlike(base):
         return None
     kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
-    _keep_picture(image, kept)
+    _keep_image(image, kept)
     logger.info(
         "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
         folder,
@@ -51,11 +51,11 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
     return config.replace(init=str(kept), scales=1, steps=wanted - made, overwrite=True)
 
 
-def _keep_picture(image: Path, kept: Path) -> None:
-    """Keep a picture under another name, which nobody else's file may have."""
+def _keep_image(image: Path, kept: Path) -> None:
+    """Keep an image under another name, which nobody else's file may have."""
     earlier = image.read_bytes()
     if os.path.lexists(kept):
-        # After a kill it is there, and is that picture.
+        # After a kill it is there, and is that image.
         if kept.is_file() and kept.read_bytes() == earlier:
             return
         raise InputError(
@@ -68,7 +68,7 @@ def _keep_picture(image: Path, kept: Path) -> None:
 
 
 def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:
-    """Return how many steps at full size a folder's picture has, and what its first ones made."""
+    """Return how many steps at full size a folder's image has, and what its first ones made."""
     steps, start = known(record.config.run.steps), Path(record.config.run.init)
     if start.parent != folder.resolve() or not start.exists():
         return steps, record

@@ -1,4 +1,4 @@
-"""Pairs on their way from settings and pictures into folders: painted together, then saved."""
+"""Pairs on their way from settings and images into folders: painted together, then saved."""
 
 import contextlib
 import functools
@@ -53,7 +53,7 @@ class Painted(NamedTuple):
     at_the_end: contextlib.ExitStack
 
     def save(self) -> list[Path]:
-        """Write every result into its folder; return the pictures' files.
+        """Write every result into its folder; return the images' files.
 
         Raises:
           InputError: a folder can't be written.
@@ -241,7 +241,7 @@ def _run(
 
 
 _LOST = 0.75
-"""Relative content loss of a picture that began elsewhere and has nothing of the photograph."""
+"""Relative content loss of an image that began elsewhere and has nothing of the photograph."""
 
 
 def describe_lost_content(config: Config, result: Result) -> str:

@@ -21,7 +21,7 @@ from neuart_jax.engine.scales import SMALLEST_SIDE
 from neuart_jax.inputs.initial_image import STARTS, check_start
 from neuart_jax.inputs.pair import Masks, make_pair
 from neuart_jax.io.image_lists import list_named_images
-from neuart_jax.io.images import Picture, load_image
+from neuart_jax.io.images import LoadedImage, load_image
 from neuart_jax.io.paths import check_place, resolve_place
 from neuart_jax.models.params.fitted.photographs import BUNDLED_SET
 from neuart_jax.models.params.load import NAMED_WEIGHTS
@@ -37,22 +37,22 @@ UNNAMED = "unnamed "
 
 
 class Prepared(NamedTuple):
-    """A run whose pictures are read and whose settings are checked.
+    """A run whose images are read and whose settings are checked.
 
     Attributes:
       config: resolved, with absolute paths.
-      content: the picture that gives the content.
-      styles: the pictures that give the style, at their size in the run.
+      content: the image that gives the content.
+      styles: the images that give the style, at their size in the run.
       plan: what the run is about to do.
       digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
         masks; "init" where the start is a file.
-      notes: sentences for the user, about the picture's size and its start.
+      notes: sentences for the user, about the image's size and its start.
       own: see `Record`.
     """
 
     config: Config
-    content: Picture
-    styles: tuple[Picture, ...]
+    content: LoadedImage
+    styles: tuple[LoadedImage, ...]
     plan: Plan
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -62,15 +62,15 @@ class Prepared(NamedTuple):
 def prepare(
     config: Config,
     *,
-    load: Callable[..., Picture] = load_image,
+    load: Callable[..., LoadedImage] = load_image,
     own: OwnParts = NO_OWN_PARTS,
     label: str = "",
 ) -> Prepared:
-    """Check all of a run that can be checked without a network, and read its pictures.
+    """Check all of a run that can be checked without a network, and read its images.
 
     Args:
       config: with `content` and `style` set.
-      load: reads a picture; see `images.load_image`.
+      load: reads an image; see `images.load_image`.
       own: what of the run isn't in its configuration.
       label: names these parts; without one each run's are others.
 
@@ -94,13 +94,13 @@ def prepare(
     height, width, _ = content.image.shape
     check_room_in_file(config.output.image_name, height=height, width=width)
     check_progress_film(config.output, height=height, width=width)
-    # Masks are of whole pictures.
+    # Masks are of whole images.
     trim = not regions.style_mask
     styles = [_load_style(load, path, images, trim=trim) for path in images.style]
     files = {
         "content": [content],
         "style": styles,
-        # As they are: they are fitted to their pictures where their colors are read.
+        # As they are: they are fitted to their images where their colors are read.
         "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
         "style_mask": [load(path, size=None) for path in regions.style_mask],
         "paint_mask": [load(path, size=None) for path in (regions.paint_mask,) if path],
@@ -121,18 +121,18 @@ def prepare(
     )
 
 
-def _note_size(config: Config, content: Picture) -> Iterator[str]:
-    """Say where a picture doesn't come out as large as somebody may expect."""
+def _note_size(config: Config, content: LoadedImage) -> Iterator[str]:
+    """Say where an image doesn't come out as large as somebody may expect."""
     size, (height, width) = config.images.size, content.file_size
     painted = f"{content.image.shape[1]}x{content.image.shape[0]}"
     if 0 < size < max(height, width):
         yield (
-            f"Painting at {painted} pixels; the content picture has {width}x{height}, which "
+            f"Painting at {painted} pixels; the content image has {width}x{height}, which "
             "--size=0 keeps."
         )
     elif size > max(content.image.shape[:2]):
         yield (
-            f"Painting at {painted} pixels, which is all that the content picture has; --enlarge "
+            f"Painting at {painted} pixels, which is all that the content image has; --enlarge "
             f"paints it at --size={size}."
         )
 
@@ -199,8 +199,8 @@ def _list_files(config: Config) -> Config:
 
 
 def _load_style(
-    load: Callable[..., Picture], path: str, images: ImagesConfig, *, trim: bool
-) -> Picture:
+    load: Callable[..., LoadedImage], path: str, images: ImagesConfig, *, trim: bool
+) -> LoadedImage:
     size = images.style_size or images.size or None
     style = load(path, size=size, enlarge=images.enlarge or images.style_size > 0, trim=trim)
     if images.style_scale == 1:
@@ -216,18 +216,18 @@ def _load_style(
     return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
 
 
-def _show_over_black(mask: Picture) -> npt.NDArray[np.float32]:
-    """Return a mask's picture where nothing is white only for want of a color."""
+def _show_over_black(mask: LoadedImage) -> npt.NDArray[np.float32]:
+    """Return a mask's image where nothing is white only for want of a color."""
     if mask.alpha is None:
         return mask.image
     return np.clip(mask.image - (1 - mask.alpha[..., None]), 0, 1)
 
 
-def _digests(files: Mapping[str, Sequence[Picture]]) -> dict[str, str]:
+def _digests(files: Mapping[str, Sequence[LoadedImage]]) -> dict[str, str]:
     return {
-        name if len(pictures) == 1 else f"{name}{number}": picture.sha256
-        for name, pictures in files.items()
-        for number, picture in enumerate(pictures, 1)
+        name if len(images) == 1 else f"{name}{number}": image.sha256
+        for name, images in files.items()
+        for number, image in enumerate(images, 1)
     }
 
 

@@ -1,4 +1,4 @@
-"""A film of how a picture came to be, of the frames that its run wrote."""
+"""A film of how an image came to be, of the frames that its run wrote."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def check_progress_film(output: OutputConfig, *, height: int, width: int) -> Non
 
     Args:
       output: names it.
-      height: of the run's picture, in pixels.
+      height: of the run's image, in pixels.
       width: the same.
 
     Raises:
@@ -46,7 +46,7 @@ def check_progress_film(output: OutputConfig, *, height: int, width: int) -> Non
 def save_progress(
     path: Path, *, frames: Sequence[Path], result: Result, output: OutputConfig
 ) -> None:
-    """Write the film: the frames one after the other, and the finished picture, which is held.
+    """Write the film: the frames one after the other, and the finished image, which is held.
 
     Args:
       path: of the film.
@@ -58,14 +58,14 @@ def save_progress(
       InputError: a frame can't be read, or the film not be written.
     """
 
-    def pictures() -> Iterator[npt.NDArray[np.float32]]:
+    def images() -> Iterator[npt.NDArray[np.float32]]:
         for frame in frames:
             yield load_image(frame).image
         yield result.image
 
     save_animation(
         path,
-        pictures(),
+        images(),
         find_durations(len(frames) + 1, seconds=output.animation_seconds),
         size=output.animation_size,
     )

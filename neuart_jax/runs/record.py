@@ -19,7 +19,7 @@ from neuart_jax.io.paths import read_whole
 from neuart_jax.runs.prepare import UNNAMED
 
 METADATA_KEY = "neuart_jax"
-"""Name of the entry, in the picture's own metadata, that holds the record as JSON."""
+"""Name of the entry, in the image's own metadata, that holds the record as JSON."""
 
 RECORD_NAME = "config.json"
 """Name of the file, in a run's folder, that holds its record."""
@@ -27,7 +27,7 @@ RECORD_NAME = "config.json"
 _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
 _NOT_INSTALLED = "not installed"
 """The version of a package that is run from its source tree."""
-# What doesn't change a picture, and what is compared by its hash.
+# What doesn't change an image, and what is compared by its hash.
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
     *("content", "style", "content_mask", "style_mask", "paint_mask"),
@@ -149,7 +149,7 @@ class Record(NamedTuple):
         Args:
           there: its record. Weights are only compared where both records name them.
         """
-        own, others = _picture_settings(self.config), _picture_settings(there.config)
+        own, others = _image_settings(self.config), _image_settings(there.config)
         phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
         phrases += [
             f"another {name} picture"
@@ -175,8 +175,8 @@ class Record(NamedTuple):
         return different + [f"{name} {other.versions[name]}" for name in changed]
 
 
-def _picture_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that change a picture, without those whose files are compared.
+def _image_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that change an image, without those whose files are compared.
 
     A record may have names of files without their folders.
     """
@@ -193,7 +193,7 @@ def _brief(identity: Mapping[str, str]) -> str:
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Read the record from a run's config.json or from a picture it wrote.
+    """Read the record from a run's config.json or from an image it wrote.
 
     A JSON file with nothing but settings is read as well.
 

@@ -28,12 +28,12 @@ def match_regions(
 ) -> Regions:
     """Pair the regions of the content's mask with those of the styles.
 
-    With a mask for every style picture, regions of the same color are paired; a region takes the
-    style of all pictures that have it. A region that only the content has becomes part of that
+    With a mask for every style image, regions of the same color are paired; a region takes the
+    style of all images that have it. A region that only the content has becomes part of that
     region of the styles whose mean color is nearest, as `standardize_colors` measures it. One that
     only styles have is left out.
 
-    Without masks for the styles, each region takes a style picture of its own: the first region
+    Without masks for the styles, each region takes a style image of its own: the first region
     the first, in the order of `colors` or else from dark to light.
 
     Source: Luan et al. 2017, "Deep photo style transfer", arXiv 1703.07511: regions that only the
@@ -43,18 +43,18 @@ def match_regions(
 
     Args:
       content_mask: float32[height, width, 3], sRGB in [0, 1]; `read_labels` says what it may be.
-        Of the picture's size, two pixels off at the most, or of its aspect ratio within 1 %.
-      style_masks: the same for every style picture, or none at all.
+        Of the image's size, two pixels off at the most, or of its aspect ratio within 1 %.
+      style_masks: the same for every style image, or none at all.
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style.
       colors: names of the regions; else the masks' solid colors.
 
     Returns:
-      The regions, of the pictures' sizes; in the order of `colors`, from dark to light when styles
+      The regions, of the images' sizes; in the order of `colors`, from dark to light when styles
       have no masks, or else the largest of the content's mask first.
 
     Raises:
-      InputError: the masks don't fit their pictures, or not each other.
+      InputError: the masks don't fit their images, or not each other.
     """
     if content_mask is None:
         what = "style masks" if len(style_masks) else "regions"
@@ -67,8 +67,8 @@ def match_regions(
         return _one_style_per_region(content_mask, content_image, style_images, colors)
     if len(style_masks) != len(style_images):
         raise InputError(
-            f"there are {len(style_masks)} style masks and {len(style_images)} style pictures",
-            expected="a mask for every style picture, or none at all",
+            f"there are {len(style_masks)} style masks and {len(style_images)} style images",
+            expected="a mask for every style image, or none at all",
             remedy="give them in the order of the pictures",
         )
     masks = [content_mask, *style_masks]
@@ -104,15 +104,15 @@ def split_regions(
       seed: see `find_regions`.
 
     Returns:
-      The regions, of the pictures' sizes, the largest first.
+      The regions, of the images' sizes, the largest first.
 
     Raises:
-      InputError: the pictures have fewer distinct parts than regions are asked for.
+      InputError: the images have fewer distinct parts than regions are asked for.
     """
     images = [content_image, *style_images]
     stacks = find_regions(images, count, seed=seed)
     names = [f"region {number}" for number in range(1, stacks[0].shape[2] + 1)]
-    return _pair(names, stacks, images, origin="in no style picture")
+    return _pair(names, stacks, images, origin="in no style image")
 
 
 def _mask_names(count: int) -> list[str]:
@@ -122,7 +122,7 @@ def _mask_names(count: int) -> list[str]:
 def _read_mask(
     mask: npt.ArrayLike, image: npt.ArrayLike, *, name: str, colors: Sequence[str]
 ) -> tuple[Uint8, Float32]:
-    """Read a mask's labels and scale the memberships to its picture."""
+    """Read a mask's labels and scale the memberships to its image."""
     (height, width), (mask_height, mask_width) = np.shape(image)[:2], np.shape(mask)[:2]
     close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
     aspects = (mask_width * height) / (mask_height * width)
@@ -157,8 +157,8 @@ def _one_style_per_region(
     if len(names) != len(style_images):
         raise InputError(
             f"the content's mask has {len(names)} regions ({', '.join(names)}) and there are "
-            f"{len(style_images)} style pictures",
-            expected="one style picture for every region, or masks for the style pictures",
+            f"{len(style_images)} style images",
+            expected="one style image for every region, or masks for the style images",
             remedy="give as many styles as regions, or a mask for every style",
         )
     styles = []
@@ -244,7 +244,7 @@ def _pair(
     for region in (int(k) for k in np.flatnonzero(in_styles & ~used)):
         notes.append(f"The styles' {called(names[region])} is not in the content; it is left out.")
     for number in np.flatnonzero(~has[1:, used].any(axis=1)) + 1:
-        notes.append(f"Style picture {number} has no part in any region; it is left out.")
+        notes.append(f"Style image {number} has no part in any region; it is left out.")
     content = content[..., used]
     return Regions(
         tuple(name for name, use in zip(names, used, strict=True) if use),
@@ -262,7 +262,7 @@ def _find_homes(
 ) -> dict[int, int]:
     """Return, for every orphan, the region of the styles whose mean color is nearest.
 
-    Colors are CIELAB, standardized: by daylight everything is nearest the lamps of a picture taken
+    Colors are CIELAB, standardized: by daylight everything is nearest the lamps of an image taken
     at night.
     """
     content = _mean_colors(stacks[:1], images[:1])
@@ -277,7 +277,7 @@ def _find_homes(
 def _mean_colors(
     stacks: Sequence[Float32], images: Sequence[npt.ArrayLike]
 ) -> npt.NDArray[np.float64]:
-    """Return each region's mean standardized color in several pictures: float64[regions, 3]."""
+    """Return each region's mean standardized color in several images: float64[regions, 3]."""
     sums = sum(
         np.einsum("hwr,hwc->rc", stack, standardize_colors(image))
         for stack, image in zip(stacks, images, strict=True)

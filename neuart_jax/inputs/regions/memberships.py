@@ -13,13 +13,13 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Regions(NamedTuple):
-    """Parts of the pictures that belong together.
+    """Parts of the images that belong together.
 
     Attributes:
       names: what the regions are called: their colors in the masks, or "region 1", "region 2".
       content: float32[height, width, regions]: how much of each pixel belongs to each region; sums
         to 1 at every pixel.
-      styles: one float32[style_height, style_width, regions] per style picture, whose sums are at
+      styles: one float32[style_height, style_width, regions] per style image, whose sums are at
         most 1: what the content has no use for is in no region. 0 everywhere where a style has
         no part in a region.
       notes: sentences for the user, about regions that found no partner.
@@ -94,7 +94,7 @@ def check_regions(regions: Regions, *, stride: int) -> None:
     """
     content = find_areas(regions.content)
     styles = np.sum([find_areas(style) for style in regions.styles], axis=0)
-    for where, areas in (("the content picture", content), ("the style pictures", styles)):
+    for where, areas in (("the content image", content), ("the style images", styles)):
         for name, area in zip(regions.names, areas, strict=True):
             if area < stride**2 * (1 - 1e-6):  # what float32 makes of 1
                 raise InputError(

@@ -1,4 +1,4 @@
-"""Style pictures that are transparent in places: only what is opaque gives a style."""
+"""Style images that are transparent in places: only what is opaque gives a style."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def take_opaque(image: Float32, opacity: Float32) -> Float32:
 
 
 def spread_opaque(colors: Float32, opacity: Float32) -> Float32:
-    """Put colors back into a picture, and give all other pixels the color of the nearest.
+    """Put colors back into an image, and give all other pixels the color of the nearest.
 
     What a network sees at the edge of what is opaque is then what goes on there, and no white.
 
@@ -60,12 +60,12 @@ def weigh_styles(
     style_shapes: Sequence[tuple[int, ...]],
     opacities: Sequence[Float32 | None],
 ) -> Regions:
-    """Have pixels of style pictures count as much as they are opaque.
+    """Have pixels of style images count as much as they are opaque.
 
     Args:
-      regions: of the pictures; None is one that goes everywhere.
-      content_shape: (height, width, ...) of the content picture.
-      style_shapes: the same of every style picture.
+      regions: of the images; None is one that goes everywhere.
+      content_shape: (height, width, ...) of the content image.
+      style_shapes: the same of every style image.
       opacities: of each, float32[height', width'], or None where it is opaque.
     """
     if regions is None:

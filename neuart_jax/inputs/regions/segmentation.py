@@ -1,4 +1,4 @@
-"""Regions where nobody painted a mask: what looks alike in several pictures."""
+"""Regions where nobody painted a mask: what looks alike in several images."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ LONGEST_SIDE = 512
 """Pixels at which regions are looked for; finer ones would be no regions."""
 
 NUM_SUPERPIXELS = 600
-"""Per picture, as many in each, so that each has the same say in what the regions are."""
+"""Per image, as many in each, so that each has the same say in what the regions are."""
 
 LIGHTNESS_WEIGHT, COLOR_WEIGHT, HEIGHT_WEIGHT, TEXTURE_WEIGHT = 0.8, 0.85, 1.0, 0.8
 """Of features whose standard deviation is 1: chosen by looking at what became of skies, waters,
-buildings and faces in six pairs of pictures, photographs and paintings, for 2 to 4 regions. With
+buildings and faces in six pairs of images, photographs and paintings, for 2 to 4 regions. With
 half the weight of height, or more of color, a blue sky goes with dark water rather than with an
-orange sky; with more of height or less of color, pictures fall into bands."""
+orange sky; with more of height or less of color, images fall into bands."""
 
 SMALLEST_ISLAND = 0.01
-"""Of a picture's pixels, below which a connected part goes to what surrounds it."""
+"""Of an image's pixels, below which a connected part goes to what surrounds it."""
 
 _NEAR = 0.04
-"""Of a picture's longer side: the distance at which superpixels that look alike are averaged."""
+"""Of an image's longer side: the distance at which superpixels that look alike are averaged."""
 
 _NUM_STARTS = 8
 
@@ -37,11 +37,11 @@ _NUM_STARTS = 8
 def find_regions(
     images: Sequence[npt.ArrayLike], count: int, *, seed: int = 0
 ) -> list[npt.NDArray[np.float32]]:
-    """Split several pictures into the same regions, by what is alike in them.
+    """Split several images into the same regions, by what is alike in them.
 
-    SLIC superpixels of all pictures are clustered together by k-means. A superpixel is described
+    SLIC superpixels of all images are clustered together by k-means. A superpixel is described
     by its CIELAB color, its texture (the logarithm of lightness' standard deviation in it) and its
-    height in the picture. Color and texture are measured in standard deviations of its own picture,
+    height in the image. Color and texture are measured in standard deviations of its own image,
     so that a photograph's dark part goes with a painting's dark part, and averaged over the
     superpixels around it that look alike, as a bilateral filter does.
 
@@ -49,18 +49,18 @@ def find_regions(
     superpixel methods"; k-means++ by Arthur and Vassilvitskii 2007.
 
     Args:
-      images: one float32[height, width, 3] per picture, sRGB in [0, 1].
+      images: one float32[height, width, 3] per image, sRGB in [0, 1].
       count: how many regions to look for, at least 1.
       seed: of the clusters' first centers. Equal seeds give equal regions.
 
     Returns:
-      Memberships, float32[height, width, regions], of every picture: 1 inside a region, with soft
-      edges of a pixel or two, 0 everywhere where a picture has no part in it. Regions come in the
-      order of their size in the first picture; there are fewer than `count` if some are nothing
+      Memberships, float32[height, width, regions], of every image: 1 inside a region, with soft
+      edges of a pixel or two, 0 everywhere where an image has no part in it. Regions come in the
+      order of their size in the first image; there are fewer than `count` if some are nothing
       but specks.
 
     Raises:
-      InputError: the pictures have fewer distinct parts than regions are asked for.
+      InputError: the images have fewer distinct parts than regions are asked for.
     """
     small = [_reduce(np.asarray(image, np.float32)) for image in images]
     segments, features = zip(*(_describe(image) for image in small), strict=True)
@@ -71,7 +71,7 @@ def find_regions(
         for own, where in zip(np.split(clusters, ends[:-1]), segments, strict=True)
     ]
     sizes = [np.bincount(each.ravel(), minlength=count) / each.size for each in labels]
-    # By the first picture, then by the next: regions may be missing in some.
+    # By the first image, then by the next: regions may be missing in some.
     order = [k for k in np.lexsort(-np.array(sizes)[::-1]) if any(size[k] for size in sizes)]
     return [
         resize_memberships(_soften(each, order), *np.shape(image)[:2])
@@ -86,7 +86,7 @@ def _reduce(image: Float32) -> Float32:
 
 
 def standardize_colors(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Measure CIELAB colors from a picture's mean, in its own standard deviations.
+    """Measure CIELAB colors from an image's mean, in its own standard deviations.
 
     A photograph's dark part and a painting's dark part get similar colors, whatever the light. The
     two axes of color share one deviation, so that hues are kept.
@@ -100,12 +100,12 @@ def standardize_colors(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
     lab = rgb2lab(np.asarray(image)).astype(np.float64)
     spread = lab.std(axis=(0, 1))
     chroma = np.hypot(*spread[1:]) / np.sqrt(2)
-    # Nothing is to be made of a gray picture's last trace of color.
+    # Nothing is to be made of a gray image's last trace of color.
     return (lab - lab.mean(axis=(0, 1))) / np.maximum([spread[0], chroma, chroma], 2)
 
 
 def _describe(image: Float32) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Cut a picture into superpixels, int64[height, width], with features, float64[number, 5]."""
+    """Cut an image into superpixels, int64[height, width], with features, float64[number, 5]."""
     segments = slic(image, n_segments=NUM_SUPERPIXELS, compactness=10, sigma=1, start_label=0)
     areas = np.bincount(segments.ravel())
 

@@ -1,1 +1,1 @@
-"""Where network parameters come from: files of others, or the two pictures themselves."""
+"""Where network parameters come from: files of others, or the two images themselves."""

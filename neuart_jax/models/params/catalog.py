@@ -17,7 +17,7 @@ CAFFE: Normalization = (
 first kernel around instead, which is the same to rounding."""
 
 FITTED: Normalization = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-"""For filters learned from the pictures: any will do, since they adapt to it."""
+"""For filters learned from the images: any will do, since they adapt to it."""
 
 DEFAULT_FLAVOR = "imagenet"
 """What `--weights=auto` takes: Keras' files, the originals of Oxford and MSRA."""

@@ -22,7 +22,7 @@ _FIRST_KERNELS = ("params/conv1_1/kernel", "params/conv1_conv/kernel")
 
 
 class Preprocessing(NamedTuple):
-    """What a network wants done to a picture.
+    """What a network wants done to an image.
 
     Attributes:
       normalization: mean and standard deviation, red-green-blue, for sRGB in [0, 1].
@@ -50,7 +50,7 @@ class Convention(NamedTuple):
     Attributes:
       layout: its name, for people.
       kernel_axes: order of a kernel's axes: H(eight), W(idth), I(n), O(ut).
-      preprocessing: what the pictures went through.
+      preprocessing: what the images went through.
       epsilon: what its batch normalization adds to the variance.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`.
       has_biases: whether its convolutions have one each; else those not there are zero.

@@ -121,7 +121,7 @@ def identify_weights(config: NetworkConfig) -> dict[str, str]:
       config: with settled weights.
 
     Returns:
-      The identity's "name", "file" and "sha256"; nothing for what is made from pictures, or is
+      The identity's "name", "file" and "sha256"; nothing for what is made from images, or is
       still to be downloaded.
 
     Raises:
@@ -131,11 +131,11 @@ def identify_weights(config: NetworkConfig) -> dict[str, str]:
         config = settle_network(config).config
         found = find_published(config, config.weights)
         return _identify_published(found) if found else {}
-    return {} if depends_on_pictures(config) else _identify_file(weights_path(config))
+    return {} if depends_on_images(config) else _identify_file(weights_path(config))
 
 
-def depends_on_pictures(config: NetworkConfig) -> bool:
-    """Tell whether weights are made from the pictures that they are for; not for "auto"."""
+def depends_on_images(config: NetworkConfig) -> bool:
+    """Tell whether weights are made from the images that they are for; not for "auto"."""
     return kind_of_weights(config) != "trained"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neuart_jax.config.sections import NetworkConfig
-from neuart_jax.models.params.load import Network, depends_on_pictures, load_network
+from neuart_jax.models.params.load import Network, depends_on_images, load_network
 from neuart_jax.runs.batch.plan import Group
 from neuart_jax.runs.batch.progress import Books
 from neuart_jax.runs.checkpoints import find_checkpoints
@@ -69,9 +69,9 @@ def checkpoints_of(group: Group, folder: Path) -> Path:
 
 
 def get_shared_network(prepared: Prepared) -> Network | None:
-    """Return the network of a pair, loaded once, unless it is made from the pair's pictures."""
+    """Return the network of a pair, loaded once, unless it is made from the pair's images."""
     network = prepared.config.network
-    return None if depends_on_pictures(network) else _load_once(network, prepared.plan.layers)
+    return None if depends_on_images(network) else _load_once(network, prepared.plan.layers)
 
 
 @functools.lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.engine.memory import free_memory
 from neuart_jax.inputs.pair import round_sides
 from neuart_jax.models.params.load import (
-    depends_on_pictures,
+    depends_on_images,
     identify_weights,
     may_download,
     settle_network,
@@ -95,7 +95,7 @@ def check_without_weights(jobs: Sequence[Job], *, num_threads: int) -> list[BadR
 
     Args:
       jobs: see `manifest.Manifest`.
-      num_threads: that read pictures at the same time.
+      num_threads: that read images at the same time.
 
     Returns:
       The bad ones; `check_jobs` tells them, too.
@@ -123,13 +123,13 @@ def check_jobs(
     num_threads: int,
     on_checked: Callable[[], None] = lambda: None,
 ) -> tuple[list[CheckedJob], list[BadRow]]:
-    """Read all pictures and check all that can be checked without a network.
+    """Read all images and check all that can be checked without a network.
 
     Args:
       jobs: see `manifest.Manifest`.
       folder: the pairs' folders are in it.
       overwrite: take results of something else for none.
-      num_threads: that read pictures at the same time.
+      num_threads: that read images at the same time.
       on_checked: called after every job.
 
     Returns:
@@ -179,8 +179,8 @@ def _check(
     job = job._replace(config=job.config.replace(model=settled.model, weights=settled.weights))
     prepared = prepare(job.config)
     network = prepared.config.network
-    # Filters made from one pair's pictures are no others', and shared rows leave no device free.
-    alone = depends_on_pictures(network) or prepared.config.compute.shard_rows > 1
+    # Filters made from one pair's images are no others', and shared rows leave no device free.
+    alone = depends_on_images(network) or prepared.config.compute.shard_rows > 1
     own = job.row if alone else None
     at_once = 1
     if jax.default_backend() != "cpu":

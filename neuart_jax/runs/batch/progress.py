@@ -120,7 +120,7 @@ class Books:
     def write_reports(self) -> list[Line]:
         """Write summary and gallery; return the summary's lines.
 
-        What can't be written is said once: the pictures are what a batch is for.
+        What can't be written is said once: the images are what a batch is for.
         """
         lines = self._lines()
         self._write(write_summary, lines)

@@ -68,8 +68,8 @@ def run_batch(
 ) -> BatchResult:
     """Paint every pair of a manifest into a folder of its own, with a summary and a gallery.
 
-    Pairs that are there already, of the same settings and pictures, aren't painted again. What was
-    cut goes on where it was. Each picture is what `transfer` would have made of the pair alone, up
+    Pairs that are there already, of the same settings and images, aren't painted again. What was
+    cut goes on where it was. Each image is what `transfer` would have made of the pair alone, up
     to rounding.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a batch leaves behind for people: a table and a page with all pictures."""
+"""What a batch leaves behind for people: a table and a page with all images."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ class Line(NamedTuple):
       status: of its result, in small letters; "bad row", "failed", or empty where it isn't there.
       content: file that gives the content.
       styles: files that give the style.
-      image: the picture, below the batch's folder.
+      image: the image, below the batch's folder.
       outcome: figures of the result; see `Record`.
       remark: what went wrong.
     """
@@ -100,7 +100,7 @@ def write_bad_rows(folder: Path, bad_rows: Sequence[BadRow]) -> Path:
 
 
 def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
-    """Write gallery.html, one page that needs no other file but the full pictures behind the links.
+    """Write gallery.html, one page that needs no other file but the full images behind the links.
 
     Args:
       folder: of the batch.
@@ -169,10 +169,10 @@ def _thumbnail(path: Path, side: int) -> str:
         image = load_image(str(path), size=None).image
     except InputError:
         return "data:,"
-    picture = Image.fromarray(np.round(image * 255).astype(np.uint8))
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    thumbnail = Image.fromarray(np.round(image * 255).astype(np.uint8))
+    thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
+    thumbnail.save(data, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
 

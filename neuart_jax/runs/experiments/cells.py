@@ -43,11 +43,11 @@ class Finished(NamedTuple):
 
     @property
     def image_path(self) -> Path:
-        """The picture's file."""
+        """The image's file."""
         return self.folder / self.record.config.output.image_name
 
     def load_image(self) -> Float32:
-        """Read the picture, float32[height, width, 3], sRGB in [0, 1]."""
+        """Read the image, float32[height, width, 3], sRGB in [0, 1]."""
         return load_image(self.image_path).image
 
     def figures(self) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def run_cells(
 ) -> Iterator[Finished]:
     """Run every cell that isn't finished, one after the other, and log a line for each.
 
-    A cell whose record has the same settings, pictures and weights is not run again.
+    A cell whose record has the same settings, images and weights is not run again.
 
     Args:
-      cells: with names of their own. Those with the same pictures should follow each other.
+      cells: with names of their own. Those with the same images should follow each other.
       folder: the cells' folders are made in it.
       networks: what they run with.
       overwrite: run a cell again where its folder holds a result of something else.

@@ -1,4 +1,4 @@
-"""Many pictures in one, with their names: a grid with labeled rows and columns."""
+"""Many images in one, with their names: a grid with labeled rows and columns."""
 
 import functools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _GAP = 8
 _MARGIN = 16
 _LABEL_WIDTH = 144
 _MAX_LABEL_LINES = 6
-# Pixels that a caption needs below pictures which are smaller still.
+# Pixels that a caption needs below images which are smaller still.
 _NARROWEST = 176
 
 
@@ -43,16 +43,16 @@ def make_contact_sheet(
     title: str = "",
     tile_size: int = 224,
 ) -> Float32:
-    """Lay pictures out in rows and columns, with labels at the left and above.
+    """Lay images out in rows and columns, with labels at the left and above.
 
-    Pictures keep their aspect ratio, and are reduced but not enlarged.
+    Images keep their aspect ratio, and are reduced but not enlarged.
 
     Args:
       rows: any number of tiles per row; short rows are left empty at the end.
       row_labels: one per row.
       column_labels: one per column, or none.
       title: a line above all.
-      tile_size: longest side of every picture, in pixels, at the most.
+      tile_size: longest side of every image, in pixels, at the most.
 
     Returns:
       float32[height, width, 3], sRGB in [0, 1].
@@ -89,7 +89,7 @@ def make_contact_sheet(
     _write(draw, (_MARGIN, _MARGIN), titles, large, _INK)
     lefts = [_MARGIN + _LABEL_WIDTH + _GAP + i * (tile_width + _GAP) for i in range(num_columns)]
     for left, lines in zip(lefts, headings, strict=False):
-        # Just above its pictures, if its neighbors have more lines.
+        # Just above its images, if its neighbors have more lines.
         _write(draw, (left, top + heading_height - _height(lines, label)), lines, label, _INK)
     y = top + heading_height + _GAP
     for index, row in enumerate(fitted):

@@ -36,12 +36,12 @@ def evaluate(config: Config, jobs: Sequence[Job]) -> Report:
     rows = [{"pair": cell.name, **cell.figures()} for cell in finished]
     tiles = []
     for job, done, row in zip(jobs, finished, rows, strict=True):
-        pictures = prepare(job.config)
+        prepared = prepare(job.config)
         loss = format_value(row.get("total_loss")) or "not finite"
         tiles.append(
             [
-                Tile(pictures.content.image),
-                Tile(pictures.styles[0].image),
+                Tile(prepared.content.image),
+                Tile(prepared.styles[0].image),
                 Tile(done.load_image(), f"{row['seconds']:.0f} s, loss {loss}"),
             ]
         )

@@ -38,7 +38,7 @@ def interpolate(
     arXiv 1610.07629, figure 7, for the sheet.
 
     Args:
-      config: with one or two style pictures.
+      config: with one or two style images.
       shares: of the second style in each column, from 0 to 1.
       stylizations: of each row, from 0 to 1.
 
@@ -73,23 +73,23 @@ def interpolate(
     finished = list(
         run_cells(cells, cells_folder(folder), networks=networks, overwrite=config.output.overwrite)
     )
-    pictures = prepare(cells[0].config)
+    prepared = prepare(cells[0].config)
     rows, tiles = [], []
     for (stylization, share), cell in zip(places, finished, strict=True):
         image = cell.load_image()
-        distances = [color_distance(image, style.image) for style in pictures.styles]
+        distances = [color_distance(image, style.image) for style in prepared.styles]
         rows.append(
             {
                 "stylization": stylization,
                 "share": share,
-                "ssim": luminance_similarity(image, pictures.content.image),
+                "ssim": luminance_similarity(image, prepared.content.image),
                 **{f"color{number}": d for number, d in enumerate(distances, 1)},
                 **cell.figures(),
             }
         )
         tiles.append(Tile(image))
-    content = Tile(pictures.content.image, "content")
-    styles = [Tile(style.image, "style") for style in pictures.styles]
+    content = Tile(prepared.content.image, "content")
+    styles = [Tile(style.image, "style") for style in prepared.styles]
     if num_styles == 2:
         lines = [tiles[i : i + len(shares)] for i in range(0, len(tiles), len(shares))]
         sheet = make_contact_sheet(

@@ -69,7 +69,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
         {"layers": name_layers(layers), "ratio": ratio, **cell.figures()}
         for cell, (layers, ratio) in zip(finished, places, strict=True)
     ]
-    pictures = prepare(cells[0].config)
+    prepared = prepare(cells[0].config)
     tiles = [
         Tile(
             cell.load_image(),
@@ -79,8 +79,8 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
         )
         for cell, row in zip(finished, rows, strict=True)
     ]
-    originals = [Tile(pictures.content.image, "content")]
-    originals += [Tile(style.image, "style") for style in pictures.styles]
+    originals = [Tile(prepared.content.image, "content")]
+    originals += [Tile(style.image, "style") for style in prepared.styles]
     num_columns = len(ratios)
     sheet = make_contact_sheet(
         [tiles[i : i + num_columns] for i in range(0, len(tiles), num_columns)] + [originals],

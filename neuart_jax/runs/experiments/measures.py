@@ -26,7 +26,7 @@ _SMALLEST_SSIM_SIDE = 11
 
 
 def luminance_similarity(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Compute the mean structural similarity (SSIM) of two pictures' luminance.
+    """Compute the mean structural similarity (SSIM) of two images' luminance.
 
     Source: Wang, Bovik, Sheikh & Simoncelli 2004, "Image quality assessment: from error visibility
     to structural similarity", with its Gaussian window of 11x11 and standard deviation 1.5.
@@ -37,13 +37,13 @@ def luminance_similarity(image: npt.ArrayLike, reference: npt.ArrayLike) -> floa
       reference: of the same shape.
 
     Returns:
-      1 for equal pictures, about 0 for unrelated ones; not a number below 11 pixels a side.
+      1 for equal images, about 0 for unrelated ones; not a number below 11 pixels a side.
     """
     return _similarity(_luminance(image), _luminance(reference))
 
 
-def _luminance(picture: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    return rgb2gray(np.asarray(picture, np.float64))
+def _luminance(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return rgb2gray(np.asarray(image, np.float64))
 
 
 def _similarity(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
@@ -62,11 +62,11 @@ def _similarity(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64])
 
 
 def color_distance(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Compute how far the colors of two pictures are from each other, wherever they are.
+    """Compute how far the colors of two images are from each other, wherever they are.
 
     The sliced Wasserstein-1 distance of the pixels' distributions in CIE L*a*b* (D65), times 2: the
     mean over directions of the area between both distributions of the projections. The factor makes
-    it 10 if every color of a picture is changed by a difference of 10 (CIE 1976) in one direction;
+    it 10 if every color of an image is changed by a difference of 10 (CIE 1976) in one direction;
     about 2 can just be seen.
 
     Sources: Rubner, Tomasi & Guibas 2000, "The earth mover's distance as a metric for image
@@ -78,7 +78,7 @@ def color_distance(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
       reference: float[height', width', 3], sRGB in [0, 1].
     """
     first, second = (
-        rgb2lab(np.asarray(picture, np.float64)).reshape(-1, 3) for picture in (image, reference)
+        rgb2lab(np.asarray(colors, np.float64)).reshape(-1, 3) for colors in (image, reference)
     )
     levels = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
     areas = [
@@ -110,7 +110,7 @@ def feature_distances(
     content_image: npt.ArrayLike,
     style_image: npt.ArrayLike,
 ) -> dict[str, float]:
-    """Compute the content and the style distance of a picture, as a network sees them.
+    """Compute the content and the style distance of an image, as a network sees them.
 
     Args:
       config: resolved; its losses' formulas, layers and smoothing, but none of its coefficients.
@@ -124,8 +124,8 @@ def feature_distances(
     """
     losses = dataclasses.replace(config.losses, content_weight=1.0, style_weight=1.0, tv_weight=0.0)
     judge = _make_judge(network.module, losses, run_layers(losses))
-    pictures = (jnp.asarray(i, jnp.float32) for i in (image, content_image, style_image))
-    terms = judge(network.params, *pictures)
+    images = (jnp.asarray(i, jnp.float32) for i in (image, content_image, style_image))
+    terms = judge(network.params, *images)
     return {name: float(terms[name]) for name in ("content", "style")}
 
 

@@ -47,10 +47,10 @@ DEFAULT_JUDGES = ("vgg16:model=vgg16", "resnet50:model=resnet50")
 """Judges of the command line, where none is given."""
 
 PHOTOGRAPH = "(photograph)"
-"""What stands for the content picture itself in the table: the least that any variant must beat."""
+"""What stands for the content image itself in the table: the least that any variant must beat."""
 
 _PRESET = "preset"
-# What makes two pictures comparable.
+# What makes two images comparable.
 _COMMON = {"content", "style", "size", "enlarge"}
 
 
@@ -59,7 +59,7 @@ class Variant(NamedTuple):
 
     Attributes:
       name: of its own, fit for a folder.
-      config: of its runs, but for the pictures.
+      config: of its runs, but for the images.
     """
 
     name: str
@@ -115,13 +115,13 @@ def compare_models(
     Every judge is a network with its default layers, formulas and smoothing, whatever the variants
     do: JUDGE_content and JUDGE_style are its relative content and style losses. Those of a judge of
     the variant's own model are what its run pursued, or close to it, and count for nothing; the
-    others are held out. So are `ssim`, of the luminance with the content picture's, and `color`,
-    the distance of the colors from the style picture's; see `measures`. The same measures of the
-    content picture itself show where all began.
+    others are held out. So are `ssim`, of the luminance with the content image's, and `color`,
+    the distance of the colors from the style image's; see `measures`. The same measures of the
+    content image itself show where all began.
 
     Args:
-      config: what the variants have in common; its own pictures play no part.
-      jobs: the pairs; see `manifest.make_jobs`. Only their pictures count.
+      config: what the variants have in common; its own images play no part.
+      jobs: the pairs; see `manifest.make_jobs`. Only their images count.
       variants: see `parse_variant`.
       judges: networks that measure, written like variants; their settings come over the defaults
         and over nothing that `config` or a variant says, but for weights that have a name.
@@ -147,15 +147,15 @@ def compare_models(
     rows: list[Row] = []
     finished, tiles = [], []
     for job in jobs:
-        pictures = prepare(config.replace(content=job.content, style=job.style))
-        line = [Tile(pictures.content.image), Tile(pictures.styles[0].image)]
-        image = pictures.content.image
-        judged = panel.measure(job, networks, image, pictures)
+        prepared = prepare(config.replace(content=job.content, style=job.style))
+        line = [Tile(prepared.content.image), Tile(prepared.styles[0].image)]
+        image = prepared.content.image
+        judged = panel.measure(job, networks, image, prepared)
         rows.append({"pair": job.name, "variant": PHOTOGRAPH, "model": "", **judged})
         for variant in parsed:
             cell = next(runs)
             image = cell.load_image()
-            judged = panel.measure(job, networks, image, pictures)
+            judged = panel.measure(job, networks, image, prepared)
             model = variant.config.network.model
             finished.append(cell)
             rows.append(
@@ -252,10 +252,10 @@ class _Panel:
         return [name for name, config in self._configs.items() if config.network.model != model]
 
     def measure(
-        self, job: Job, networks: NetworkPool, image: Float32, pictures: Prepared
+        self, job: Job, networks: NetworkPool, image: Float32, prepared: Prepared
     ) -> dict[str, Any]:
-        """Return every measure of a picture, by column."""
-        content, style = pictures.content.image, pictures.styles[0].image
+        """Return every measure of an image, by column."""
+        content, style = prepared.content.image, prepared.styles[0].image
         columns: dict[str, Any] = {}
         for judge, config in self.of(job).items():
             network = networks.load(config)

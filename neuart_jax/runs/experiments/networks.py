@@ -26,9 +26,9 @@ def settle_configs(configs: Iterable[Config]) -> list[Config]:
 
 
 class NetworkPool:
-    """Loads a network once for all the layers that any run of its pictures reads.
+    """Loads a network once for all the layers that any run of its images reads.
 
-    Filters may be fitted to the pictures: runs that are compared have to see the same ones, and a
+    Filters may be fitted to the images: runs that are compared have to see the same ones, and a
     fit takes longer than many a run. Only the networks of one pair are kept at a time.
 
     Args:
@@ -38,7 +38,7 @@ class NetworkPool:
     def __init__(self, configs: Iterable[Config]) -> None:
         self._layers: dict[Hashable, dict[str, None]] = {}
         self._kept: dict[Hashable, Network] = {}
-        self._pictures: Any = None
+        self._images: Any = None
         for config in configs:
             resolved = resolve_run(config)
             wanted = self._layers.setdefault(_key_of(resolved), {})
@@ -50,12 +50,12 @@ class NetworkPool:
         What it is made of is logged as one line (level INFO) when it is loaded.
 
         Raises:
-          InputError: a picture can't be read, or the weights can't be had.
+          InputError: an image can't be read, or the weights can't be had.
         """
         resolved = resolve_run(config)
         key = _key_of(resolved)
-        if self._pictures != resolved.images:
-            self._pictures = resolved.images
+        if self._images != resolved.images:
+            self._images = resolved.images
             self._kept.clear()
         if key not in self._kept:
             pair = prepare(resolved).plan.pair

@@ -1,4 +1,4 @@
-"""What each layer keeps: pictures made from noise by the content or by the style loss alone."""
+"""What each layer keeps: images made from noise by the content or by the style loss alone."""
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.fields import LayerWeights
@@ -53,12 +53,12 @@ def reconstruct(config: Config) -> Report:
         for cell, (kind, layers, _) in zip(finished, runs, strict=True)
     ]
     of_content_done, of_style_done = finished[: len(content_sets)], finished[len(content_sets) :]
-    pictures = prepare(cells[0].config)
+    prepared = prepare(cells[0].config)
     contents, styles = ([name for name, _ in layers] for layers in (content_layers, style_layers))
     sheet = make_contact_sheet(
         [
-            [Tile(pictures.content.image, "content"), *map(_show, of_content_done)],
-            [Tile(pictures.styles[0].image, "style"), *map(_show, of_style_done)],
+            [Tile(prepared.content.image, "content"), *map(_show, of_content_done)],
+            [Tile(prepared.styles[0].image, "style"), *map(_show, of_style_done)],
         ],
         row_labels=["content from one layer alone", "style from all layers up to this one"],
         column_labels=["original", *contents] if contents == styles else [],

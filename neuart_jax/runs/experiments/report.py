@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: one picture, one table in three forms."""
+"""What an experiment leaves behind: one image, one table in three forms."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Filters that are fitted to pictures, or random."""
+"""Filters that are fitted to images, or random."""

@@ -1,7 +1,7 @@
-"""What every way of making filters without training shares: pictures in, calibrated network out.
+"""What every way of making filters without training shares: images in, calibrated network out.
 
 A rule chooses the kernels, convolution after convolution; each filter's response is then brought to
-mean 0 and standard deviation 1 over the pictures, so that no layer fades or overflows.
+mean 0 and standard deviation 1 over the images, so that no layer fades or overflows.
 
 Source: Kraehenbuehl et al. 2016, "Data-dependent initializations of convolutional neural
 networks", arXiv 1511.06856; the scaling itself is in `models.layers.Convolution`.

@@ -1,4 +1,4 @@
-"""Weights fitted to the two pictures, kept for the next run with the same two."""
+"""Weights fitted to the two images, kept for the next run with the same two."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ _SECONDS_OF_A_WRITE = 24 * 3600
 
 
 def load_fitted(request: Request) -> Loaded:
-    """Fit weights to the request's two pictures, or read an earlier fit to the same."""
+    """Fit weights to the request's two images, or read an earlier fit to the same."""
     began = time.perf_counter()
     recipe, architecture = FitRecipe(), request.architecture
     batch = make_fit_batch(request.images, longest_side=recipe.longest_side)
@@ -81,7 +81,7 @@ def _read(path: Path, request: Request) -> Weights | None:
 
 
 def _keep(path: Path, weights: Weights, model: str) -> None:
-    """Keep a fit for the next run with the same pictures, and only the last few of them."""
+    """Keep a fit for the next run with the same images, and only the last few of them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, seconds=_SECONDS_OF_A_WRITE)

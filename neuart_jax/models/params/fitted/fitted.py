@@ -1,4 +1,4 @@
-"""`fitted` weights: filters learned from the two pictures, layer by layer, without any download.
+"""`fitted` weights: filters learned from the two images, layer by layer, without any download.
 
 Every convolution's filters are the centroids of a spherical k-means over the whitened patches of
 its input, under the layers fitted so far.
@@ -29,9 +29,9 @@ class FitRecipe(NamedTuple):
     """The numbers of the fit.
 
     Attributes:
-      longest_side: both pictures are fitted at about this size, in pixels; at 256, small
+      longest_side: both images are fitted at about this size, in pixels; at 256, small
         parts of the content (a tower) were lost in the result.
-      num_patches: patches sampled per layer, from both pictures together.
+      num_patches: patches sampled per layer, from both images together.
       whitening: added to the eigenvalues, as a share of the largest. Smaller sharpens the filters
         until flat regions show lines; 0.1 leaves a ghost of the photograph.
       patch_variance: share of the patches' variance that the kept components hold.
@@ -50,11 +50,11 @@ class FitRecipe(NamedTuple):
 
 
 def make_fit_batch(images: Sequence[Float32], *, longest_side: int) -> Float32:
-    """Bring all pictures to one shape, cropped rather than squeezed.
+    """Bring all images to one shape, cropped rather than squeezed.
 
     Args:
       images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style.
-      longest_side: of the batch, in pixels, unless all pictures are smaller.
+      longest_side: of the batch, in pixels, unless all images are smaller.
 
     Returns:
       float32[batch, height, width, 3] with the geometric mean of all aspect ratios.
@@ -77,7 +77,7 @@ def fit_variables(
     seed: int,
     recipe: FitRecipe = FitRecipe(),
 ) -> dict[str, Any]:
-    """Learn a network's filters from pictures, up to the deepest layer.
+    """Learn a network's filters from images, up to the deepest layer.
 
     Args:
       make_module: builds the linen module; called with `fit`.
@@ -196,7 +196,7 @@ def _spherical_k_means(
         )
         sums = assignment @ points
         dead = np.linalg.norm(sums, axis=1) < 1e-6
-        # Points of an all-constant picture are zero, and so are centroids made from them.
+        # Points of an all-constant image are zero, and so are centroids made from them.
         sums[dead] = points[rng.choice(count, int(dead.sum()))]
         centroids = normalize(sums)
     return centroids.astype(np.float32)

@@ -57,7 +57,7 @@ def normalize_weights(
       The weights, with "normalized" in their provenance: the image set, pooling and padding.
 
     Raises:
-      InputError: the weights aren't the model's, or there is no such folder or no picture in it.
+      InputError: the weights aren't the model's, or there is no such folder or no image in it.
     """
     images = list(find_photographs(photographs))
     variables = normalize_vgg(

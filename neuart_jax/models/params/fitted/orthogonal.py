@@ -1,7 +1,7 @@
-"""`random` weights: orthogonal filters, calibrated on the pictures. A baseline, not for beauty.
+"""`random` weights: orthogonal filters, calibrated on the images. A baseline, not for beauty.
 
 What a network's architecture gives without any learning is the yardstick for what filters add. The
-directions of the filters are random; only their scales and biases come from the pictures.
+directions of the filters are random; only their scales and biases come from the images.
 
 Sources: Saxe et al. 2013, arXiv 1312.6120 (orthogonal); Kraehenbuehl et al. 2016, arXiv 1511.06856
 (calibration, see `calibration`); He, Wang & Hopcroft 2016, "A powerful generative model using
@@ -32,7 +32,7 @@ def random_variables(
 ) -> dict[str, Any]:
     """Draw a network's filters at random, up to the deepest layer, and calibrate them.
 
-    Other pictures change the scale and the bias of a filter, never its direction; nor does the
+    Other images change the scale and the bias of a filter, never its direction; nor does the
     direction depend on how deep the network is made.
 
     Args:

@@ -23,14 +23,14 @@ LONGEST_SIDE = 512
 BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 """Color photographs of everyday things that lie in scikit-image's wheel.
 
-Its other pictures are gray, drawn, microscopic or astronomical, or have to be downloaded.
+Its other images are gray, drawn, microscopic or astronomical, or have to be downloaded.
 """
 
 BUNDLED_SET = "bundled"
 """What a set of photographs may be called, besides by the name of a folder."""
 
 EXTENSIONS = tuple(f".{kind}" for kind in "avif bmp gif jp2 jpeg jpg png ppm tif tiff webp".split())
-"""What `folder_photographs` takes for a picture: the usual names of what `decoding` reads."""
+"""What `folder_photographs` takes for an image: the usual names of what `decoding` reads."""
 
 
 def bundled_photographs() -> Iterator[Float32]:
@@ -50,15 +50,15 @@ def bundled_photographs() -> Iterator[Float32]:
 
 
 def folder_photographs(folder: PathLike) -> Iterator[Float32]:
-    """Read the pictures that lie in a folder, one at a time, in the order of their names.
+    """Read the images that lie in a folder, one at a time, in the order of their names.
 
-    Files without an extension of a picture are passed over, and so are folders within it.
+    Files without an extension of an image are passed over, and so are folders within it.
 
     Yields:
       float32[height, width, 3], sRGB in [0, 1], at most `LONGEST_SIDE` pixels.
 
     Raises:
-      InputError: the folder can't be read or has no picture, or one of them is damaged.
+      InputError: the folder can't be read or has no image, or one of them is damaged.
     """
     try:
         names = sorted(os.listdir(folder))

@@ -72,7 +72,7 @@ def read_matconvnet(
 
 
 def _find_normalization(mean: np.ndarray | None) -> Normalization:
-    """Read the mean pixel, which is three numbers now, and was a picture of one color in 2014."""
+    """Read the mean pixel, which is three numbers now, and was an image of one color in 2014."""
     if mean is None:
         raise ValueError("it states no mean pixel; with --preprocessing=caffe the usual one is it")
     # The colors are the last axis, or the only one that is longer than 1.
