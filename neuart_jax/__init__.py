@@ -1,6 +1,6 @@
 """Neural style transfer by optimization, in JAX: two images in, one painting out.
 
-What `__all__` names here, in `neuart_jax.losses` and in `neuart_jax.optimizers` is public;
+The names in `__all__` here, in `neuart_jax.losses` and in `neuart_jax.optimizers` are public;
 everything else may move.
 """
 
@@ -64,7 +64,7 @@ __all__ = [
     "transfer",
 ]
 
-# What writes folders is loaded when it is asked for: a library's user may never ask.
+# Modules that write folders are imported on first use: library users may never need them.
 _LATER = {
     "Record": "runs.record",
     "find_jobs": "runs.manifest",

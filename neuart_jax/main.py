@@ -16,7 +16,7 @@ from neuart_jax.runs.driver import transfer
 from neuart_jax.runs.manifest import find_jobs
 from neuart_jax.runs.record import Record
 
-_USAGE = """Paint one picture in the manner of another, or many.
+_USAGE = """Paint one picture in the style of another, or many.
 
   python -m neuart_jax.main [--content=]PHOTO [--style=]PAINTING [--flags]
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
@@ -28,13 +28,13 @@ define_machine_flags()
 
 
 def run(config: Config, repeated: Record | None) -> int:
-    """Paint what the flags name; return the exit code."""
+    """Run one pair or many, as the flags say; return the exit code."""
     many = _BATCH_FLAGS()
     return paint(config, repeated) if many is None else paint_many(config, many)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
-    """Paint one picture; return the exit code."""
+    """Run one pair; return the exit code."""
     request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
 
     try:
@@ -46,7 +46,7 @@ def paint(config: Config, repeated: Record | None) -> int:
 
 
 def paint_many(config: Config, many: BatchFlags) -> int:
-    """Paint many pairs; return the exit code: 1 if a row has no good result."""
+    """Run many pairs; return the exit code, 1 if any row has no usable result."""
     folder = find_batch_folder(config.output)
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
     request, bar = console.StopRequest(), console.BatchBar()
@@ -66,7 +66,7 @@ def paint_many(config: Config, many: BatchFlags) -> int:
 
 
 def main() -> None:
-    """Start from a shell."""
+    """Run the command line."""
     run_command(run, usage=_USAGE)
 
 

@@ -215,7 +215,7 @@ def test_an_unknown_model_is_refused_before_its_settings_are_looked_up():
 
 
 def test_the_help_ends_with_what_empty_settings_mean():
-    _, _, end = describe_settings().partition("What an empty setting means, by model and kind")
+    _, _, end = describe_settings().partition("Values of settings left empty, by model and kind")
     lines = end.splitlines()[1:]
     headings = [line for line in lines if not line.startswith("   ")]
     # Each network once, those of equal settings together.

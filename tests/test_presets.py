@@ -405,7 +405,7 @@ def test_a_recipe_for_two_styles_wants_two():
         apply_preset("capstone-two-styles", style="a.png")
     assert str(caught.value) == (
         "--preset=capstone-two-styles got 1 style image; expected 2 of them; repeat the flag, "
-        "--style=FILE --style=FILE, or take another preset."
+        "--style=FILE --style=FILE, or choose another preset."
     )
     apply_preset("capstone-two-styles", style=["a.png", "b.png"])
     apply_preset("capstone-two-styles", Config().replace(style=["a.png", "b.png", "c.png"]))

@@ -1,1 +1,1 @@
-"""The terminal: flags in, lines out."""
+"""The command line: flags in, lines out."""

@@ -1,7 +1,7 @@
-"""From the words of a command line to flags with one value each.
+"""Normalize the words of a command line to flags with one value each.
 
-Words without a flag are pictures: the first is the content, if no flag names one, and the others
-are styles. What people bring from other programs is told in a sentence that names what it is here.
+Words without a flag are image files: the first is the content, unless a flag names one, and the
+others are styles. Flags of other programs are refused with a sentence that names the equivalent.
 """
 
 import glob
@@ -20,13 +20,13 @@ _BOOLEANS = {
 
 
 class Flags(NamedTuple):
-    """What flags there are, by name.
+    """Names of the flags, by kind.
 
     Attributes:
-      known: all of them.
-      switches: those that are true or false.
-      lists: those that take as many files as there are.
-      single_files: those that take one file, and are a mistake twice.
+      known: all flags.
+      switches: boolean flags.
+      lists: flags that take any number of files.
+      single_files: flags that take one file and may not be repeated.
     """
 
     known: Collection[str]
@@ -36,15 +36,14 @@ class Flags(NamedTuple):
 
 
 def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
-    """Return the words of a command line as ``--name=value``, all of them.
+    """Rewrite all words of a command line as ``--name=value``.
 
     Args:
-      words: as the shell gave them, without the program's own name.
-      flags: that there are.
+      words: the words from the shell, without the program's name.
+      flags: the flags that the command knows.
 
     Raises:
-      InputError: a flag isn't known, or a word belongs to none; files are given for more than one
-        content.
+      InputError: a flag isn't known, a word belongs to no flag, or a flag for one file got several.
     """
     arranged: list[tuple[str, str | None]] = []
     files: list[str] = []
@@ -62,7 +61,7 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
                 files.append(_check_image_file(word))
             continue
         name, has_value, value = word.lstrip("-").partition("=")
-        # Others write dashes.
+        # Other programs write dashes.
         name = name if name in flags.known else name.replace("-", "_")
         is_switch = name in flags.switches
         is_negation = name.startswith("no") and name[2:] in flags.switches
@@ -83,7 +82,7 @@ def arrange_arguments(words: Sequence[str], flags: Flags) -> list[str]:
             raise InputError(
                 f"--{name} came without a value",
                 expected=f"--{name}=VALUE",
-                remedy="add one, or leave the flag out",
+                remedy="add a value, or leave the flag out",
             )
     if unknown:
         _refuse_unknown(unknown, flags)
@@ -111,7 +110,7 @@ def _read_switch(name: str, value: str, is_switch: bool) -> str:
 
 
 def _is_flag(word: str) -> bool:
-    # A number below zero is a value.
+    # A negative number is a value.
     return len(word) > 1 and word[0] == "-" and not (word[1].isdigit() or word[1] == ".")
 
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and presses: a progress bar, and a stop that loses nothing."""
+"""Terminal output and interrupts: progress bars, summaries, and a stop that keeps the result."""
 
 import codecs
 import functools
@@ -25,11 +25,11 @@ from neuart_jax.runs.batch.names import GALLERY_NAME
 _T = TypeVar("_T")
 
 SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 10.0, 30.0
-"""How long nothing may be said where there is no terminal."""
+"""Longest silence before the first line, and between lines, where stderr is not a terminal."""
 
 
 class _Pulse:
-    """Prints a line now and then where no bar shows that something is going on.
+    """Prints a status line at intervals where stderr is not a terminal and shows no bar.
 
     Args:
       describe: seconds since the start -> the line.
@@ -50,17 +50,17 @@ class _Pulse:
             wait = SECONDS_BETWEEN_LINES
 
     def end(self) -> None:
-        """Print no more."""
+        """Stop printing."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
 
 
 class ProgressBar:
-    """Shows steps, time left and losses: a bar in a terminal, and elsewhere a line now and then.
+    """Shows steps, time left and losses: a bar in a terminal, elsewhere a line at intervals.
 
     Args:
-      print_losses: leave a line with the losses of every report behind, terminal or not.
+      print_losses: also print a line with the losses at every report, terminal or not.
     """
 
     def __init__(self, print_losses: bool = False) -> None:
@@ -71,10 +71,10 @@ class ProgressBar:
         self._pulse = _Pulse(self._describe)
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the run is."""
+        """Show the progress of the run."""
         self._first, self._last = self._first or progress, progress
         if self._bar is None:
-            # Not before: a line printed during the set-up would cut the bar in two.
+            # Not earlier: a line printed during set-up would cut the bar in two.
             self._bar = _open_bar(total=1.0, bar_format="{l_bar}{bar}| {postfix}")
         losses = [f"{name} {value:.4g}" for name, value in progress.losses.items()]
         steps = f"step {progress.num_steps}/{progress.total_steps}{self._wait()}"
@@ -99,7 +99,7 @@ class ProgressBar:
         return f"At step {last.num_steps} of {last.total_steps}: {total}{self._wait()}."
 
     def _wait(self) -> str:
-        """Say how long the rest takes: a step at full size takes longer than a coarse one."""
+        """Format the time left. Progress counts pixels: a full-size step takes longer."""
         first, last = self._first, self._last
         if first is None or last is None or not last.share > first.share:
             return ""
@@ -108,7 +108,7 @@ class ProgressBar:
 
 
 class BatchBar:
-    """Shows pairs done, pairs per hour and time left: a bar, or where no terminal is, lines."""
+    """Shows pairs done, pairs per hour and time left: a bar in a terminal, elsewhere lines."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -119,7 +119,7 @@ class BatchBar:
         return self._text or f"Still checking the pictures after {elapsed:.0f} s."
 
     def __call__(self, progress: BatchProgress) -> None:
-        """Show how far the batch is."""
+        """Show the progress of the batch."""
         if self._bar is None:
             self._bar = _open_bar(
                 total=progress.num_pairs, unit="pair", bar_format="{l_bar}{bar}| {postfix}"
@@ -146,9 +146,10 @@ def _open_bar(**options: Any) -> Any:
 
 
 class StopRequest:
-    """Remembers SIGINT or SIGTERM, so that the best picture so far is written; the second quits.
+    """Turns SIGINT and SIGTERM into a request to stop with the best image so far.
 
-    So does the first while there is no picture yet: during a download or a fit.
+    A second signal quits at once, as does the first while there is no image yet: during a download
+    or a fit.
     """
 
     def __init__(self) -> None:
@@ -158,12 +159,12 @@ class StopRequest:
             signal.signal(number, self._remember)
 
     def wanted(self) -> bool:
-        """Say whether to stop; asked when there is a picture that is worth keeping."""
+        """Return whether to stop. Call this only once there is an image worth keeping."""
         self._has_image = True
         return self.signal != 0
 
     def after(self, show: Callable[[_T], object]) -> Callable[[_T], bool]:
-        """Return what shows a progress and then says whether to stop."""
+        """Return a callback that shows the progress and then returns whether to stop."""
 
         def report(progress: _T) -> bool:
             show(progress)
@@ -180,12 +181,12 @@ class StopRequest:
 
 
 def _quit_soon(number: int, hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Send a signal again where its exit came to nothing, as in the garbage collector's callbacks.
+    """Resend a signal whose SystemExit was swallowed, as in callbacks of the garbage collector.
 
     Args:
-      number: of the signal.
-      hook: for errors of other kinds that nobody can catch.
-      unraisable: such an error; see `sys.unraisablehook`.
+      number: the signal's number.
+      hook: handler for all other unraisable exceptions.
+      unraisable: the unraisable exception; see `sys.unraisablehook`.
     """
     if unraisable.exc_type is not SystemExit:
         hook(unraisable)
@@ -194,13 +195,13 @@ def _quit_soon(number: int, hook: Callable[[Any], object], unraisable: Any) -> N
 
 
 def print_help(usage: str, flags: Mapping[str, str]) -> None:
-    """Print what a command is for and every flag: what matters first, then the rest by section.
+    """Print a command's usage and all flags: the important ones first, the rest by section.
 
     Args:
-      usage: what it is for, and an example.
-      flags: name of every flag that is no setting to its help.
+      usage: purpose of the command, with an example.
+      flags: names of the flags that are not settings, with their help.
     """
-    # `... --help | head` closes the pipe early, which is no error.
+    # `... --help | head` closes the pipe early, which is not an error.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     first = [*describe_first_settings()]
@@ -208,23 +209,23 @@ def print_help(usage: str, flags: Mapping[str, str]) -> None:
     if "preset" in rest:
         first += describe_flag("--preset", rest.pop("preset") + "; they are listed below")
     own = [line for name, text in rest.items() for line in describe_flag(f"--{name}", text)]
-    title = "These matter first; below are all others, by section:"
+    title = "The most important settings; all others follow, by section:"
     heading = ["", "this command:"] if own else []
     parts = (usage.strip(), "", title, *first, *heading, *own)
     print("\n".join((*parts, describe_presets(), describe_settings())))
 
 
 class _LinesAboveBars(logging.Handler):
-    """Writes log lines to stderr, bare, without cutting through a progress bar."""
+    """Writes plain log lines to stderr without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def never_fail_to_print() -> None:
-    """Have stdout write what its encoding lacks in some other way, from now on in this process.
+    """Make stdout and stderr of this process escape characters that their encoding lacks.
 
-    Names that came as bytes go out as these bytes; other letters are escaped.
+    File names that were decoded from arbitrary bytes are written as those bytes.
     """
     codecs.register_error("neuart_jax", _write_somehow)
     for stream in (sys.stdout, sys.stderr):
@@ -240,7 +241,7 @@ def _write_somehow(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def show_own_log_lines() -> None:
-    """Show this package's log lines on stderr, bare, and nobody else's."""
+    """Show the log lines of this package, and of no other, on stderr."""
     logger = logging.getLogger("neuart_jax")
     logger.addHandler(_LinesAboveBars())
     logger.setLevel(logging.INFO)
@@ -248,7 +249,7 @@ def show_own_log_lines() -> None:
 
 
 def print_summary(result: Result, image_path: Path) -> None:
-    """Say on stderr how a run ended and what it reached, and on stdout where the picture is."""
+    """Print the outcome and losses of a run to stderr, and the image's path to stdout."""
     print(result.status.message, file=sys.stderr)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
@@ -262,7 +263,7 @@ def _print_path(path: Path) -> None:
 
 
 def print_batch_summary(result: BatchResult) -> None:
-    """Say on stderr what became of the rows, and on stdout where the gallery is."""
+    """Print how many rows have which status to stderr, and the gallery's path to stdout."""
     counts = Counter(line.status or "not painted yet" for line in result.lines)
     parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
     print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)

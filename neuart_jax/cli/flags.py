@@ -1,4 +1,4 @@
-"""What every command shares: each setting is a flag, and bad input is one sentence."""
+"""Flags and error handling of all commands: each setting is a flag, bad input is one sentence."""
 
 import os
 import sys
@@ -24,12 +24,12 @@ from neuart_jax.io.paths import check_place
 from neuart_jax.runs.record import Record, read_record
 
 Command = Callable[[Config, Record | None], int]
-"""(settings, the record that they start from) -> exit code."""
+"""(configuration, record that it starts from) -> exit code."""
 
-# Whoever gives two of these wants something else than the last.
+# Giving two of these is a mistake; absl would take the last.
 _SINGLE_FILES = ("content", "content_mask", "paint_mask", "init")
 
-# Numbers are read by the configuration, which words its complaints better.
+# Numbers are parsed by the configuration, whose messages are better than absl's.
 _KINDS = {bool: "bool", Texts: "multi_string"}
 for _name, _field in FIELDS.items():
     _kind = _KINDS.get(_field.hint, "string")
@@ -37,24 +37,24 @@ for _name, _field in FIELDS.items():
 flags.DEFINE_string(
     "config",
     None,
-    "config.json or picture of an earlier run: its settings, under those given here",
+    "config.json or picture of an earlier run, whose settings are used; other flags override them",
 )
 flags.DEFINE_string(
     "preset",
     None,
-    "recipe of a paper or of another project: its settings, under those given here",
+    "recipe of a paper or of another project, whose settings are used; other flags override them",
 )
 
 
 class PairFlags(NamedTuple):
-    """How many pairs are named; see `manifest.find_jobs`."""
+    """Flags that name many pairs; see `manifest.find_jobs`."""
 
     manifest: str
     pair: str
 
 
 class BatchFlags(NamedTuple):
-    """How many pairs are painted; see `batch.run_batch`."""
+    """Flags that say how many pairs are run; see `batch.run_batch`."""
 
     keep_going: bool
     batch: int
@@ -63,7 +63,11 @@ class BatchFlags(NamedTuple):
 
 
 def define_pair_flags() -> Callable[[], PairFlags]:
-    """Define --manifest and --pair, for commands that take many pairs; return their reader."""
+    """Define --manifest and --pair, for commands that take many pairs.
+
+    Returns:
+      A function that reads the flags.
+    """
     flags.DEFINE_string(
         "manifest",
         "",
@@ -73,35 +77,38 @@ def define_pair_flags() -> Callable[[], PairFlags]:
     flags.DEFINE_string(
         "pair",
         "",
-        "zip or cross: --content and --style are folders or patterns; the first content goes with "
-        "the first style and so on, or each with each",
+        "zip or cross, with folders or patterns as --content and --style: zip pairs the first "
+        "content with the first style and so on, cross pairs each with each",
     )
     return lambda: PairFlags(_value("manifest"), _value("pair"))
 
 
 def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], BatchFlags | None]:
-    """Define what else a command needs that paints many pairs; return its reader.
+    """Define the other flags of a command that runs many pairs.
 
     Args:
-      read_pairs: from `define_pair_flags`. Where these flags name no pairs, there are no batch
-        flags either, and giving one is a mistake.
+      read_pairs: reader from `define_pair_flags`. If its flags name no pairs, giving a batch flag
+        is a mistake.
+
+    Returns:
+      A function that reads the flags; it returns None if no pairs are named.
     """
     flags.DEFINE_bool(
-        "keep_going", False, "many pairs: paint the good ones where others can't be painted"
+        "keep_going", False, "many pairs: skip those that can't be painted and paint the others"
     )
     flags.DEFINE_string(
         "batch",
         "0",
-        "many pairs: how many are painted at once on each device; 0 takes what fits into an "
+        "many pairs: number painted at once on each device; 0 takes as many as fit into an "
         "accelerator's memory, and 1 on CPUs",
     )
     flags.DEFINE_string(
-        "devices", "0", "many pairs: among how many of a machine's devices; 0 takes all"
+        "devices", "0", "many pairs: number of the machine's devices to use; 0 takes all"
     )
     flags.DEFINE_string(
         "engine",
         "local",
-        "many pairs: local, or ray for a cluster: that of RAY_ADDRESS, or one started here",
+        "many pairs: local, or ray for a cluster, either that of RAY_ADDRESS or a new one here",
     )
 
     def read() -> BatchFlags | None:
@@ -113,7 +120,7 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
                 raise InputError(
                     f"--{name} came without many pairs",
                     expected="a table of pairs, --manifest=FILE, or folders with --pair",
-                    remedy=f"add one of them, or leave out --{name}",
+                    remedy=f"add one of these, or leave out --{name}",
                 )
         return None
 
@@ -121,15 +128,15 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
 
 
 def define_machine_flags() -> None:
-    """Define what a command needs that can share one picture among several machines."""
+    """Define the flags of a command that can divide one image among several machines."""
     flags.DEFINE_string(
         "coordinator",
         None,
-        "several machines for one huge picture: HOST:PORT of the first; all of them are started "
-        "with the same flags but for --process_id, and see the same files",
+        "several machines for one huge picture: HOST:PORT of the first; start all with the same "
+        "flags except --process_id, on shared files",
     )
-    flags.DEFINE_string("num_processes", "1", "several machines: how many there are")
-    flags.DEFINE_string("process_id", "0", "several machines: the number of this one, from 0")
+    flags.DEFINE_string("num_processes", "1", "several machines: their number")
+    flags.DEFINE_string("process_id", "0", "several machines: index of this one, from 0")
 
 
 def _value(name: str) -> Any:
@@ -148,13 +155,13 @@ def _read_count(name: str) -> int:
 
 
 def run_command(command: Command, *, usage: str) -> None:
-    """Run a command from a shell and exit with its code; bad input is a sentence and exit code 2.
+    """Run a command and exit with its code; bad input prints one sentence and exits with code 2.
 
-    A command with flags of its own defines them before.
+    A command defines its own flags before this call.
 
     Args:
-      command: what to run.
-      usage: what --help shows above all flags.
+      command: function to run.
+      usage: text that --help shows above the flags.
     """
     with lasting_streams():
         _run_command(command, usage=usage)
@@ -170,8 +177,8 @@ def _run_command(command: Command, *, usage: str) -> None:
     console.show_own_log_lines()
 
     def run(argv: list[str]) -> int:
-        # Only our own lines, and as they are: absl would show other packages' too, with dates, such
-        # as those on a home that can't be written.
+        # absl would also show the log lines of other packages, with dates, such as JAX's about a
+        # home folder that can't be written.
         absl.logging.set_verbosity(absl.logging.FATAL)
         if "coordinator" in flags.FLAGS:
             _join_machines()
@@ -195,7 +202,7 @@ def _run_command(command: Command, *, usage: str) -> None:
 
 
 def _parse_arguments(argv: list[str]) -> list[str]:
-    """Give all flags their values; return what is left, the command's own name."""
+    """Set all flags from the command line; return the remaining words: the command's name."""
     known = {name: flags.FLAGS[name] for name in flags.FLAGS}
     kinds = Flags(
         known=known,
@@ -207,15 +214,15 @@ def _parse_arguments(argv: list[str]) -> list[str]:
 
 
 def _check_platform() -> None:
-    """Check that what JAX is asked to compute on is there."""
+    """Check that the platform that JAX is asked for is available."""
     asked = os.environ.get("JAX_PLATFORMS", "")
     try:
         jax.local_devices()
-    # JAX asserts that a platform without its plugin isn't asked for.
+    # JAX raises an AssertionError for a platform whose plugin isn't installed.
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            # An assertion's name says nothing to anybody.
-            f"JAX_PLATFORMS={asked} can't be had here"
+            # An assertion without a message has nothing to show.
+            f"JAX_PLATFORMS={asked} is not available here"
             + (f" ({brief_cause(error)})" if str(error) else ""),
             expected="cpu, or cuda or tpu with its extra and a driver that is new enough",
             remedy='set JAX_PLATFORMS=cpu to compute on the CPU, or pip install "neuart_jax[cuda]"',
@@ -223,7 +230,7 @@ def _check_platform() -> None:
 
 
 def _join_machines() -> None:
-    """Make all machines' devices one set, before any of them is used."""
+    """Join the devices of all machines, before any device is used."""
     address = _value("coordinator")
     count, number = _read_count("num_processes"), _read_count("process_id")
     if address is None and count == 1 and number == 0:
@@ -231,18 +238,18 @@ def _join_machines() -> None:
     if address is None or number >= count:
         raise InputError(
             f"--coordinator={address or ''} --num_processes={count} --process_id={number}",
-            expected="a coordinator's HOST:PORT, and a number below that of the processes",
+            expected="a coordinator's HOST:PORT, and a process_id below num_processes",
             remedy="give all three",
         )
     join_machines(address, num_processes=count, process_id=number)
 
 
 def read_flags() -> tuple[Config, Record | None]:
-    """Return the configuration that the flags describe, and the record it starts from."""
+    """Return the configuration given by the flags, and the record that it starts from."""
     values = flags.FLAGS
     place = values.config and check_place(values.config, name="--config")
     record = read_record(place) if place else None
-    # The earlier result's folder belongs to that result.
+    # Don't write into the earlier result's folder.
     config = record.config.replace(output="", overwrite=False) if record else Config()
     given = {n: parse_setting(n, values[n].value) for n in FIELDS if values[n].present}
     if values.preset is not None:
@@ -251,9 +258,9 @@ def read_flags() -> tuple[Config, Record | None]:
 
 
 def _flags_beside_settings() -> dict[str, str]:
-    """Return the flags that are no settings, with their help: those here, and the command's own."""
+    """Return the help of all flags that are not settings: those above and the command's own."""
     return {
-        # absl's own words on repeating stand in a line of their own.
+        # absl appends its own remark on repeated flags as a second line.
         flag.name: flag.help.splitlines()[0].rstrip(";")
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
         if not module.startswith("absl")

@@ -1,11 +1,11 @@
-"""Flags that people know from other programs of this kind, and what they are called here."""
+"""Flags of other style transfer programs, and their equivalents here."""
 
 from collections.abc import Mapping
 
 _CARD = "CUDA_VISIBLE_DEVICES=0 before the command, which chooses a card"
 _NOTHING = ""
 
-# {} is the value that came with the flag. From the programs of Johnson (neural-style), Smith
+# {} stands for the flag's value. From the programs of Johnson (neural-style), Smith
 # (neural-style-tf), Athalye, Somshubra Majumdar, Crowson (style-transfer-pytorch), ProGamerGov
 # (neural-style-pt), Gordić and Keras' example.
 _FLAGS: Mapping[str, str] = {
@@ -66,14 +66,14 @@ _FLAGS: Mapping[str, str] = {
 
 
 def translate_flag(name: str, value: str | None) -> str | None:
-    """Say what a flag of another program is here.
+    """Translate a flag of another program.
 
     Args:
-      name: of the flag, without dashes before it and with underlines inside.
-      value: that came with it, if one did.
+      name: the flag's name, without leading dashes and with underscores inside.
+      value: the flag's value, if it has one.
 
     Returns:
-      What to write, empty where nothing corresponds; None for a flag that isn't known.
+      The equivalent here, empty if there is none; None for an unknown flag.
     """
     wording = _FLAGS.get(name)
     return None if wording is None else wording.format("..." if value is None else value)

@@ -1,4 +1,4 @@
-"""Standard output and error that end no run: closed, full, or read by nobody any more."""
+"""Make stdout and stderr safe to write: closed, full or broken streams don't end a run."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from neuart_jax.io.files import brief_cause
 
 
 class _Lasting:
-    """A text stream that drops what can't be written, and remembers why.
+    """A text stream that drops text it can't write, and keeps the first error.
 
     Args:
-      stream: to write to; None where there is none.
+      stream: the stream to write to.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -36,13 +36,13 @@ class _Lasting:
     def _dropping(self) -> Iterator[None]:
         try:
             yield
-        # A text that the terminal's encoding lacks, or a closed stream, is a ValueError; a signal's
-        # line that comes in the midst of another is a RuntimeError.
+        # Unencodable text and closed streams raise ValueError; a signal handler that prints while
+        # another line is being written raises RuntimeError.
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, UnicodeError | RuntimeError):
                 return
             self.failure = self.failure or error
-            # What is still in its buffer would fail again at the process's end.
+            # Text left in the buffer would fail again when the process exits.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
@@ -51,10 +51,10 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Let nothing that happens to stdout or stderr end what is done in the block."""
+    """Ignore errors of stdout and stderr within the block."""
     before = sys.stdout, sys.stderr
-    # A closed one leaves its number to the next file that is opened, into which libraries that
-    # know the number only would write.
+    # A closed stream's file descriptor would be reused by the next file that is opened, and
+    # libraries that write to descriptor 1 or 2 would write into that file.
     sys.stdout, sys.stderr = (
         _Lasting(stream or open(os.devnull, "w")) for stream in (sys.stdout, sys.stderr)
     )
@@ -65,7 +65,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 def flush_stdout() -> str:
-    """Write out what was printed; return in a few words why that failed, or nothing."""
+    """Flush stdout; return the cause of a failure in a few words, or an empty string."""
     sys.stdout.flush()
     failure = getattr(sys.stdout, "failure", None)
     return brief_cause(failure) if failure is not None else ""

@@ -1,1 +1,1 @@
-"""What a run is: settings, their ranges and defaults, and recipes."""
+"""The configuration of a run: settings with their ranges and defaults, and recipes."""

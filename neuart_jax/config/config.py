@@ -1,6 +1,6 @@
-"""What a run is: one frozen dataclass of all its settings, to and from JSON and flags.
+"""The configuration of a run: one frozen dataclass of all settings, to and from JSON and flags.
 
-The command line's flags are made from its fields, and the resolved configuration is saved beside
+The command-line flags are generated from its fields, and the resolved configuration is saved with
 every result.
 """
 
@@ -29,7 +29,7 @@ from neuart_jax.config.sections import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
-    """A whole run. Field names are unique over all sections: they are the flags' names."""
+    """All settings of a run. Field names are unique across sections, as they name the flags."""
 
     images: ImagesConfig = ImagesConfig()
     network: NetworkConfig = NetworkConfig()
@@ -73,7 +73,7 @@ class Config:
         return dataclasses.replace(self, **sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return plain JSON types, section by section; layers become {name: weight}."""
+        """Return the settings as plain JSON types, by section; layers become {name: weight}."""
         sections = dataclasses.asdict(self)
         for fields in sections.values():
             for name in fields:
@@ -85,11 +85,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Any], *, source: str = "the configuration") -> Self:
-        """Read what `to_dict` wrote. Missing fields get their defaults.
+        """Build a configuration from the output of `to_dict`. Missing fields get their defaults.
 
         Args:
           sections: section name to field name to value.
-          source: where it came from, for messages.
+          source: origin of the settings, for messages.
 
         Raises:
           InputError: an unknown section or field, or a value that is not valid.
@@ -142,9 +142,9 @@ def get_setting(config: Config, name: str) -> Any:
 
 
 def parse_setting(name: str, text: Any) -> Any:
-    """Read a setting as it is written on a command line; what isn't text is returned as it is.
+    """Parse the text of a setting from the command line; return other values unchanged.
 
-    Numbers that can't be read are handed on as text, so that `Config.replace` reports them.
+    A number that can't be parsed stays text, so that `Config.replace` reports it.
     """
     hint = FIELDS[name].hint
     is_whole = hint in (int, int | None)
@@ -161,11 +161,11 @@ MATTER_FIRST = (
     *("content", "style", "output", "size", "model"),
     *("stylization", "content_weight", "color", "steps"),
 )
-"""Settings that most images are made with: help begins with them."""
+"""The settings that most runs need; the help lists them first."""
 
 
 def describe_flag(name: str, text: str) -> list[str]:
-    """Lay out one flag as help for the command line."""
+    """Format the help of one flag, as lines."""
     return [
         f"  {name}",
         *textwrap.wrap(text, 92, initial_indent=_INDENT, subsequent_indent=_INDENT),
@@ -183,12 +183,12 @@ def _describe_setting(name: str) -> list[str]:
 
 
 def describe_first_settings() -> list[str]:
-    """Lay out the settings of `MATTER_FIRST`, as help for the command line."""
+    """Format the help of the settings in `MATTER_FIRST`, as lines."""
     return [line for name in MATTER_FIRST for line in _describe_setting(name)]
 
 
 def describe_settings() -> str:
-    """Lay out every other setting by section, as help for the command line."""
+    """Format the help of all other settings, by section."""
     lines = []
     for section, cls in SECTIONS.items():
         lines += ["", f"{section}: {(cls.__doc__ or '').splitlines()[0]}"]
@@ -199,7 +199,7 @@ def describe_settings() -> str:
 
 
 def _describe_own_settings() -> list[str]:
-    lines = ["", "What an empty setting means, by model and kind of weights:"]
+    lines = ["", "Values of settings left empty, by model and kind of weights:"]
     said: dict[str, list[str]] = {}
     for model, kinds in OWN_SETTINGS.items():
         for kind, own in kinds.items():

@@ -1,15 +1,15 @@
-"""The one exception for bad input: a sentence a person can act on."""
+"""The exception for bad input: one sentence that tells the user what to do."""
 
 
 class InputError(ValueError):
-    """Something the user gave can't be used.
+    """Input from the user that can't be used.
 
     The message is one sentence in three parts: what came, what was expected, what to do.
-    Command lines print it without a traceback and exit with code 2.
+    Commands print it without a traceback and exit with code 2.
 
     Args:
-      came: what was given, with its name and value, e.g. ``"--size=-3 is not positive"``.
-      expected: what would have been right, e.g. ``"a whole number of pixels of at least 1"``.
+      came: the input, with its name and value, e.g. ``"--size=-3 is not positive"``.
+      expected: a description of valid input, e.g. ``"a whole number of pixels of at least 1"``.
       remedy: what to do about it, e.g. ``"leave the flag out to keep the image's own size"``.
     """
 

@@ -1,4 +1,4 @@
-"""How one setting is declared, checked and read: the machinery beneath `config`."""
+"""Declaration, validation and parsing of a single setting."""
 
 import dataclasses
 import difflib
@@ -11,24 +11,24 @@ from typing import Annotated, Any
 from neuart_jax.config.errors import InputError
 
 LayerWeights = tuple[tuple[str, float], ...]
-"""Layers with a weight each, in the order given: ``(("relu1_1", 0.5), ("relu2_1", 0.5))``."""
+"""Layers and their weights, in the order given: ``(("relu1_1", 0.5), ("relu2_1", 0.5))``."""
 
 
 Texts = tuple[str, ...]
-"""Any number of texts: files, given by repeating the flag."""
+"""Any number of strings, such as files, given by repeating the flag."""
 
 Words = tuple[Annotated[str, "no comma"], ...]
-"""Any number of short texts, written ``red,blue``."""
+"""Any number of words, written ``red,blue``."""
 
 Numbers = tuple[float, ...]
 """Any number of numbers, written ``3,1``."""
 
 Steps = tuple[int, ...]
-"""Any number of steps, written ``200,400``."""
+"""Any number of step counts, written ``200,400``."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """Say which of the `known` names a wrong one probably meant, as "'a', 'b' or 'c'"."""
+    """Return the `known` names closest to a misspelled one, as "'a', 'b' or 'c'"."""
     known = list(known)
     if not known:
         return "nothing"
@@ -38,18 +38,18 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
 
 
 def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> LayerWeights:
-    """Read layers and their weights.
+    """Parse layers and their weights.
 
     Args:
       value: ``"relu1_1:0.2,relu2_1:0.8"``, ``{"relu1_1": 0.2}``, pairs, or bare names. Bare names
         share a total weight of 1 equally: w_l = 1 / (number of active layers), Gatys et al. 2015.
 
     Returns:
-      Pairs of name and weight. Empty for an empty value.
+      Pairs of name and weight; an empty tuple for an empty value.
 
     Raises:
-      InputError: a weight is not a finite number of at least 0, a layer comes twice, or only some
-        of the layers carry a weight.
+      InputError: a weight is not a finite number of at least 0, a layer is repeated, or only some
+        layers have a weight.
     """
     if isinstance(value, str):
         entries: list[Any] = [entry.strip() for entry in value.split(",") if entry.strip()]
@@ -66,7 +66,7 @@ def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> Lay
             raise InputError(
                 f"layers are written as {value!r}",
                 expected="text such as relu1_1:0.5,relu2_1:2, or names with weights",
-                remedy="write them like that",
+                remedy="write them that way",
             ) from error
         has_weight = not isinstance(entry, str) or ":" in entry
         pairs.append((name, _parse_layer_weight(name, weight) if has_weight else None))
@@ -92,7 +92,7 @@ def parse_layer_weights(value: str | Mapping[str, float] | Iterable[Any]) -> Lay
 def _parse_layer_weight(name: str, weight: Any) -> float:
     try:
         number = float(weight)
-    # A whole number from JSON may be too large for a float.
+    # An integer from JSON may be too large for a float.
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
@@ -108,7 +108,7 @@ Known = typing.TypeVar("Known")
 
 
 def known(value: Known | None) -> Known:
-    """Return a setting that may be empty in a configuration, and isn't in a resolved one."""
+    """Return a setting that may be empty in a configuration but not in a resolved one."""
     assert value is not None, "the configuration is not resolved"
     return value
 
@@ -121,7 +121,7 @@ def option(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """Declare a field with what its flag's help and its validation need."""
+    """Declare a field, with the help of its flag and the rules for its validation."""
     metadata = {
         "help": help,
         "choices": choices,
@@ -132,7 +132,7 @@ def option(
 
 
 class Section:
-    """Checks every field of a dataclass against its declaration."""
+    """Base class of the sections: validates every field against its declaration."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -177,7 +177,7 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
             kind += f" {words} {rules[key]}"
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
     whole = isinstance(value, numbers.Integral)
-    # A whole number from JSON may be too large for a float, or for an array.
+    # An integer from JSON may be too large for a float or for an array.
     good = good and (abs(value) < 2**63 if whole else math.isfinite(value))
     good = good and (not is_whole or whole or float(value).is_integer())
     good = good and (rules["at_least"] is None or value >= rules["at_least"])
@@ -188,7 +188,7 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
 
 
 def _check_texts(name: str, value: Any) -> Texts:
-    # One text stands for itself: names of files may hold commas.
+    # A single string is not split: file names may contain commas.
     texts = ((value,) if value else ()) if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(t, str) and t for t in texts):
         raise InputError(

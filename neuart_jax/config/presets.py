@@ -1,7 +1,7 @@
-"""Named recipes of others: data only, each with its source and how its text was read.
+"""Published recipes as data, each with its source and how its text was interpreted.
 
-Weights of losses are meant for ImageNet weights, whose features are hundreds of times as large as
-those of fitted ones.
+The loss weights are meant for ImageNet networks, whose features are hundreds of times as large as
+those of fitted networks.
 """
 
 import textwrap
@@ -13,13 +13,13 @@ from neuart_jax.config.fields import nearest
 
 
 class Preset(NamedTuple):
-    """A recipe.
+    """A published recipe.
 
     Attributes:
-      source: who wrote it down.
-      settings: name of a setting to its value; all others stay at their defaults.
-      reading: what its text leaves open, and what was taken.
-      num_styles: how many style images it wants.
+      source: the authors and the publication or repository.
+      settings: name of a setting to its value; all other settings keep their defaults.
+      reading: what the source leaves open, and what was assumed instead.
+      num_styles: how many style images the recipe needs.
     """
 
     source: str
@@ -36,11 +36,11 @@ _ONE_SIZE = {
     "precondition": False,
     "smoothing": "none",
 }
-"""What all but the newest have in common: one size, zeros beyond the border, no smoothness term, no
-bounds for pixels, an L-BFGS that treats all frequencies alike."""
+"""Common to all but the newest recipes: a single scale, zero padding, no total variation, no bounds
+on pixels, and an L-BFGS without a preconditioner."""
 
 _CAFFE = {"feature_units": "caffe"}
-"""For coefficients that are meant for features as large as those of Oxford's weights."""
+"""For coefficients that assume features as large as those of Oxford's VGG."""
 
 _FIVE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -56,7 +56,8 @@ _TUTORIAL_ADAM = {
     "epsilon": 0.1,
     "schedule": "constant",
 }
-"""TensorFlow's tutorial on style transfer: the report shares its layers, sizes and step counts."""
+"""Adam as in TensorFlow's style transfer tutorial, whose layers, sizes and step counts the report
+shares."""
 
 _CAPSTONE = {
     **_ONE_SIZE,
@@ -134,9 +135,9 @@ PRESETS = {
             "steps": 1000,
         },
         reading=(
-            "For VGG19 it gives neither alpha and beta nor the learning rate nor the number of "
-            "steps; taken: Gatys' ratio 1e-3, a step of 10 of 255, as neural-style's Adam, and "
-            "1000 of them."
+            "For VGG19 the source gives no alpha and beta, learning rate or number of steps; "
+            "taken: Gatys' ratio of 1e-3, a learning rate of 10 of 255 as in neural-style's Adam, "
+            "and 1000 steps."
         ),
     ),
     "neuart-resnet50": Preset(
@@ -163,24 +164,25 @@ PRESETS = {
             "steps": 1000,
         },
         reading=(
-            "It doesn't name its layers; taken: the last outputs of the four stages for style, "
-            "the third of them for content. The learning rate 20 is in units of 0 to 255. The "
-            "number of steps isn't given; taken: 1000."
+            "The source doesn't name its layers; taken: the last outputs of the four stages for "
+            "style, the third of them for content. The learning rate of 20 is in units of 0 to "
+            "255. The number of steps isn't given; taken: 1000."
         ),
     ),
     "capstone": Preset(
         source="Capstone report, Neural Style Transfer",
         settings=_CAPSTONE,
         reading=(
-            "Its text sums over undivided Gram matrices, its code divides them by the number of "
-            "positions; taken: the code. Adam's constants and the start from the content are "
-            "TensorFlow's tutorial's, from which its layers, sizes and counts come."
+            "The report's text sums over undivided Gram matrices, its code divides them by the "
+            "number of positions; taken: the code. Adam's constants and the content as initial "
+            "image are those of TensorFlow's tutorial, from which the report's layers, sizes and "
+            "counts come."
         ),
     ),
     "capstone-two-styles": Preset(
         source="Capstone report, with two styles",
         settings={**_CAPSTONE, "style_weight": 0.2, "style_mix": "separate"},
-        reading="beta = gamma = 0.1 are written as a style weight of 0.2 in equal shares.",
+        reading="beta = gamma = 0.1 are written as a style weight of 0.2, shared equally.",
         num_styles=2,
     ),
     "transfer-learning": Preset(
@@ -210,11 +212,12 @@ PRESETS = {
             "print_losses": True,
         },
         reading=(
-            "alpha and beta come from its log (10 x 7865.72 + 40 x 1.26186e8 = 5.04752e9). It says "
-            "that the weights are rescaled to mean activations of 1, but the style loss in its "
-            "log, 1.26e8, is that of the weights as published; rescaled ones give 95. Taken: as "
-            "published; --normalize_weights=bundled rescales them. The layers and their weights "
-            "lambda are not given; taken: five times 0.2. Nor is its pooling; taken: average."
+            "alpha and beta come from the paper's log (10 x 7865.72 + 40 x 1.26186e8 = 5.04752e9). "
+            "The paper says that the network is rescaled to mean activations of 1, but the style "
+            "loss in its log, 1.26e8, is that of the published network; the rescaled one gives "
+            "95. Taken: the published network; --normalize_weights=bundled rescales it. The "
+            "layers and their weights lambda are not given; taken: five times 0.2. Nor is the "
+            "pooling; taken: average."
         ),
     ),
     "slides": Preset(
@@ -238,17 +241,18 @@ PRESETS = {
             "save_at": (200, 400, 600, 800, 1400, 3200),
         },
         reading=(
-            "No weights, learning rate or share of noise are given. Taken: a half; 10 of 255; and "
-            "1e-9, which for undivided Gram matrices at 512 pixels is between the Gatys "
-            "factors 1/(2 N^2 M^2) of the shallowest and of the deepest layer times 1e3."
+            "No loss weights, learning rate or share of noise are given. Taken: half noise; a "
+            "learning rate of 10 of 255; and a style weight of 1e-9, which for undivided Gram "
+            "matrices at 512 pixels lies between the Gatys factors 1/(2 N^2 M^2) of the shallowest "
+            "and of the deepest layer times 1e3."
         ),
     ),
     "gatys2015": Preset(
         source="Gatys et al. 2015, arXiv 1508.06576; Mann & Bhatnagar, alpha / beta = 1e-3",
         settings=_GATYS_2015,
         reading=(
-            "The paper descends the gradient without saying how; taken: 500 steps of L-BFGS, "
-            "Gatys' own later choice."
+            "The paper doesn't say which kind of gradient descent it uses; taken: 500 steps of "
+            "L-BFGS, Gatys' own later choice."
         ),
     ),
     "gatys2015-strong": Preset(
@@ -280,17 +284,17 @@ PRESETS = {
             "history": 100,
         },
         reading=(
-            "Sizes are longest sides here, 512 and then 1024; the notebook goes by the shorter "
-            "side, the paper by the area. Color and spatial control are not part of it."
+            "Sizes are longest sides here, 512 and then 1024; the notebook uses the shorter side, "
+            "the paper the area. Color and spatial control are not part of this recipe."
         ),
     ),
     "neural-style": Preset(
         source="jcjohnson/neural-style, its defaults",
         settings=_NEURAL_STYLE,
         reading=(
-            "It adds the gradient of total variation without the loss; here both. Its pixels are "
-            "256 times ours before the mean is taken off, features 0.4 % larger than with 255, "
-            "which the network here gets."
+            "The original adds only the gradient of total variation, not the loss; here both. It "
+            "multiplies pixels by 256 before it subtracts the mean, so features are 0.4 % larger "
+            "than with the 255 used here."
         ),
     ),
     "photoreal": Preset(
@@ -305,11 +309,12 @@ PRESETS = {
             "affine_radius": 3,
         },
         reading=(
-            "Masks come with --content_mask and --style_mask. Its lambda of 1e4 belongs to the sum "
-            "over windows, which at 700x525 pixels is 1.1e10 times their mean. Its last smoothing "
-            "fits windows of 3x3 pixels and averages the fits bilaterally; here they are averaged "
-            "over windows, of the radius, 3, that comes nearest to it. A region counts as much as "
-            "it covers; its code also divides each Gram matrix by its region's share."
+            "Masks are given with --content_mask and --style_mask. The paper's lambda of 1e4 "
+            "multiplies the sum over windows, which at 700x525 pixels corresponds to 1.1e10 times "
+            "their mean. Its final smoothing fits windows of 3x3 pixels and averages the fits "
+            "bilaterally; here the fits are averaged over windows of radius 3, the closest match. "
+            "A region counts in proportion to its area; the paper's code also divides each Gram "
+            "matrix by its region's share."
         ),
     ),
     "crowsonkb": Preset(
@@ -340,11 +345,12 @@ PRESETS = {
             "steps": 500,
         },
         reading=(
-            "Three sizes by halves instead of five by the square root of two; 500 steps at each, "
-            "where it makes 1000 at the first; Adam starts afresh; no average of iterates; its "
-            "ridge of 1e-4 is in units of the variance; total variation over five points, "
-            "not nine; reflected borders at every layer where it repeats them at the first. The "
-            "weights are torchvision's, in timm's file."
+            "Three sizes a factor of two apart instead of five a factor of sqrt(2) apart; 500 "
+            "steps at each, where the original makes 1000 at the first; Adam restarts at each "
+            "size; no moving average of iterates; the ridge of 1e-4 is in units of the variance; "
+            "total variation over five points, not nine; reflection padding at every layer, where "
+            "the original replicates the border at the first. The weights are torchvision's, in "
+            "timm's file."
         ),
     ),
     "gordicaleksa": Preset(
@@ -369,18 +375,19 @@ PRESETS = {
             "steps": 1000,
         },
         reading=(
-            "It goes by a height of 400 pixels; 533 is the longest side of a 4:3 picture of that "
-            "height. The weights are torchvision's, in timm's file; it feeds them 0 to 255."
+            "The original sets a height of 400 pixels; 533 is the longest side of a 4:3 image of "
+            "that height. The weights are torchvision's, in timm's file; the original feeds them "
+            "pixels from 0 to 255."
         ),
     ),
 }
 
 
 def find_preset(name: str) -> Preset:
-    """Return a recipe.
+    """Return the recipe of a name.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is no recipe of that name.
     """
     if name not in PRESETS:
         raise InputError(
@@ -392,16 +399,16 @@ def find_preset(name: str) -> Preset:
 
 
 def apply_preset(name: str, config: Config = Config(), **settings: Any) -> Config:
-    """Return the configuration with a recipe's settings put over it.
+    """Return a configuration with a recipe's settings applied.
 
     Args:
-      name: of the recipe.
-      config: what is beneath them.
-      **settings: what is put over them.
+      name: name of the recipe.
+      config: configuration that the recipe's settings override.
+      **settings: settings that override the recipe's.
 
     Raises:
-      InputError: there is no recipe of that name, a setting is not valid, or style images are
-        named, but fewer than the recipe wants.
+      InputError: there is no recipe of that name, a setting is not valid, or there are fewer style
+        images than the recipe needs.
     """
     preset = find_preset(name)
     config = config.replace(**{**preset.settings, **settings})
@@ -409,14 +416,14 @@ def apply_preset(name: str, config: Config = Config(), **settings: Any) -> Confi
         raise InputError(
             f"--preset={name} got {len(config.images.style)} style image",
             expected=f"{preset.num_styles} of them",
-            remedy="repeat the flag, --style=FILE --style=FILE, or take another preset",
+            remedy="repeat the flag, --style=FILE --style=FILE, or choose another preset",
         )
     return config
 
 
 def describe_presets() -> str:
-    """Lay out every recipe with its source, as help for the command line."""
-    lines = ["", "presets, for --preset=NAME: Recipes of others."]
+    """Format the names and sources of all recipes, for the command line's help."""
+    lines = ["", "presets, for --preset=NAME: Published recipes."]
     for name, preset in PRESETS.items():
         lines.append(f"  {name}")
         lines += textwrap.wrap(preset.source, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
