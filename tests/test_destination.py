@@ -97,7 +97,7 @@ def test_the_home_folder_is_meant_by_a_tilde(run_main, capsys):
         ({"weights": "missing.h5", "model": "vgg19"}, "missing.h5 is not a file"),
         ({"window": 2}, "window"),
         ({"window": 20, "style_loss": "histogram"}, "sort"),
-        ({"init": "notes.txt"}, "notes.txt is not a picture"),
+        ({"init": "notes.txt"}, "notes.txt is not in a known image format"),
         ({"init": "photos"}, "photos can't be read"),
         ({"image_name": "out.jgp"}, "'.jgp'"),
         ({"image_name": "losses.png"}, "plot of the losses"),
@@ -121,7 +121,7 @@ def test_a_refused_run_leaves_nothing(run_main, capsys, settings, said, output):
     [
         ({"window": 2}, "window"),
         ({"window": 20, "style_loss": "histogram"}, "sort"),
-        ({"init": "notes.txt"}, "notes.txt is not a picture"),
+        ({"init": "notes.txt"}, "notes.txt is not in a known image format"),
         ({"image_name": "out.jgp"}, "'.jgp'"),
     ],
 )
@@ -141,7 +141,7 @@ BAD_ROWS = {
     "photo.png,painting.png,out.jgp,": ".jgp",
     "photo.png,painting.png,losses.png,": "plot of the losses",
     "photo.png,painting.png,sub/out.png,": "plain file name",
-    "photo.png,painting.png,,notes.txt": "notes.txt is not a picture",
+    "photo.png,painting.png,,notes.txt": "notes.txt is not in a known image format",
     "photo.png,painting.png,,photos": "photos can't be read",
 }
 

@@ -58,12 +58,12 @@ def test_every_kind_that_is_read_is_taken_and_the_rest_is_told(tmp_path, caplog)
     with caplog.at_level(logging.INFO, "neuart_jax"):
         found = list_named_images(str(tmp_path), name="--style")
     assert found == [str(tmp_path / name) for name in taken]
-    assert f"{tmp_path}: passed over drawing.svg, more.png, notes.txt." in caplog.messages
+    assert f"{tmp_path}: skipped drawing.svg, more.png, notes.txt." in caplog.messages
 
 
 def test_a_folder_without_pictures_says_what_is_there(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"holds no picture that can be read, only notes.txt;"):
+    with pytest.raises(InputError, match=r"holds no image that can be read, only notes.txt;"):
         list_named_images(str(tmp_path), name="--style")
 
 

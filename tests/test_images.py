@@ -271,7 +271,7 @@ def test_failed_encoder_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("broken data stream")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(InputError, match=r"a.png can't hold this picture \(broken data stream\);"):
+    with pytest.raises(InputError, match=r"a.png can't hold this image \(broken data stream\);"):
         images.save_image(path, np.zeros((2, 2, 3)))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.png"]
@@ -311,9 +311,9 @@ def test_unwritable_name(tmp_path, name):
 
 def test_too_much_for_the_format(tmp_path):
     long = np.zeros((1, 16_400, 3))
-    with pytest.raises(InputError, match=r"a.webp can't hold this picture \(.*16383.*\.png or"):
+    with pytest.raises(InputError, match=r"a.webp can't hold this image \(.*16383.*\.png or"):
         images.save_image(tmp_path / "a.webp", long)
-    with pytest.raises(InputError, match=r"a.jpg can't hold this picture \(EXIF data is too long"):
+    with pytest.raises(InputError, match=r"a.jpg can't hold this image \(EXIF data is too long"):
         images.save_image(tmp_path / "a.jpg", np.zeros((2, 2, 3)), metadata={"a": "b" * 70_000})
 
 
@@ -324,7 +324,9 @@ def test_size_must_be_positive(load, size):
 
 
 def test_size_has_a_limit(load):
-    with pytest.raises(InputError, match="size=99999 would make .* 99999 x 50000 pixels; expected"):
+    with pytest.raises(
+        InputError, match="size=99999 would scale .* to 99999 x 50000 pixels; expected"
+    ):
         load(encode(Image.new("RGB", (4, 2)), "PNG"), size=99999, enlarge=True)
 
 
@@ -332,13 +334,13 @@ def test_size_has_a_limit(load):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", r"can't be read \(it is empty\); expected a picture file; check"),
-        (b"Dear diary", "is not a picture that can be recognized; expected a complete .*PNG"),
+        (b"", r"can't be read \(it is empty\); expected an image file; check"),
+        (b"Dear diary", "is not in a known image format; expected a complete .*PNG"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
             "is a PostScript document",
         ),
-        (b"\x89PNG\r\n\x1a\n", r"is not a picture"),
+        (b"\x89PNG\r\n\x1a\n", r"is not in a known image format"),
     ],
 )
 def test_not_a_picture(tmp_path, read, data, message):

@@ -174,7 +174,7 @@ def test_bad_pairs(folders):
     with pytest.raises(InputError, match="--style is missing"):
         jobs_of(photos, [], pair="zip")
     (folders / "empty").mkdir()
-    with pytest.raises(InputError, match="empty holds no picture"):
+    with pytest.raises(InputError, match="empty holds no image"):
         jobs_of(folders / "empty", [paintings], pair="zip")
     with pytest.raises(InputError, match="matches no file"):
         jobs_of(folders / "*.gif", [paintings], pair="zip")

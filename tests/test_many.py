@@ -308,7 +308,7 @@ def bad_rows(config, pictures, folder):
         ({"content": "nowhere.jpg"}, "nowhere.jpg can't be read"),
         ({"content": str(folder / "text.png")}, "text.png"),
         ({"content": str(folder / "short.png")}, "short.png"),
-        ({"style": str(folder / "empty")}, "holds no picture"),
+        ({"style": str(folder / "empty")}, "holds no image"),
         ({"style": str(folder / "tiny.png"), "style_layers": "relu2_1"}, "is 1x1 pixels"),
         ({"model": "vgg91"}, "model 'vgg91' is not known"),
         ({"style_layers": "relu9_1"}, "has no layer 'relu9_1'"),

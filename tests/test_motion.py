@@ -263,16 +263,16 @@ def test_flow_files_of_another_program(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "flow.flo is no flow; expected a .flo file"),
-        (b"P6 3 3 255", "flow.flo is no flow"),
+        (b"", "flow.flo is not a flow file; expected a .flo file"),
+        (b"P6 3 3 255", "flow.flo is not a flow file"),
         (struct.pack("<4sii2f", b"PIEH", 2, 1, 0, 0), "has 20 bytes for 2x1 pixels; expected 28"),
         (
             struct.pack("<4sii", b"PIEH", 0, 4),
             "has 12 bytes for 0x4 pixels; expected .* at least 1",
         ),
         (struct.pack("<4sii", b"PIEH", -2, -1), "has 12 bytes for -2x-1 pixels"),
-        (struct.pack("<4sii2f", b"PIEH", 1, 1, 2e9, 0), "doesn't know the flow of every pixel"),
-        (struct.pack("<4sii2f", b"PIEH", 1, 1, 0, np.nan), "doesn't know the flow of every pixel"),
+        (struct.pack("<4sii2f", b"PIEH", 1, 1, 2e9, 0), "lacks the flow of some pixels"),
+        (struct.pack("<4sii2f", b"PIEH", 1, 1, 0, np.nan), "lacks the flow of some pixels"),
     ],
 )
 def test_flow_files_that_are_none_are_a_sentence(tmp_path, content, sentence):

@@ -105,7 +105,7 @@ def test_bad_paths_in_rows_hide_no_other_row(kind, tmp_path):
     manifest = read_manifest(Config(), str(table))
     assert [bad.row for bad in manifest.bad_rows] == list(range(1, len(rows)))
     told = [bad.reason for bad in manifest.bad_rows]
-    assert [r for r in told if "is no place for a file" not in r] == (
+    assert [r for r in told if "is not a valid path" not in r] == (
         ["it has letters that are no UTF-8; expected a table in UTF-8; save it as such."]
         if kind == "csv"
         else []
@@ -169,7 +169,7 @@ def test_a_working_folder_that_is_gone(tmp_path):
         check=True,
     )
     first, second = done.stdout.splitlines()
-    assert first.startswith("--content=x.png is no place for a file (the working folder is gone);")
+    assert first.startswith("--content=x.png is not a valid path (the working folder is gone);")
     assert second == "/x.png 1"
 
 

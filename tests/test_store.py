@@ -337,7 +337,7 @@ def test_what_is_not_a_file_is_refused(load, tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("name", ["x" * 300, "~nobody-has-this/w.h5"])
 def test_what_can_be_no_file_is_refused(load, name):
-    with pytest.raises(InputError, match=r"--weights=.* is no place for a file \("):
+    with pytest.raises(InputError, match=r"--weights=.* is not a valid path \("):
         load(name)
 
 

@@ -138,14 +138,14 @@ def test_a_picture_that_its_folder_doesnt_take_is_kept_elsewhere(
         (tmp_path / "out").touch()
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(InputError, match="out can't be made.*is kept as .*: move it from there"):
+    with pytest.raises(InputError, match="out can't be created.*is kept as .*: move it from there"):
         transfer(config, callback=remove)
     [kept] = tmp_path.glob("neuart_jax-*/result.png")
     assert_array_equal(load_image(kept).image, load_image(tmp_path / "whole/result.png").image)
     assert read_record(kept).outcome["status"] == "completed"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     (tmp_path / "out").unlink()
-    with pytest.raises(InputError, match="out can't be made.*; give another --output"):
+    with pytest.raises(InputError, match="out can't be created.*; give another --output"):
         transfer(config, callback=remove)
 
 

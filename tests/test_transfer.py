@@ -379,9 +379,9 @@ def test_a_failed_write_leaves_the_earlier_result(pictures, tmp_path, monkeypatc
 
 def test_a_file_in_the_folders_place(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="taken can't be made"):
+    with pytest.raises(InputError, match="taken can't be created"):
         RunFolder(tmp_path / "taken", image_name="result.png")
-    with pytest.raises(InputError, match="taken/deeper can't be made"):
+    with pytest.raises(InputError, match="taken/deeper can't be created"):
         RunFolder(tmp_path / "taken/deeper", image_name="result.png")
 
 

@@ -1,1 +1,1 @@
-"""Bytes to arrays and back: files, paths, images."""
+"""Reading and writing: files, paths, images."""

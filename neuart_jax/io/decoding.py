@@ -1,9 +1,9 @@
-"""From the bytes of an image file to an upright sRGB raster.
+"""Decode image files to upright sRGB arrays.
 
-Bytes of nearly any image go in; float32 samples in [0, 1] come out, gray and inks turned into
-RGB, together with the opacity. This module alone knows of the formats that are read, of bit depths,
-color profiles, orientation tags and the limit on pixels. Bytes it can't use raise `InputError`;
-what the decoders say on the way, as warnings or log lines, is kept in.
+The bytes of nearly any image format become float32 samples in [0, 1], with gray and CMYK converted
+to RGB, and an opacity. This module alone handles the formats that are read, bit depths, color
+profiles, orientation tags and the limit on pixels. Unusable bytes raise `InputError`; warnings and
+log lines of the decoders are suppressed.
 """
 
 import contextlib
@@ -29,57 +29,58 @@ Float32 = npt.NDArray[np.float32]
 """An array of float32."""
 
 MAX_PIXELS = 178_956_970
-"""The largest image: 2 GiB as float32 RGB, and where Pillow refuses by itself."""
+"""Largest image: 2 GiB as float32 RGB, and the number at which Pillow itself refuses."""
 
-# By name, because some of Pillow's other readers start programs (EPS) or accept any bytes (TGA).
+# An allow list, because some of Pillow's other readers start programs (EPS) or accept any bytes
+# (TGA).
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _HEIC_FORMAT = "HEIF"
 _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 
 HEIC_EXTENSIONS = (".heic", ".heif", ".hif")
-"""What phones end the names of images in that only the extra `heic` reads."""
+"""Extensions of phone images that need the extra `heic` to read."""
 
-# They log each oddity of a damaged file, of which one sentence has to be enough.
+# They log every oddity of a damaged file, for which one error message is enough.
 _TALKATIVE_LOGGERS = ("tifffile", "PIL.TiffImagePlugin")
 
 # TIFF tags, by their numbers in the specification
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _PLANES, _PROFILE = 258, 262, 274, 284, 34675
 _DNG_VERSION = 50706
 
-# Floats that go a little beyond white were resampled; those far beyond it have another range.
+# Floats slightly outside [0, 1] come from resampling; those far outside have another range.
 _MOST_BEYOND = 0.5
 
 FILM_START = (
     r"....ftyp(isom|iso\d|mp4|mmp4|M4V|qt  |avc1|3g|dash|MSNV|F4V)"
     r"|....(moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI "
 )
-"""What films begin with, in Latin-1, for a match of every character."""
+"""Pattern for the first bytes of a film, as Latin-1, to be matched with re.DOTALL."""
 
 _EXPORT = "export it as PNG"
-# What a file that isn't read begins with, what it is, and what to do.
+# Files that can't be read: pattern of their first bytes, their kind, and a remedy.
 _OTHER_KINDS: tuple[tuple[str, str, str], ...] = (
-    (r"\s*(<!doctype html|<html|<head|<body)", "a web page", "save the picture it shows, instead"),
+    (r"\s*(<!doctype html|<html|<head|<body)", "a web page", "save the image it shows instead"),
     (r"\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg", "an SVG drawing", _EXPORT),
     (r"%PDF", "a PDF document", "export its page as PNG"),
     (r"%!PS", "a PostScript document", _EXPORT),
     (r"8BP[SB]", "a Photoshop document", _EXPORT),
     (r"gimp xcf", "a GIMP document", _EXPORT),
     (r"\x00\x00[\x01\x02]\x00", "an icon", _EXPORT),
-    (r"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL picture", _EXPORT),
+    (r"\xff\x0a|\x00\x00\x00\x0cJXL ", "a JPEG XL image", _EXPORT),
     (r"....ftypcrx |FUJIFILMCCD-RAW|II[RU]|IIRO|MMOR|....CIFF", "a camera's raw file", ""),
-    (FILM_START, "a video", "take a frame out of it"),
-    (r"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b", "an archive", "take the picture out of it"),
+    (FILM_START, "a video", "extract a frame from it"),
+    (r"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b", "an archive", "extract the image from it"),
 )
 _HEIC = r"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)"
 _RAW_REMEDY = "export it from the camera's program as JPEG or as 16-bit TIFF"
 
 
 class _UnusableError(ValueError):
-    """Sound bytes that hold no image of use here: what it is, what was expected, what to do."""
+    """An intact file without a usable image; arguments: what it is, expected, remedy."""
 
 
 class _Raster(NamedTuple):
-    """What a decoder found: upright samples in [0, 1] that still are in the file's color space.
+    """Output of a decoder: upright samples in [0, 1], still in the file's color space.
 
     ``color`` is float32[height, width, channels] with 1 (gray), 3 (RGB) or 4 (CMYK) channels.
     """
@@ -92,23 +93,23 @@ class _Raster(NamedTuple):
 def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
     """Decode an image, turn it upright and convert its colors to sRGB.
 
-    Animations give their first frame, and files of several pages the largest, as a line of the log
-    says. Sixteen bits are kept from TIFF, from PNG other than gray with alpha, and from gray
-    images of any kind; floats are clipped to [0, 1]. Other kinds, and images whose profile is
-    not sRGB itself, pass through eight bits, which is all that Pillow and its color management
-    have. A profile that can't be used is logged and ignored.
+    Of an animation, the first frame is decoded, and of a file with several pages the largest; both
+    are logged. Sixteen bits are kept for TIFF, for PNG other than gray with alpha, and for gray
+    images of any format; floats are clipped to [0, 1]. Other formats, and images whose profile is
+    not sRGB itself, pass through eight bits, the limit of Pillow and its color management. An
+    unusable profile is logged and ignored.
 
     Args:
       data: the file's content.
       name: the file's name, for messages.
 
     Returns:
-      The colors, float32[height, width, 3], as they are stored wherever the image is transparent;
-      and alpha, float32[height, width], both in [0, 1], or None when every pixel is opaque.
+      The colors, float32[height, width, 3], as stored even where the image is transparent; and
+      alpha, float32[height, width], or None if every pixel is opaque. Both are in [0, 1].
 
     Raises:
-      InputError: when the bytes can't be read as an image, it has too many pixels, its numbers are
-        floats of another range, or it is a preview beside what a camera's sensor saw.
+      InputError: the bytes can't be read as an image, there are too many pixels, floats have
+        another range, or the image is only the preview of a camera's raw file.
     """
     with reading(name, data):
         raster, note = _decode(data)
@@ -121,16 +122,16 @@ def decode(data: bytes, *, name: PathLike) -> tuple[Float32, Float32 | None]:
 
 
 def decode_frame(image: ImageFile.ImageFile, *, name: PathLike) -> tuple[Float32, Float32 | None]:
-    """Decode that frame of an animation where an opened file stands, as `decode` does an image.
+    """Decode the current frame of an open animation, through eight bits.
 
-    To be called within `reading`. All pass through eight bits.
+    To be called within `reading`.
 
     Args:
-      image: what `open_lazily` returned.
+      image: the animation, from `open_lazily`.
       name: the file's name, for messages.
 
     Returns:
-      As `decode`.
+      Colors and alpha, as returned by `decode`.
     """
     image.load()
     mode = "RGBA" if image.has_transparency_data else "RGB"
@@ -142,12 +143,12 @@ def decode_frame(image: ImageFile.ImageFile, *, name: PathLike) -> tuple[Float32
 
 @functools.lru_cache(maxsize=1024)
 def _tell_once(sentence: str) -> None:
-    # An image is read for several purposes.
+    # A file may be read several times.
     logger.info("%s", sentence)
 
 
 def readable_extensions() -> frozenset[str]:
-    """Return what the names of images end in that `decode` reads, in small letters."""
+    """Return the extensions, in lower case, of the formats that `decode` reads."""
     kinds = _find_formats()
     known = Image.registered_extensions()
     return frozenset(extension for extension, kind in known.items() if kind in kinds)
@@ -155,11 +156,11 @@ def readable_extensions() -> frozenset[str]:
 
 @contextlib.contextmanager
 def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
-    """Turn whatever a decoder raises in the block into an InputError and keep its messages in.
+    """Convert all exceptions of a decoder to InputError, and suppress its warnings.
 
     Args:
       name: the file's name, for the message.
-      data: its content, to tell what it is if it is no image.
+      data: the file's content, to recognize its kind if it is not an image.
     """
     expected, remedy = "a complete " + ", ".join(_FORMATS), "get it again or export it as PNG"
     try:
@@ -174,7 +175,7 @@ def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
         came, expected = f"{name} has too many pixels", f"at most {MAX_PIXELS:,}"
         raise InputError(came, expected=expected, remedy="scale it down first") from error
     except UnidentifiedImageError as error:
-        came = f"{name} is not a picture that can be recognized"
+        came = f"{name} is not in a known image format"
         if known := _recognize(data):
             came, remedy = f"{name} is {known[0]}", known[1]
         raise InputError(came, expected=expected, remedy=remedy) from error
@@ -185,7 +186,7 @@ def reading(name: PathLike, data: bytes = b"") -> Iterator[None]:
 
 
 def open_lazily(data: bytes) -> ImageFile.ImageFile:
-    """Open an image with Pillow, which reads its header; to be called within `reading`."""
+    """Open an image with Pillow, reading only its header; to be called within `reading`."""
     image = Image.open(io.BytesIO(data), formats=_find_formats())
     _check_num_pixels(*image.size)
     return image
@@ -193,7 +194,7 @@ def open_lazily(data: bytes) -> ImageFile.ImageFile:
 
 @functools.cache
 def _find_formats() -> tuple[str, ...]:
-    Image.init()  # AVIF is there or not, depending on how Pillow was built
+    Image.init()  # AVIF may be missing, depending on how Pillow was built
     try:
         import pi_heif  # The extra `heic`.
 
@@ -204,12 +205,12 @@ def _find_formats() -> tuple[str, ...]:
 
 
 def _recognize(data: bytes) -> tuple[str, str] | None:
-    """Tell what a file is that isn't read, and what to do about it."""
+    """Return the kind of a file that can't be read, and a remedy."""
     start = data[:1024].decode("latin-1")
     if re.match(_HEIC, start, re.DOTALL) and _HEIC_FORMAT not in _find_formats():
         return (
-            "a HEIC picture, which takes an extra to read",
-            'install it with pip install "neuart_jax[heic]", or export the picture as JPEG',
+            "a HEIC image, which needs an extra to read",
+            'install it with pip install "neuart_jax[heic]", or export the image as JPEG',
         )
     for pattern, kind, remedy in _OTHER_KINDS:
         if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
@@ -245,7 +246,7 @@ def _check_num_pixels(width: int, height: int) -> None:
 
 
 def _decode(data: bytes) -> tuple[_Raster, str]:
-    """Decode a file with the reader that keeps most of it; tell what of it wasn't taken."""
+    """Decode a file with the most precise reader; also return a note on unused frames or pages."""
     page, note = _choose_page(data)
     try:
         image = open_lazily(data)
@@ -267,8 +268,8 @@ def _decode(data: bytes) -> tuple[_Raster, str]:
         except _UnusableError:
             raise
         except ValueError as error:
-            # For LZW tifffile needs a package that Pillow doesn't. What Pillow would get wrong
-            # without saying so: separate planes, 0 as white, and scales other than 16 bits.
+            # For LZW, tifffile needs a package that Pillow doesn't. Pillow would silently misread
+            # separate planes, 0 as white, and depths other than 16 bits.
             usual = tags.get(_PLANES, 1) == 1 and tags.get(_PHOTOMETRIC) != 0 and set(bits) == {16}
             if "imagecodecs" not in str(error) or not usual:
                 raise
@@ -276,10 +277,9 @@ def _decode(data: bytes) -> tuple[_Raster, str]:
 
 
 def _choose_page(data: bytes) -> tuple[int, str]:
-    """Return which page of a TIFF is the image, and what to say about it.
+    """Return which page of a TIFF to decode, and a note for the log.
 
-    A camera's raw file is a TIFF whose pages are previews, and what the sensor saw lies below one
-    of them.
+    A camera's raw file is a TIFF whose pages are previews; the sensor's data is in a sub-page.
     """
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return 0, ""
@@ -294,13 +294,13 @@ def _choose_page(data: bytes) -> tuple[int, str]:
                 for sub in page.pages
             ]
             is_dng = _DNG_VERSION in file.pages.first.tags
-    # Whatever is wrong with it, the decoders say it better.
+    # The decoders report damage better.
     except Exception:
         return 0, ""
     if is_dng or data[8:10] == b"CR" or max(below, default=0) > max(areas):
         raise _UnusableError(
-            "is a camera's raw file, with a preview where a picture would be",
-            "a developed picture",
+            "is a camera's raw file, with only a preview in place of an image",
+            "a developed image",
             _RAW_REMEDY,
         )
     largest = areas.index(max(areas))
@@ -314,10 +314,10 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
     arguments = image.tile[0].args if image.tile else None
     rawmode = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
     deep = re.fullmatch(r"(RGB|RGBX|RGBA|CMYK);16([BLN])", rawmode)
-    image.load()  # before any question about it: some answers stand at the end of a file
+    image.load()  # first: some of the attributes below are stored at the end of the file
     if deep:
-        # Pillow keeps the high byte of a sample, or the low one when told the wrong byte order.
-        # N is the machine's own order, which is little-endian wherever JAX runs.
+        # Pillow keeps only the high byte of a sample; with the byte order swapped, the low byte.
+        # N is the native order, which is little-endian wherever JAX runs.
         kind, order = deep.groups()
         swapped = "L" if order == "B" else "B"
         page = image.tell()
@@ -333,14 +333,14 @@ def _decode_pillow(image: ImageFile.ImageFile, data: bytes) -> _Raster:
         samples = np.asarray(image.convert(mode))
     samples = samples.reshape(image.height, image.width, -1)
     num_colors = 4 if image.mode == "CMYK" else 1 if samples.shape[2] < 3 else 3
-    # Pillow turns TIFF upright as it loads it and then drops the tag.
+    # Pillow applies the orientation of a TIFF when it loads it and then drops the tag.
     return _upright(
         *_split(samples, num_colors), _orientation(image), image.info.get("icc_profile")
     )
 
 
 def _load_as(data: bytes, page: int, rawmode: str) -> npt.NDArray[np.uint8]:
-    """Decode with Pillow, but unpack the pixels as if they were laid out like ``rawmode``."""
+    """Decode with Pillow, but unpack the pixels with another raw mode."""
     with open_lazily(data) as image:
         image.seek(page)
         for index, tile in enumerate(image.tile):
@@ -359,7 +359,7 @@ def _decode_tiff(data: bytes, number: int) -> _Raster:
         known = {"MINISBLACK": 1, "MINISWHITE": 1, "RGB": 3, "SEPARATED": 4}.get(kind)
         if known != num_colors or len(extras) > 4 or page.axes not in ("YX", "YXS", "SYX"):
             raise ValueError(f"{page.samplesperpixel} channels as {kind} are not supported")
-        # Zeros, because tifffile leaves what a damaged file lacks as the memory happens to be.
+        # Zeros, because tifffile leaves the missing parts of a damaged file uninitialized.
         samples = page.asarray(out=np.zeros(page.shape, page.dtype))
         if samples.shape != page.shape:
             raise ValueError("its pixels are missing")
@@ -376,7 +376,7 @@ def _decode_tiff(data: bytes, number: int) -> _Raster:
 
 
 def _split(samples: npt.NDArray[Any], num_colors: int) -> tuple[Float32, Float32 | None]:
-    """Scale samples to [0, 1] and part the colors from the channel after them."""
+    """Scale samples to [0, 1], and separate the colors from an alpha channel after them."""
     if samples.dtype.kind == "f":
         unit = np.clip(samples, 0, 1).astype(np.float32)
         if not np.isfinite(unit).all():
@@ -386,7 +386,7 @@ def _split(samples: npt.NDArray[Any], num_colors: int) -> tuple[Float32, Float32
             raise _UnusableError(
                 f"has floats from {low:.4g} to {high:.4g}",
                 "floats from 0, which is black, to 1, which is white",
-                "scale them, or save it with 8 or 16 bits",
+                "scale the values, or save with 8 or 16 bits",
             )
     else:
         unit = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
@@ -396,14 +396,14 @@ def _split(samples: npt.NDArray[Any], num_colors: int) -> tuple[Float32, Float32
 def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF is no reason to refuse a sound image
+    except Exception:  # damaged EXIF is no reason to refuse an intact image
         return None
 
 
 def _upright(
     color: Float32, alpha: Float32 | None, orientation: object, profile: bytes | None
 ) -> _Raster:
-    """Apply an EXIF orientation; values that EXIF doesn't define mean upright."""
+    """Apply an EXIF orientation; undefined values are treated as upright."""
 
     def turn(array: Float32) -> Float32:
         array = array.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else array
@@ -419,7 +419,7 @@ def _to_srgb(raster: _Raster, name: PathLike) -> Float32:
             return _apply_profile(raster.color, raster.profile)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             logger.warning(
-                "%s: its color profile can't be used (%s), so its numbers are taken for sRGB.",
+                "%s: the color profile can't be used (%s), so the values are taken as sRGB.",
                 name,
                 brief_cause(error),
             )
@@ -431,11 +431,12 @@ def _to_srgb(raster: _Raster, name: PathLike) -> Float32:
 def _apply_profile(color: Float32, data: bytes) -> Float32:
     profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
     space = profile.profile.xcolor_space.strip()
-    color = _as_rgb(color) if space == "RGB" else color  # gray images often come with sRGB
+    color = _as_rgb(color) if space == "RGB" else color  # gray images often have an sRGB profile
     mode = {("GRAY", 1): "L", ("RGB", 3): "RGB", ("CMYK", 4): "CMYK"}.get((space, color.shape[2]))
     if mode is None:
         raise ValueError(f"made for {space}, found with {color.shape[2]} channels")
-    # Optimized, LittleCMS is ten levels off in the shadows of linear gray (but within one in RGB).
+    # With optimization, LittleCMS is ten levels off in the shadows of linear gray (within one for
+    # RGB).
     flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(profile, srgb, mode, "RGB", flags=flags)
@@ -447,8 +448,8 @@ def _apply_profile(color: Float32, data: bytes) -> Float32:
         return converted.astype(np.float32) / np.float32(255)
 
     if mode != "CMYK":
-        # The usual profile is sRGB itself, and to convert that would only cost bits: try it on a
-        # coarse grid of colors.
+        # Most profiles are sRGB itself, and conversion would only lose bits: test whether it
+        # changes a coarse grid of colors.
         levels = np.linspace(0, 1, 16, dtype=np.float32)  # multiples of 17 / 255
         grid = np.stack(np.meshgrid(*[levels] * color.shape[2]), axis=-1)
         grid = grid.reshape(1, -1, color.shape[2])

@@ -1,7 +1,7 @@
-"""Whole files or none.
+"""Atomic file writes.
 
-A file written here has its name only once it is complete and on the disk, so that neither an error
-nor a crash leaves half of one behind. Failures are told as `InputError`.
+A file written here gets its name only once it is complete and on disk, so that neither an error nor
+a crash leaves a partial file. Failures raise `InputError`.
 """
 
 import contextlib
@@ -21,50 +21,50 @@ import platformdirs
 from neuart_jax.config.errors import InputError
 
 PathLike = str | os.PathLike[str]
-"""What a file may be named by."""
+"""Types that can name a file."""
 
-# The first kind is that of earlier versions.
+# Earlier versions left out the prefix.
 _LEFTOVER = re.compile(r"\.(?:neuart_jax-)?[0-9a-f]{16}\.tmp", re.ASCII)
 
 
 def user_cache(name: str) -> Path:
-    """Return where this program keeps, for this user, what it can get again."""
+    """Return a folder in the user's cache for files that can be regenerated."""
     return Path(platformdirs.user_cache_dir("neuart_jax")) / name
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder that --output names, and those above it.
+    """Create the folder that --output names, with its parents.
 
     Raises:
-      InputError: it can't be made.
+      InputError: the folder can't be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     # A name with a null character is a ValueError.
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--output={path} can't be made ({brief_cause(error)})",
-            expected="a folder that can be written",
+            f"--output={path} can't be created ({brief_cause(error)})",
+            expected="a writable folder",
             remedy="give another --output",
         ) from error
 
 
 @contextlib.contextmanager
 def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a binary file that takes its name only once it is complete and on the disk.
+    """Open a binary file that gets its name only once it is complete and on disk.
 
-    When the block fails, nothing is left behind and a file that had the name before still stands.
+    If the block fails, nothing is left behind and an existing file of that name is unchanged.
 
     Args:
-      path: the file to make or to replace; a link is followed.
+      path: the file to create or replace; symbolic links are followed.
 
     Yields:
-      The open file, under another name in the same folder.
+      The open file, under a temporary name in the same folder.
 
     Raises:
-      InputError: for any OSError; other errors of the block pass unchanged.
+      InputError: an OSError occurred; other exceptions of the block propagate unchanged.
     """
-    # open() and not tempfile, whose files are private to their owner whatever the umask.
+    # Not tempfile, whose files are readable only by their owner whatever the umask.
     with _renaming(path) as temporary, open(temporary, "xb") as file:
         yield file
         file.flush()
@@ -73,16 +73,16 @@ def write_atomically(path: PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def name_atomically(path: PathLike) -> Iterator[str]:
-    """Do what `write_atomically` does, for a writer that opens its files by name.
+    """Write a file atomically with a writer that opens files by name; see `write_atomically`.
 
     Args:
-      path: the file to make or to replace; a link is followed.
+      path: the file to create or replace; symbolic links are followed.
 
     Yields:
-      The name to write it under, which is no file yet.
+      The temporary name to write to; no file of that name exists yet.
 
     Raises:
-      InputError: for any OSError; other errors of the block pass unchanged.
+      InputError: an OSError occurred; other exceptions of the block propagate unchanged.
     """
     with _renaming(path) as temporary:
         yield temporary
@@ -92,7 +92,7 @@ def name_atomically(path: PathLike) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _renaming(path: PathLike) -> Iterator[str]:
-    """Yield a name beside a file's, whose file gets that name at the end."""
+    """Yield a temporary name in a file's folder; rename it to the file at the end."""
     target = os.path.realpath(path)
     temporary = temporary_beside(target)
     try:
@@ -103,8 +103,8 @@ def _renaming(path: PathLike) -> Iterator[str]:
     except OSError as error:
         raise InputError(
             f"{path} can't be written ({brief_cause(error)})",
-            expected="a name in an existing folder with room and permission to write",
-            remedy="make the folder, free some space or choose another name",
+            expected="a name in an existing, writable folder with free space",
+            remedy="create the folder, free some space or choose another name",
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -112,16 +112,16 @@ def _renaming(path: PathLike) -> Iterator[str]:
 
 
 def temporary_beside(path: PathLike) -> str:
-    """Return a new name in a file's folder that is this program's, and nobody's file yet."""
+    """Return an unused name in a file's folder, recognizable as this program's."""
     return os.path.join(os.path.dirname(path), f".neuart_jax-{secrets.token_hex(8)}.tmp")
 
 
 def remove_leftovers(folder: Path, *, seconds: float) -> None:
-    """Remove files that a killed process of this program has left half-written.
+    """Remove temporary files left by killed processes of this program.
 
     Args:
-      folder: where to look; what is below it stays.
-      seconds: since a file was last written; 0 where no other process writes.
+      folder: folder to search, without its subfolders.
+      seconds: least age of a file since its last write; 0 if no other process writes.
     """
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
@@ -132,14 +132,14 @@ def remove_leftovers(folder: Path, *, seconds: float) -> None:
 
 
 class Room:
-    """Space on a disk, and a name's worth of its table, kept free for a file to come.
+    """Reserves disk space, and a directory entry, for a file to be written later.
 
     Args:
-      folder: in which the file will be.
-      num_bytes: that it will have, at the most.
+      folder: folder of the later file.
+      num_bytes: upper bound on its size.
 
     Raises:
-      OSError: there is none.
+      OSError: there is not enough space.
     """
 
     def __init__(self, folder: Path, num_bytes: int) -> None:
@@ -152,7 +152,7 @@ class Room:
             raise
 
     def give(self) -> None:
-        """Give it to the file that it was kept for."""
+        """Release the space, for the file it was reserved for."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
@@ -166,13 +166,13 @@ def _fill(file: BinaryIO, num_bytes: int) -> None:
 
 
 def brief_cause(error: BaseException) -> str:
-    """Return an error's cause in a few words, fit for brackets inside a sentence."""
+    """Return an error's cause in a few words, to be put in parentheses inside a sentence."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split()).rstrip(".")[:160]
 
 
 def dump_json(document: Any, *, indent: int | None = None) -> str:
-    """Write JSON that every reader takes: numbers that are not finite become null."""
+    """Serialize to standard JSON, with null in place of numbers that are not finite."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Optical flow in the files of the Middlebury benchmark, which most programs write.
+"""Optical flow files in the Middlebury format (.flo), which most programs write.
 
-"PIEH", the width and the height as 32-bit integers, then two 32-bit floats a pixel, to the right
-and down, row by row, all little-endian. Numbers above 1e9 mean that nothing is known.
+"PIEH", the width and the height as 32-bit integers, then two 32-bit floats per pixel, to the right
+and down, row by row, all little-endian. Values above 1e9 mark unknown flow.
 """
 
 import struct
@@ -18,7 +18,7 @@ _UNKNOWN = 1e9
 
 
 def load_flow(path: PathLike) -> Float32:
-    """Read a flow.
+    """Load an optical flow.
 
     Args:
       path: a .flo file.
@@ -27,9 +27,9 @@ def load_flow(path: PathLike) -> Float32:
       float32[height, width, 2], in pixels to the right and down.
 
     Raises:
-      InputError: it can't be read, is damaged, or isn't known everywhere.
+      InputError: the file can't be read or is damaged, or the flow of some pixel is unknown.
     """
-    remedy = "write it anew, as Middlebury's .flo"
+    remedy = "write it again, as Middlebury's .flo"
     try:
         data = read_whole(path, most=_HEADER.size + 8 * MAX_PIXELS)
     except (OSError, ValueError) as error:
@@ -39,7 +39,7 @@ def load_flow(path: PathLike) -> Float32:
             remedy="check the name and its permissions",
         ) from error
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise InputError(f"{path} is no flow", expected="a .flo file", remedy=remedy)
+        raise InputError(f"{path} is not a flow file", expected="a .flo file", remedy=remedy)
     _, width, height = _HEADER.unpack_from(data)
     expected = _HEADER.size + 8 * width * height
     if width < 1 or height < 1 or len(data) != expected:
@@ -51,8 +51,8 @@ def load_flow(path: PathLike) -> Float32:
     flow = np.frombuffer(data, "<f4", offset=_HEADER.size).reshape(height, width, 2)
     if not (np.abs(flow) < _UNKNOWN).all():
         raise InputError(
-            f"{path} doesn't know the flow of every pixel",
+            f"{path} lacks the flow of some pixels",
             expected="finite numbers below 1e9",
-            remedy="fill the gaps, or let the flow be found from the frames",
+            remedy="fill the gaps, or have the flow estimated from the frames",
         )
     return flow.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which image files a text on a command line or in a table names: one, several, a folder's.
+"""Expansion of folders, patterns and comma-separated names to lists of image files.
 
 No image is opened here.
 """
@@ -21,20 +21,20 @@ _MOST_TOLD = 5
 
 
 def list_named_images(text: str, *, name: str, beside: Path = Path()) -> list[str]:
-    """Return the files that a text names, in the order of their names.
+    """Return the image files that a text names, sorted by name.
 
-    A file is itself, even if its name holds a comma or a bracket. A folder is the images in it,
-    and what is passed over there is logged; a pattern is the files that match it; and names with
-    commas between them are each of these.
+    An existing file stands for itself, even if its name contains a comma or a bracket. A folder
+    stands for the images in it, and files skipped there are logged; a pattern for the files that
+    match it; and several of these may be separated by commas.
 
     Args:
-      text: what was written.
-      name: what messages call it, such as ``"--style"``.
-      beside: where names start that are relative.
+      text: file, folder, pattern, or several of them separated by commas.
+      name: name of the input in messages, such as ``"--style"``.
+      beside: folder that relative names refer to.
 
     Raises:
-      InputError: a folder has no image, a pattern matches no file, or only some of the names with
-        commas between them exist.
+      InputError: a folder has no image, a pattern matches no file, or only some of the
+        comma-separated names exist.
     """
     place = beside / check_place(text, name=name)
     if place.is_dir():
@@ -48,14 +48,14 @@ def list_named_images(text: str, *, name: str, beside: Path = Path()) -> list[st
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """Return what to sort names by, so that frame_2 comes before frame_10."""
+    """Return a sort key that orders numbers by value: frame_2 comes before frame_10."""
     pieces = re.split(r"(\d+)", name.casefold())
-    # Numbers stand at odd places, so that each is compared with its own kind.
+    # Numbers are at odd indices, so numbers are compared with numbers and text with text.
     return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
 
 
 def sort_naturally(names: Iterable[str]) -> list[str]:
-    """Sort names, the numbers in them by their size."""
+    """Sort names, with numbers in them ordered by value."""
     return sorted(names, key=natural_order)
 
 
@@ -66,15 +66,15 @@ def _list_parts(text: str, parts: list[str], *, name: str, beside: Path) -> list
         if not os.path.lexists(place) and not glob.has_magic(str(place)):
             raise InputError(
                 f"{text} names no file, and neither does {part}",
-                expected="names of existing files with commas between them",
-                remedy="check them, or repeat the flag: --style=A --style=B",
+                expected="names of existing files, separated by commas",
+                remedy="check the names, or repeat the flag: --style=A --style=B",
             )
         found += list_named_images(part, name=name, beside=beside)
     return found
 
 
 def _match_pattern(place: Path, *, shown: str) -> list[str]:
-    # Brackets in the name of a folder that is there are letters of that name.
+    # Brackets in the name of an existing folder are taken literally.
     above = next(parent for parent in place.parents if parent.is_dir() or parent == parent.parent)
     rest = place.relative_to(above)
     matches = glob.glob(os.path.join(glob.escape(str(above)), str(rest)), recursive=True)
@@ -94,7 +94,7 @@ def _list_folder(place: Path, *, shown: str) -> list[str]:
     except OSError as error:
         raise InputError(
             f"{shown} can't be read ({brief_cause(error)})",
-            expected="a folder with pictures",
+            expected="a folder with images",
             remedy="check the permissions",
         ) from error
     extensions = readable_extensions()
@@ -103,12 +103,12 @@ def _list_folder(place: Path, *, shown: str) -> list[str]:
     told = _tell_passed_over(passed_over)
     if not taken:
         raise InputError(
-            f"{shown} holds no picture" + (f" that can be read, only {told}" if told else ""),
+            f"{shown} holds no image" + (f" that can be read, only {told}" if told else ""),
             expected=f"files that end in {', '.join(sorted(extensions))}",
             remedy="give another folder",
         )
     if told:
-        logger.info("%s: passed over %s.", shown, told)
+        logger.info("%s: skipped %s.", shown, told)
     return [str(place / name) for name in taken]
 
 

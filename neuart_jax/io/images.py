@@ -1,9 +1,8 @@
-"""Images from and to files.
+"""Loading and saving images.
 
 Everywhere in this package an image is ``float32[height, width, 3]``, sRGB in [0, 1], upright and
-opaque. This module makes such images of files and files of them, and it alone knows of
-transparency, scaling and the kinds of file that are written; `decoding` knows the kinds that are
-read. Scaling works on the sRGB numbers as they are, in float.
+opaque. This module alone handles transparency, scaling and the formats that are written; `decoding`
+handles the formats that are read. Images are scaled in float, in sRGB without linearization.
 """
 
 import hashlib
@@ -28,18 +27,18 @@ WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """The extensions that `save_image` knows."""
 
 
-# The largest image with 16 bits and transparency has 1.4 GB without any compression.
+# The largest image with 16 bits and transparency has 1.4 GB uncompressed.
 _MOST_BYTES = 4 << 30
 
 
 class LoadedImage(NamedTuple):
-    """An image and what has to be remembered of its file.
+    """An image and facts about its file.
 
     Attributes:
-      image: float32[height, width, 3], sRGB in [0, 1], over white wherever it is transparent.
+      image: float32[height, width, 3], sRGB in [0, 1], composited over white.
       alpha: float32[height, width] in [0, 1], or None when every pixel is opaque.
       sha256: hexadecimal SHA-256 of the file's bytes.
-      file_size: height and width that it has in the file, upright, in pixels.
+      file_size: height and width in the file, upright, in pixels.
     """
 
     image: Float32
@@ -51,31 +50,31 @@ class LoadedImage(NamedTuple):
 def load_image(
     path: PathLike, *, size: int | None = None, enlarge: bool = False, trim: bool = False
 ) -> LoadedImage:
-    """Read an image of nearly any kind into the package's one form.
+    """Load an image of nearly any format as float32 sRGB.
 
-    The file is read as `decoding.decode` says. Transparent pixels are shown over white, because
-    white is what a network should see there and not the color that happens to lie below;
-    ``save_image`` puts ``alpha`` back. Compositing comes before scaling, which is the same as
-    scaling colors premultiplied by alpha, so nothing hidden bleeds into the edges.
+    The file is decoded as `decoding.decode` describes. Transparent pixels are composited over
+    white, so that the network doesn't see the arbitrary colors below them; ``save_image`` can
+    restore ``alpha``. Compositing precedes scaling, which is equivalent to scaling colors
+    premultiplied by alpha, so hidden colors don't bleed into the edges.
 
     Args:
       path: the file.
-      size: pixels of the longer side after orientation; the other side keeps the aspect ratio.
+      size: length of the longer side in pixels, after orientation; the aspect ratio is kept.
         None keeps the image's own size.
-      enlarge: whether an image smaller than ``size`` is scaled up.
-      trim: whether rows and columns at the border are left out that are wholly transparent.
+      enlarge: whether to scale up an image smaller than ``size``.
+      trim: whether to crop fully transparent rows and columns at the border.
 
     Returns:
-      The image.
+      The image, with its alpha channel, digest and size in the file.
 
     Raises:
-      InputError: when the file can't be read as an image, or ``size`` is impossible.
+      InputError: the file can't be read as an image, or ``size`` is out of range.
     """
     if size is not None and size < 1:
         raise InputError(
             f"size={size} is not positive",
             expected="a whole number of pixels of at least 1",
-            remedy="leave it out to keep the picture's own size",
+            remedy="leave it out to keep the image's own size",
         )
     data = _read_bytes(path)
     image, alpha = decode(data, name=path)
@@ -89,7 +88,7 @@ def load_image(
         height, width = (max(1, round(side * size / longest)) for side in (height, width))
         if height * width > MAX_PIXELS:
             raise InputError(
-                f"size={size} would make {path} {width} x {height} pixels",
+                f"size={size} would scale {path} to {width} x {height} pixels",
                 expected=f"at most {MAX_PIXELS:,} pixels",
                 remedy="choose a smaller size",
             )
@@ -99,29 +98,29 @@ def load_image(
 
 
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
-    """Scale an image to a size with Lanczos' kernel in float, then clip it to [0, 1].
+    """Resize an image with a Lanczos kernel in float, then clip it to [0, 1].
 
     Args:
-      image: float32[height, width] or float32[height, width, channels] in [0, 1].
+      image: float32[height', width'] or float32[height', width', channels] in [0, 1].
       height: new height in pixels, at least 1.
       width: new width in pixels, at least 1.
 
     Returns:
-      The same kind of array at its new size.
+      float32[height, width] or float32[height, width, channels].
     """
     return _per_channel(image, lambda im: im.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def fill_resize(image: npt.ArrayLike, height: int, width: int) -> Float32:
-    """Scale an image until it covers a size and cut off, evenly, what sticks out.
+    """Resize an image so that it covers a size, and crop the excess evenly on both sides.
 
     Args:
-      image: float32[height, width] or float32[height, width, channels] in [0, 1].
+      image: float32[height', width'] or float32[height', width', channels] in [0, 1].
       height: new height in pixels, at least 1.
       width: new width in pixels, at least 1.
 
     Returns:
-      The same kind of array at its new size.
+      float32[height, width] or float32[height, width, channels].
     """
     return _per_channel(
         image, lambda im: ImageOps.fit(im, (width, height), Image.Resampling.LANCZOS)
@@ -135,23 +134,23 @@ def save_image(
     alpha: npt.ArrayLike | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an image as what its name says, all of it or nothing.
+    """Save an image atomically, in the format of the name's extension.
 
-    PNG has 8 bits; TIFF has 16, compressed without loss; JPEG (4:4:4) and WebP have quality 95.
-    Values are clipped to [0, 1] and rounded to the nearest level. The file is marked as sRGB.
+    PNG has 8 bits; TIFF has 16, losslessly compressed; JPEG (4:4:4) and WebP have quality 95.
+    Values are clipped to [0, 1] and rounded to the nearest level. The file is tagged as sRGB.
 
     Args:
-      path: the file; ``check_output_name`` says which extensions there are.
+      path: the file, with an extension from ``WRITABLE``.
       image: float32[height, width, 3], sRGB in [0, 1].
-      alpha: float32[height, width] in [0, 1], stored beside the colors; JPEG has no such thing and
-        shows the image over white.
-      metadata: texts to keep inside the file, read back by ``load_metadata``. In PNG they are text
-        chunks under their own keys (Latin-1, at most 79 letters), elsewhere JSON in the field
-        ImageDescription, of which JPEG and WebP hold 64 kB.
+      alpha: float32[height, width] in [0, 1], stored as an alpha channel; for JPEG, which has none,
+        the image is composited over white.
+      metadata: strings to store in the file, read back by ``load_metadata``. In PNG they are text
+        chunks under their own keys (Latin-1, at most 79 characters), elsewhere JSON in the field
+        ImageDescription, which in JPEG and WebP holds up to 64 kB.
 
     Raises:
-      InputError: when the name's extension is unknown or the file can't be written.
-      ValueError: when a value is not finite or the shapes don't fit.
+      InputError: the name's extension is unknown or the file can't be written.
+      ValueError: a value is not finite or the shapes don't match.
     """
     check_output_name(path)
     pixels = np.asarray(image, np.float32)
@@ -172,8 +171,8 @@ def save_image(
         encoded = _encode(extension, pixels, dict(metadata or {}))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} can't hold this picture ({brief_cause(error)})",
-            expected="a kind of file with room for its size and its metadata",
+            f"{path} can't hold this image ({brief_cause(error)})",
+            expected="a format with room for its size and its metadata",
             remedy="save it as .png or .tif",
         ) from error
     with write_atomically(path) as file:
@@ -181,7 +180,7 @@ def save_image(
 
 
 def load_metadata(path: PathLike) -> dict[str, str]:
-    """Read back the texts that ``save_image`` put into a file; empty when there are none."""
+    """Return the metadata that ``save_image`` stored in a file; empty if there is none."""
     data = _read_bytes(path)
     with reading(path, data), open_lazily(data) as image:
         if image.format == "PNG":
@@ -189,18 +188,22 @@ def load_metadata(path: PathLike) -> dict[str, str]:
         description = image.getexif().get(ExifTags.Base.ImageDescription, "")
     try:
         found = json.loads(description)
-    except (TypeError, ValueError):  # somebody else's description
+    except (TypeError, ValueError):  # another program's description
         return {}
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def check_output_name(path: PathLike) -> None:
-    """Raise InputError unless ``save_image`` knows the name's extension."""
+    """Check that a name has an extension that ``save_image`` can write.
+
+    Raises:
+      InputError: the name has another extension.
+    """
     if _extension(path) not in WRITABLE:
         raise InputError(
             f"{path} has the extension {_extension(path)!r}",
             expected="one of " + ", ".join(WRITABLE),
-            remedy="end the name in .png if in doubt",
+            remedy="use .png if in doubt",
         )
 
 
@@ -224,13 +227,13 @@ def _read_bytes(path: PathLike) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(
             f"{path} can't be read ({brief_cause(error)})",
-            expected="a picture file",
+            expected="an image file",
             remedy="check the name and its permissions",
         ) from error
 
 
 def _per_channel(image: npt.ArrayLike, change: Callable[[Image.Image], Image.Image]) -> Float32:
-    """Change each channel as a float image; Pillow knows none of several float channels."""
+    """Transform each channel as a float image; Pillow has no multi-channel float mode."""
     values = np.asarray(image, np.float32)
     channels = values.reshape(*values.shape[:2], -1)
     changed = [
@@ -244,8 +247,8 @@ def _per_channel(image: npt.ArrayLike, change: Callable[[Image.Image], Image.Ima
 def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
     file = io.BytesIO()
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes(12)  # the time it was made, which would make equal images unequal
-    # In JSON everything is ASCII, the only text that ImageDescription may hold.
+    profile[24:36] = bytes(12)  # its creation time, which would make equal images unequal
+    # JSON is pure ASCII, the only text that ImageDescription may hold.
     description = json.dumps(metadata) if metadata else ""
     if extension in (".tif", ".tiff"):
         tifffile.imwrite(

@@ -1,7 +1,7 @@
-"""Names of files and folders that a person wrote, looked at once, before anything is done.
+"""Validation of file and folder names given by a user, before anything else is done.
 
-Whatever may be wrong with a name itself is one sentence here. Whether the file exists, and what is
-in it, is the matter of those who read it.
+Only the name itself is checked here. Whether the file exists, and what is in it, is checked by its
+reader.
 """
 
 import errno
@@ -14,32 +14,32 @@ from neuart_jax.io.files import brief_cause
 
 _LONGEST_SHOWN = 120
 _CHUNK_BYTES = 1 << 24
-# What `os.stat` says of names that are fine, though there may be no file, or none that is shown.
+# Errors of `os.stat` for valid names whose file is missing or inaccessible.
 _HARMLESS = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 
 
 def check_place(path: str, *, name: str) -> Path:
-    """Return the path that a text means, with the user's folder in place of ~.
+    """Check a path from the user and expand ~ to the home folder.
 
     Args:
-      path: of a file or a folder that may be missing.
-      name: what messages call it, such as ``"--content"``.
+      path: path of a file or folder, which may be missing.
+      name: name of the input in messages, such as ``"--content"``.
 
     Raises:
-      InputError: no file can have that name, or it leads nowhere: through a loop of links, to the
-        folder of a user that isn't known, or from a working folder that is gone.
+      InputError: the name is invalid or can't be resolved: a loop of links, the home folder of an
+        unknown user, or a deleted working folder.
     """
     try:
         path.encode()
         expanded = os.path.expanduser(path)
-        # A file's own name may begin with it, as those of some editors' copies do.
+        # A file name may itself begin with ~, such as an editor's backup copy.
         if expanded.startswith("~") and not os.path.lexists(expanded):
             raise OSError(0, f"there is no user {expanded.split(os.sep)[0][1:]!r}")
         if not os.path.isabs(expanded):
             os.getcwd()
         os.stat(expanded)
     except UnicodeEncodeError as error:
-        raise _refuse(path, name, "it has a letter that is none") from error
+        raise _refuse(path, name, "it contains an invalid character") from error
     except (OSError, ValueError) as error:
         is_about_folder = isinstance(error, OSError) and error.filename is None
         if isinstance(error, OSError) and error.errno in _HARMLESS and not is_about_folder:
@@ -51,7 +51,7 @@ def check_place(path: str, *, name: str) -> Path:
 
 
 def resolve_place(path: str, *, name: str) -> str:
-    """Do what `check_place` does, and return an absolute path without links."""
+    """Check a path as `check_place` does, and return it absolute and without links."""
     return os.path.realpath(check_place(path, name=name))
 
 
@@ -60,22 +60,22 @@ def _refuse(path: str, name: str, reason: str) -> InputError:
     if len(shown) > _LONGEST_SHOWN:
         shown = f"{shown[:80]}…{shown[-30:]}"
     return InputError(
-        f"{name}={shown} is no place for a file ({reason})",
+        f"{name}={shown} is not a valid path ({reason})",
         expected="the path of a file or a folder",
         remedy="check the spelling",
     )
 
 
 def read_whole(path: str | os.PathLike[str], *, most: int) -> bytes:
-    """Read a file, if it is one: a pipe could keep one waiting, and a device has no end.
+    """Read a regular file whole; refuse pipes, which could block, and devices, which don't end.
 
     Args:
-      path: of the file; a link is followed.
-      most: bytes that it may have.
+      path: the file; symbolic links are followed.
+      most: largest allowed size in bytes.
 
     Raises:
-      OSError: it can't be read, is no file, or has more.
-      ValueError: no file can have that name.
+      OSError: the file can't be read, is not a regular file, or is too large.
+      ValueError: the name is invalid.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:

@@ -1,8 +1,8 @@
-"""Facts and blobs as one run of bytes that says itself whether it is the one that was written.
+"""A container format for JSON facts and binary blobs, with a checksum.
 
-Plain data only: reading it runs nothing, whatever it holds. Layout: a magic line, the facts' length
-(8 bytes, little-endian), the facts as JSON, the blobs one behind the other, and the SHA-256 of all
-that came before.
+Plain data only: reading it executes nothing, whatever it contains. Layout: a magic line, the length
+of the JSON header (8 bytes, little-endian), the header with the facts, the concatenated blobs, and
+the SHA-256 of everything before.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ _LENGTH_BYTES, _DIGEST_BYTES = 8, hashlib.sha256().digest_size
 
 
 class DamagedError(ValueError):
-    """Bytes are not those that were written."""
+    """The document differs from what was written."""
 
 
 def seal(facts: Mapping[str, Any], blobs: Mapping[str, memoryview]) -> Iterator[memoryview]:
-    """Yield the parts of a sealed document, to be written one behind the other.
+    """Yield the parts of a sealed document, to be written one after another.
 
     Args:
       facts: plain JSON types; numbers that are not finite are kept.
-      blobs: name to contiguous bytes, which aren't copied.
+      blobs: names and contiguous bytes, which aren't copied.
     """
     sizes = [[name, blob.nbytes] for name, blob in blobs.items()]
     text = json.dumps({"facts": facts, "blobs": sizes}).encode()
@@ -36,10 +36,10 @@ def seal(facts: Mapping[str, Any], blobs: Mapping[str, memoryview]) -> Iterator[
 
 
 def unseal(document: bytes) -> tuple[dict[str, Any], dict[str, memoryview]]:
-    """Return the facts and the blobs of a sealed document; the blobs are views of it.
+    """Return the facts and the blobs of a sealed document; the blobs are views into it.
 
     Raises:
-      DamagedError: a byte of it is another one than was written, or there are more, or fewer.
+      DamagedError: a byte has changed, or bytes were added or lost.
     """
     whole = memoryview(document)
     if bytes(whole[: len(_MAGIC)]) != _MAGIC:

@@ -181,7 +181,7 @@ def _check_content(path: str) -> None:
     if kind:
         raise InputError(
             f"--content={path} is {kind}",
-            expected="a picture file",
+            expected="an image file",
             remedy="name one, or add --pair=cross (or zip) and --output=FOLDER to paint the "
             "pictures of a folder or of a pattern",
         )
