@@ -105,11 +105,14 @@ def test_what_it_adds_is_clipped(content):
             {"radius": 0},
             "radius=0 is less than 1; expected a number of pixels of at least 1; leave",
         ),
-        ({"epsilon": 0.0}, "epsilon=0.0 is not positive; expected a number above 0, as of a var"),
+        (
+            {"epsilon": 0.0},
+            "epsilon=0.0 is not positive; expected a number above 0, comparable to a var",
+        ),
         ({"epsilon": float("nan")}, "epsilon=nan is not positive"),
         (
             {"content_image": np.zeros((4, 5, 3))},
-            r"shape \(4, 4, 3\) came with a content image of \(4, 5, 3\); expected two pictures",
+            r"shape \(4, 4, 3\) came with a content image of \(4, 5, 3\); expected two images",
         ),
     ],
 )
@@ -120,5 +123,5 @@ def test_input_errors(given, sentence):
 
 
 def test_pictures_without_channels():
-    with pytest.raises(InputError, match="expected two pictures of one shape"):
+    with pytest.raises(InputError, match="expected two images of one shape"):
         smooth_affine(np.zeros((4, 4)), np.zeros((4, 4)))

@@ -98,7 +98,9 @@ def test_color_name_is_read_back():
     "text", ["rde", "256", "#12345", "", "gray 300", "-1", "0.5", "rgb(1,2,3)"]
 )
 def test_unknown_color(text):
-    with pytest.raises(InputError, match="is no color; expected a name such as red, a gray level"):
+    with pytest.raises(
+        InputError, match="is not a color; expected a name such as red, a gray level"
+    ):
         parse_color(text)
 
 
@@ -311,7 +313,7 @@ def test_no_named_color_is_there():
 def test_color_that_is_not_named():
     mask, _ = draw(names=("black", "white", "red", "green"))
     with pytest.raises(
-        InputError, match="% of the mask is neither of the colors black, white, red.*name green in"
+        InputError, match="% of the mask has none of the colors black, white, red.*name green in"
     ):
         read(mask, colors=("black", "white", "red"))
 
@@ -320,7 +322,9 @@ def test_photograph_is_no_mask():
     rng = np.random.default_rng(0)
     photograph = rng.random((100, 100, 3), np.float32)
     photograph[:50] = 0.2
-    with pytest.raises(InputError, match="% of the mask is neither .* a photograph is none"):
+    with pytest.raises(
+        InputError, match="% of the mask has none .* a photograph can.t be used as one"
+    ):
         read(photograph)
 
 

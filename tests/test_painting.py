@@ -200,7 +200,7 @@ def test_masks_of_other_sizes_are_scaled_and_of_other_shapes_refused():
     paint = make_pair(Config().replace(**QUICK), PHOTO, PAINTING, masks=Masks(paint=large)).paint
     assert_allclose(paint, read_paint_mask(MASK), atol=0.15)
     for mask, said in (
-        (MASK[:, :30], "the paint mask has 30 x 40 pixels, its picture 48 x 40"),
+        (MASK[:, :30], "the paint mask has 30 x 40 pixels, its image 48 x 40"),
         (0 * MASK, "the paint mask is black all over"),
     ):
         with pytest.raises(InputError, match=said):

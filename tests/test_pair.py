@@ -162,7 +162,7 @@ def test_regions_found_without_masks_cover_the_picture():
     [
         ({"auto_masks": 2}, Masks(halves(40, 60)), "auto_masks=2 came with masks"),
         ({"regions": ("red",)}, Masks(), "regions=red came without a mask"),
-        ({}, Masks(halves(40, 90)), "90 x 40 pixels, its picture 60 x 40"),
+        ({}, Masks(halves(40, 90)), "90 x 40 pixels, its image 60 x 40"),
         ({}, Masks(None, [halves(30, 24)]), "mask"),
         ({}, Masks(halves(40, 60), [halves(30, 24)] * 2), "2"),
     ],

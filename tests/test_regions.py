@@ -262,12 +262,12 @@ def test_as_many_styles_as_regions(count):
 
 
 def test_style_masks_alone():
-    with pytest.raises(InputError, match="style masks are given and no mask of the content"):
+    with pytest.raises(InputError, match="style masks are given without a mask of the content"):
         match(None, [stripes("red")])
 
 
 def test_named_regions_alone():
-    with pytest.raises(InputError, match="regions are given and no mask of the content"):
+    with pytest.raises(InputError, match="regions are given without a mask of the content"):
         match(None, [], style_images=[], colors=("red",))
 
 
@@ -281,7 +281,7 @@ def test_fewer_style_masks_than_styles():
 def test_mask_of_another_size(size):
     height, width = size
     wrong = stripes("red", height=height, width=width)
-    sentence = f"has {width} x {height} pixels, its picture 60 x 40; expected the same size"
+    sentence = f"has {width} x {height} pixels, its image 60 x 40; expected the same size"
     with pytest.raises(InputError, match="the content's mask " + sentence):
         match(wrong, [stripes("red")])
     with pytest.raises(InputError, match="the style's mask " + sentence):
@@ -307,11 +307,11 @@ def test_region_smaller_than_a_position(where):
     check_regions(regions, stride=3)
     with pytest.raises(
         InputError,
-        match=f"region 2 has 12 pixels of the {where} pictures?; expected at least 16, one",
+        match=f"region 2 has 12 pixels of the {where} images?; expected at least 16, one",
     ):
         check_regions(regions, stride=4)
     check_regions(Regions(("red", "blue"), large, (large,)), stride=4)
-    with pytest.raises(InputError, match="; make the pictures larger"):
+    with pytest.raises(InputError, match="; use larger images"):
         check_regions(Regions(("red", "blue"), large, (large,)), stride=5)
 
 

@@ -377,7 +377,7 @@ def test_bad_input_is_one_sentence(content, style, settings, sentence):
 
 def test_an_unknown_start_is_one_sentence(content_image, style_image, network):
     config = SHALLOW.replace(init="contnet")
-    with pytest.raises(InputError, match="neither a start nor a file.*'content'"):
+    with pytest.raises(InputError, match="neither a kind of initial image nor a file.*'content'"):
         stylize(content_image, style_image, config, network=network)
 
 

@@ -316,7 +316,7 @@ def test_a_realistic_stage_is_in_the_metrics_and_the_plot(pictures, tmp_path):
             "auto_masks=3 came with masks",
         ),
         ({"style_mask": "other_mask.png"}, "mask"),
-        ({"content_mask": "other_mask.png", "style_mask": "other_mask.png"}, "pixels, its picture"),
+        ({"content_mask": "other_mask.png", "style_mask": "other_mask.png"}, "pixels, its image"),
         ({"content_mask": "photo.png", "style_mask": "other_mask.png"}, "mask"),
         ({"content_mask": "mask.png", "style_mask": "other_mask.png", "regions": "pink!"}, "pink!"),
         ({"content_mask": "nothing.png"}, "nothing.png"),

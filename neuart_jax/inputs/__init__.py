@@ -1,1 +1,1 @@
-"""Arrays to a checked pair of images, and back."""
+"""Preprocessing and validation of a content/style pair, and postprocessing of the result."""

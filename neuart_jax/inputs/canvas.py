@@ -1,4 +1,4 @@
-"""Which part of an image is painted: under a mask, or in gray."""
+"""Paint masks and gray images: which part of an image is stylized."""
 
 from typing import Any, NamedTuple
 
@@ -9,19 +9,19 @@ from neuart_jax.inputs.regions.memberships import Regions, find_areas
 
 Float32 = npt.NDArray[np.float32]
 
-# Levels of a mask, of 255, that are black or white: JPEG's noise.
+# Deviation of a mask from black or white that counts as JPEG noise.
 _NOISE = 8 / 255
-# What two images of gray may have of color: JPEG's rounding.
+# Deviation between the channels of a gray image: JPEG's rounding.
 _GRAY = 2.5 / 255
-# Of a region, and in pixels, below which nothing of it is painted.
+# A region is dropped if less than this share of it, and fewer than this many pixels, are painted.
 _LEAST_SHARE, _LEAST_AREA = 0.01, 256
 
 
 class Canvas(NamedTuple):
-    """What lies below the image that is made, and where it is covered.
+    """The photograph below a stylized image, and the mask between them.
 
     Attributes:
-      mask: float32[height, width, 1] in [0, 1]; 1 where the image is painted.
+      mask: float32[height, width, 1] in [0, 1]; 1 where the stylized image covers the photograph.
       photograph: float32[height, width, 3].
     """
 
@@ -29,18 +29,18 @@ class Canvas(NamedTuple):
     photograph: Any
 
     def compose(self, image: Any) -> Any:
-        """Lay a painted image over the photograph: exactly the latter where the mask is 0."""
+        """Blend an image over the photograph, which is exactly unchanged where the mask is 0."""
         return self.mask * image + (1 - self.mask) * self.photograph
 
 
 def is_gray(image: npt.ArrayLike) -> bool:
-    """Tell whether an image, float[height, width, 3], has no color but for rounding."""
+    """Return whether an image, float[height, width, 3], is gray up to rounding."""
     values = np.asarray(image)
     return bool(np.max(np.max(values, axis=-1) - np.min(values, axis=-1), initial=0) <= _GRAY)
 
 
 def read_paint_mask(mask: npt.ArrayLike) -> Float32:
-    """Turn an image of a mask into shares: what is white is painted, gray in part.
+    """Convert the image of a paint mask to opacities: white is painted, gray in part.
 
     Args:
       mask: float[height, width, 3] in [0, 1].
@@ -55,11 +55,11 @@ def read_paint_mask(mask: npt.ArrayLike) -> Float32:
 def limit_regions(
     regions: Regions | None, mask: Float32, style_shapes: list[tuple[int, ...]]
 ) -> Regions:
-    """Have pixels of the content count as much as they are painted; leave out what isn't at all.
+    """Multiply the content's soft masks by a paint mask, and drop regions that aren't painted.
 
     Args:
-      regions: of the images; None is one that goes everywhere.
-      mask: float32[height, width] in [0, 1].
+      regions: regions of the images; None stands for a single region that covers all.
+      mask: the paint mask, float32[height, width] in [0, 1].
       style_shapes: (height', width', ...) of every style image.
     """
     if regions is None:

@@ -1,4 +1,4 @@
-"""Whose colors an image has: the style's or the content's.
+"""Color transfer: whether the result has the colors of the style or of the content.
 
 Images are float[height, width, 3], sRGB in [0, 1].
 """
@@ -9,16 +9,16 @@ import numpy.typing as npt
 Float32 = npt.NDArray[np.float32]
 
 RIDGE = 1e-5
-"""Added to both covariances, as in Gatys et al.'s code: a gray image's have no inverse."""
-# A gray photograph saved as JPEG has a little color everywhere; as much as the content's would be
-# speckle.
+"""Added to both covariances, as in Gatys et al.'s code: that of a gray image has no inverse."""
+# A gray photograph saved as JPEG has traces of color everywhere; amplified to the content's
+# saturation they would be speckle.
 _MAX_GAIN = 8.0
 # Y of ITU-R BT.601's YIQ.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Change an image's colors by one affine map, so that mean and covariance are another's.
+    """Match the mean and covariance of an image's colors to a reference, by one affine map.
 
     x -> A (x - m) + m', A = S^-1/2 (S^1/2 S' S^1/2)^1/2 S^-1/2: of all maps with A S A = S' the one
     that moves colors least.
@@ -27,14 +27,14 @@ def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
     example-based colour transfer", equation (10); for style transfer Gatys et al. 2017, arXiv
     1611.07865, section 5.1.
     Differs from source: 1e-5 is added to the diagonals of S and S', and no direction of color is
-    stretched more than eightfold, so that gray images, too, give a result.
+    stretched more than eightfold, so that gray images give a usable result too.
 
     Args:
       image: the image to change.
-      reference: float[height', width', 3], whose colors it gets.
+      reference: float[height', width', 3], the image with the target colors.
 
     Returns:
-      float32[height, width, 3] in [0, 1]; what falls outside is clipped.
+      float32[height, width, 3], clipped to [0, 1].
     """
     pixels, mean, root = _statistics(image)
     _, wanted_mean, wanted_root = _statistics(reference)
@@ -47,7 +47,7 @@ def match_covariance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
 
 def _statistics(image: npt.ArrayLike) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
-    """Return pixels, their mean and the root of their covariance, in float64."""
+    """Return the pixels, their mean and the square root of their covariance, in float64."""
     pixels = np.asarray(image, np.float64)
     flat = pixels.reshape(-1, 3)
     centered = flat - flat.mean(axis=0)
@@ -61,11 +61,11 @@ def _root(matrix: npt.NDArray) -> npt.NDArray:
 
 
 def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Change each channel by a growing function, so that its histogram is another image's.
+    """Match the histogram of each channel to a reference, by a monotonic map per channel.
 
-    Source: Gonzalez & Woods, "Digital image processing", section 3.3; by scikit-image.
+    Source: Gonzalez & Woods, "Digital image processing", section 3.3; computed by scikit-image.
     """
-    # Half a second of start-up that only this needs.
+    # Imported here, as the import takes half a second.
     from skimage.exposure import match_histograms
 
     matched = match_histograms(
@@ -75,7 +75,7 @@ def match_histogram(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
 
 def luminance(image: npt.ArrayLike) -> Float32:
-    """Return an image's Y = 0.299 R + 0.587 G + 0.114 B in all three channels.
+    """Return an image's luminance Y = 0.299 R + 0.587 G + 0.114 B in all three channels.
 
     Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2 (YIQ).
     """
@@ -84,7 +84,7 @@ def luminance(image: npt.ArrayLike) -> Float32:
 
 
 def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
-    """Return an image's luminance with the mean and standard deviation of another's.
+    """Return an image's luminance, matched in mean and standard deviation to a reference's.
 
     Y -> s' / s (Y - m) + m'.
 
@@ -97,21 +97,22 @@ def match_luminance(image: npt.ArrayLike, reference: npt.ArrayLike) -> Float32:
 
 
 def put_back_colors(image: npt.ArrayLike, content_image: npt.ArrayLike) -> Float32:
-    """Return the content image's colors (I, Q) under another image's luminance (Y).
+    """Combine the luminance (Y) of an image with the colors (I, Q) of the content image.
 
-    Source: as `luminance`; jcjohnson/neural-style's -original_colors does the same in YUV.
-    Differs from source: a color that sRGB doesn't have at its new luminance is made paler, where
-    clipping its channels would change hue and luminance.
+    Source: Gatys et al. 2017, arXiv 1611.07865, section 5.2; jcjohnson/neural-style's
+    -original_colors does the same in YUV.
+    Differs from source: a color outside sRGB at its new luminance is desaturated, as clipping its
+    channels would change hue and luminance.
 
     Args:
-      image: gives the luminance.
-      content_image: of the same shape; gives the colors.
+      image: image whose luminance is used.
+      content_image: image of the same shape whose colors are used.
 
     Returns:
       float32[height, width, 3] in [0, 1].
     """
     brightness = luminance(image).astype(np.float64)
-    # Less its luminance a color is linear in I and Q alone.
+    # A color minus its luminance is linear in I and Q alone.
     colors = np.asarray(content_image, np.float64) - luminance(content_image)
     room = np.where(colors > 0, 1 - brightness, brightness)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Images that a program hands in as arrays, checked."""
+"""Validation of images passed as arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,14 @@ from neuart_jax.config.errors import InputError
 
 
 def check_image(image: npt.ArrayLike, *, name: str) -> Array:
-    """Return an image as float32[height, width, 3].
+    """Validate an image and return it as float32[height, width, 3].
+
+    Args:
+      image: float[height, width, 3], sRGB in [0, 1].
+      name: name of the image in messages.
 
     Raises:
-      InputError: another shape, integers, or values that are not in [0, 1].
+      InputError: the array has another shape, integers, or values outside [0, 1].
     """
     array = np.asarray(image)
     expected = "floats in [0, 1] of shape (height, width, 3)"
@@ -23,7 +27,7 @@ def check_image(image: npt.ArrayLike, *, name: str) -> Array:
         raise InputError(
             f"{name} has the shape {array.shape}",
             expected=expected,
-            remedy="give one color picture, without a batch axis or transparency",
+            remedy="give one color image, without a batch axis or transparency",
         )
     if not np.issubdtype(array.dtype, np.floating):
         raise InputError(
@@ -37,15 +41,15 @@ def check_image(image: npt.ArrayLike, *, name: str) -> Array:
             expected=expected,
             remedy="scale or clip it first",
         )
-    # `jnp.asarray` compiles a program for every shape.
+    # Not `jnp.asarray`, which compiles a program for every shape.
     return jax.device_put(np.asarray(array, np.float32))
 
 
 def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, ...]:
-    """Return one style image or several as float32[height, width, 3] each.
+    """Validate one or several style images and return each as float32[height, width, 3].
 
     Raises:
-      InputError: there is none, or one of them is no image; see `check_image`.
+      InputError: there is no image, or one of them is invalid; see `check_image`.
     """
     several = isinstance(images, list | tuple) and (not images or np.ndim(images[0]) > 2)
     listed: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
@@ -58,7 +62,7 @@ def check_style_images(images: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple
 
 
 def style_names(count: int) -> list[str]:
-    """Return what messages call each of so many style images."""
+    """Return the names of style images in messages."""
     if count == 1:
         return ["the style image"]
     return [f"the style image {number}" for number in range(1, count + 1)]

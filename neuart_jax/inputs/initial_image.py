@@ -1,4 +1,4 @@
-"""The image that a run starts from."""
+"""The initial image of a run."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from neuart_jax.io.paths import check_place
 from neuart_jax.models.params.catalog import CAFFE
 
 STARTS = ("content", "style", "noise", "blend", "gray")
-"""What `init` may be, besides the name of an image file."""
+"""Values of `init` other than the name of an image file."""
 
 
-# What other programs call them.
+# Names in other programs.
 _OTHER_NAMES = {"random": "noise", "image": "content", "white_noise": "noise"}
 _CENTERS = {"gray": (0.5, 0.5, 0.5), "imagenet": CAFFE[0]}
 
@@ -28,12 +28,13 @@ def make_noise(
     kind: str = "gaussian",
     center: str = "gray",
 ) -> Array:
-    """Draw noise: float32[shape], clipped to [0, 1].
+    """Sample a noise image, float32[shape], clipped to [0, 1].
 
     Args:
       key: random key.
-      shape: of the image.
-      scale: standard deviation or half the width before clipping, where white is 1.
+      shape: shape of the image.
+      scale: standard deviation ("gaussian") or half the width ("uniform") before clipping, where
+        white is 1.
       kind: "gaussian" or "uniform".
       center: "gray" or "imagenet", the mean pixel of ImageNet.
     """
@@ -46,28 +47,28 @@ def make_noise(
 
 
 def check_start(init: str) -> None:
-    """Check that `init` is a known start or an existing file.
+    """Check that `init` is a known kind of initial image or an existing file.
 
     Raises:
-      InputError: it is neither.
+      InputError: `init` is neither.
     """
     if init not in STARTS and not check_place(init, name="--init").exists():
         ours = _OTHER_NAMES.get(init)
         raise InputError(
-            f"--init={init} is neither a start nor a file",
+            f"--init={init} is neither a kind of initial image nor a file",
             expected=", ".join(STARTS) + ", or an image file",
             remedy=f"write --init={ours}" if ours else f"did you mean {nearest(init, STARTS)}",
         )
 
 
 def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -> Array:
-    """Make the start that `config.init` names, of the content's size.
+    """Build the initial image that `config.init` names, at the content's size.
 
-    A style image or a file of another size is scaled to cover the content's and cropped evenly.
-    "blend" is noise_ratio * noise + (1 - noise_ratio) * content.
+    A style image or a file of another size is scaled to cover the content's size and cropped
+    evenly. "blend" is noise_ratio * noise + (1 - noise_ratio) * content.
 
     Args:
-      config: start, noise and seed.
+      config: kind of initial image, noise and seed.
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_image: float32[height', width', 3], sRGB in [0, 1].
 
@@ -75,7 +76,7 @@ def make_start(config: RunConfig, *, content_image: Array, style_image: Array) -
       float32[height, width, 3], sRGB in [0, 1].
 
     Raises:
-      InputError: `init` is neither a known start nor a readable image.
+      InputError: `init` is neither a known kind of initial image nor a readable image file.
     """
     shape = content_image.shape
     if config.init == "content":

@@ -1,4 +1,4 @@
-"""What becomes of a pair of images before its run, and of the result after it."""
+"""Preprocessing of a content image and its styles, and postprocessing of a result."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -27,22 +27,25 @@ from neuart_jax.io.images import resize_image
 
 Float32 = npt.NDArray[np.float32]
 
-# Of a region's largest part in any style: a few pixels on an edge, or of a JPEG, are no part.
+# Share of a region's largest area in any style, below which a style has no part in the region: a
+# few pixels on an edge, or JPEG noise.
 _LEAST_PART = 0.01
+# A paint mask that exceeds this value nowhere is black.
 _LEAST_PAINT = 0.1
 
 
 class Masks(NamedTuple):
-    """Images whose colors name regions, as `matching.match_regions` reads them.
+    """Masks of a pair of images.
 
     Attributes:
-      content: float[height, width, 3], sRGB in [0, 1], of the content image; None where there
-        is none.
-      styles: one per style image, or none at all.
-      opacities: of every style image, float[height', width'] in [0, 1], of an image over white;
-        None where it is opaque. Only what is opaque gives a style. None at all where all are.
-      paint: float[height, width, 3] in [0, 1], of the content image: only what is white is
-        painted, gray in part; outside, the result is the content image itself. None paints all.
+      content: region mask of the content image, float[height, width, 3], sRGB in [0, 1], whose
+        colors name regions (see `matching.match_regions`); None for no mask.
+      styles: a region mask for every style image, or an empty sequence.
+      opacities: opacity of every style image, float[height', width'] in [0, 1], or None for an
+        opaque image; the image is composited over white, and only opaque pixels give a style.
+        Empty if all images are opaque.
+      paint: paint mask of the content image, float[height, width, 3] in [0, 1]: white is painted,
+        gray in part; elsewhere the result is the content image itself. None paints everything.
     """
 
     content: npt.ArrayLike | None = None
@@ -52,17 +55,18 @@ class Masks(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A content image with its styles, ready for a run.
+    """A preprocessed content image with its styles.
 
     Attributes:
-      content: as the network gets to see it, float32[height, width, 3], sRGB in [0, 1].
+      content: content image as the network sees it, float32[height, width, 3], sRGB in [0, 1].
       styles: one float32[height', width', 3] per style, each of its own size.
-      regions: which part of the styles goes where; None where the whole goes everywhere.
-      original: the content image as it was given.
-      config: of its run.
-      gray: whether no color is to come in: all images have none, or it is put back afterwards.
-      paint: how much of each pixel of the original is painted, float32[height, width] in [0, 1];
-        None is all.
+      regions: soft masks of the regions; None without regions.
+      original: the content image before preprocessing.
+      config: configuration of the run.
+      gray: whether the result is computed in gray: all images are gray, or the content's colors are
+        restored afterwards.
+      paint: paint mask at the original's size, float32[height, width] in [0, 1]; None paints
+        everything.
     """
 
     content: Array
@@ -75,11 +79,11 @@ class Pair(NamedTuple):
 
     @property
     def presence(self) -> tuple[tuple[bool, ...], ...]:
-        """Tell of every region which styles have a part in it; empty without regions."""
+        """For every region, which styles have a part in it; empty without regions."""
         if self.regions is None:
             return ()
         if len(self.regions.names) == 1:
-            # However small a style is, it isn't compared with its part in another region.
+            # With a single region, a small style image still counts.
             return (tuple(bool(np.any(style > 0)) for style in self.regions.styles),)
         areas = np.stack([find_areas(style) for style in self.regions.styles], axis=1)
         largest = areas.max(axis=1, keepdims=True)
@@ -87,7 +91,7 @@ class Pair(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the user: what was decided about regions that didn't match."""
+        """Sentences for the user about regions that didn't match."""
         return () if self.regions is None else self.regions.notes
 
 
@@ -99,17 +103,19 @@ def make_pair(
     masks: Masks = Masks(),
     name: str = "the content image",
 ) -> Pair:
-    """Check images and masks, and do to them what the configuration wants done before a run.
+    """Validate and preprocess a content image, its styles and their masks.
 
     Args:
-      config: of the run; here `style_tile`, `color` and the section `regions` count.
+      config: configuration of the run; this reads `size_step`, `style_tile`, `color` and the
+        section `regions`.
       content_image: float[height, width, 3], sRGB in [0, 1].
-      style_images: one such image or several, each of its own size.
-      masks: of these images.
-      name: what messages call the content image.
+      style_images: float[height', width', 3], sRGB in [0, 1], or a sequence of such images, each of
+        its own size.
+      masks: masks of these images.
+      name: name of the content image in messages.
 
     Raises:
-      InputError: an image or a mask can't be used.
+      InputError: an image or a mask is invalid.
     """
     original = check_image(content_image, name=name)
     step = config.images.size_step
@@ -146,31 +152,31 @@ def make_pair(
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """Read a mask of what is painted, at its image's size."""
+    """Validate a paint mask and scale it to its image's size."""
     (height, width), (mask_height, mask_width) = shape[:2], np.shape(mask)[:2]
     close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
     if not close and not 1 / 1.01 <= (mask_width * height) / (mask_height * width) <= 1.01:
         raise InputError(
-            f"the paint mask has {mask_width} x {mask_height} pixels, its picture {width} x "
-            f"{height}",
-            expected="a mask of the picture's own proportions",
-            remedy="make it of the same picture",
+            f"the paint mask has {mask_width} x {mask_height} pixels, its image {width} x {height}",
+            expected="a mask with the image's aspect ratio",
+            remedy="draw it over the same image",
         )
     paint = resize_memberships(read_paint_mask(mask)[..., None], height, width)[..., 0]
     if not np.any(paint > _LEAST_PAINT):
         raise InputError(
             "the paint mask is black all over",
-            expected="white where the picture is to be painted",
-            remedy="paint it white there, or leave it out",
+            expected="white where the image is to be painted",
+            remedy="make the mask white there, or leave it out",
         )
     return paint
 
 
 def finish(pair: Pair, image: npt.ArrayLike) -> Float32:
-    """Do to a result, or to a frame on the way, what the configuration wants done after a run.
+    """Postprocess a result or an intermediate frame.
 
     Args:
-      pair: that the image was made of; its configuration's `color` and `affine_radius`.
+      pair: the pair that the image was made from; this reads `color` and `affine_radius` of its
+        configuration.
       image: float32[height, width, 3], of the size of `pair.content`.
 
     Returns:
@@ -196,13 +202,13 @@ def _make_regions(
     automatic = config.regions.auto_masks
     if not automatic and masks.content is None and not masks.styles and not config.regions.regions:
         return None
-    # Half a second of start-up that only runs with regions have to pay.
+    # Imported here, as the import takes half a second.
     from neuart_jax.inputs.regions.matching import match_regions, split_regions
 
     if automatic and (masks.content is not None or masks.styles):
         raise InputError(
             f"auto_masks={automatic} came with masks",
-            expected="masks, or a number of regions to be found",
+            expected="either masks, or a number of regions to find",
             remedy="leave one of the two out",
         )
     if automatic:
@@ -225,7 +231,7 @@ def _make_regions(
 def _check_opacities(
     opacities: Sequence[npt.ArrayLike | None], styles: Sequence[Float32]
 ) -> list[Float32 | None]:
-    """Scale opacities to their images."""
+    """Validate opacities and scale them to the size of their images."""
     checked: list[Float32 | None] = []
     names = style_names(len(styles))
     for opacity, style, name in zip(opacities or [None] * len(styles), styles, names, strict=True):
@@ -236,15 +242,15 @@ def _check_opacities(
         if not np.any(is_opaque(scaled[..., 0])):
             raise InputError(
                 f"{name} is transparent all over",
-                expected="something to be seen of it",
-                remedy="give another, or take away its transparency",
+                expected="some opaque pixels",
+                remedy="give another image, or remove its transparency",
             )
         checked.append(scaled[..., 0])
     return checked
 
 
 def round_sides(height: int, width: int, step: int) -> tuple[int, int]:
-    """Return the size, in pixels, that an image is painted at; see `ImagesConfig.size_step`."""
+    """Return the height and width that a run works at; see `ImagesConfig.size_step`."""
     return max(1, round(height / step)) * step, max(1, round(width / step)) * step
 
 
@@ -281,4 +287,4 @@ _COLORS: dict[str, Callable[[Float32, list[Float32]], tuple[Float32, list[Float3
     "histogram": functools.partial(_content_colors, match=match_histogram),
     "luminance": _no_colors,
 }
-"""(content, styles) as they go into the run, by `color`."""
+"""(content, styles) -> (content, styles) as the network sees them, by the setting `color`."""

@@ -1,5 +1,6 @@
-"""Regions of the images, each painted in the style of its own part of the styles.
+"""Regions: parts of the content that take the style of certain parts of the style images.
 
-`labels` reads painted masks, `segmentation` splits images without masks, `matching` says which
-part of the content takes which part of the styles, and `memberships` is what comes of it.
+`labels` reads painted masks, `segmentation` splits images without masks, `matching` pairs the
+regions of the content with those of the styles, and `memberships` holds the soft masks of the
+regions.
 """

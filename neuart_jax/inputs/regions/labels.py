@@ -1,8 +1,8 @@
-"""Painted masks: from colors to labels, one soft membership per label and pixel.
+"""Read painted masks: colors become labels, with a soft mask per label.
 
-A label is a solid color of a mask. Real masks have few of them and thousands of colors: edges are
-anti-aliased, shades differ by a level or two, JPEG leaves noise. So colors are compared with
-tolerances, and pixels between two labels belong to both in part.
+A label is a solid color of a mask. Real masks have a few solid colors but thousands of others:
+edges are anti-aliased, shades differ by a level or two, JPEG adds noise. So colors are compared
+with tolerances, and pixels between two labels belong partly to both.
 """
 
 import functools
@@ -34,39 +34,39 @@ PLAIN_COLORS = {
     "cyan": (0, 255, 255),
     "gray": (128, 128, 128),
 }
-"""The colors that masks are painted with: the corners of the RGB cube, and gray. CSS calls another
-color green, (0, 128, 0)."""
+"""Colors that masks are usually painted with: the corners of the RGB cube, and gray. (The green of
+CSS is another color, (0, 128, 0).)"""
 
 SHADE = 8
-"""Levels of 255 by which pixels of one solid area may differ: JPEG's noise at quality 75."""
+"""Levels of 255 by which pixels of one solid area may differ: JPEG noise at quality 75."""
 
 TOLERANCE = 32
-"""Levels of 255 within which two colors are one label, in one mask or in two."""
+"""Levels of 255 within which two colors are one label, in the same mask or in two masks."""
 
 SMALLEST_SHARE = 0.001
-"""Of a mask's pixels, below which a color is no label. The eyes of a portrait are 0.002 of it."""
+"""Least share of a mask's pixels for a color to be a label. A portrait's eyes have 0.002."""
 
 LARGEST_UNKNOWN = 0.05
-"""Of a mask's pixels, above which colors that no two labels explain are no accident."""
+"""Largest share of a mask's pixels whose colors may be no mixture of two labels."""
 
 MOST_LABELS = 32
-"""A mask with more solid colors is no mask."""
+"""Largest number of solid colors in a mask."""
 
 _HARDLY_FARTHER = 1.5
-"""Pixels: an edge is as near to both its sides, give or take a diagonal."""
+"""Pixels: an edge pixel is about equally near to both sides, up to a diagonal."""
 
 _SQUARE = np.ones((3, 3), bool)
 
 
 def parse_color(text: str) -> Uint8:
-    """Read a color: uint8[3].
+    """Parse a color to uint8[3].
 
     Args:
       text: a corner of the RGB cube by its plain name ("green" is #00ff00), "gray" or "grey"
-        (128), a gray level ("128" or "gray 128"), "#804020", or another name of CSS.
+        (128), a gray level ("128" or "gray 128"), "#804020", or another CSS name.
 
     Raises:
-      InputError: it is none of them.
+      InputError: the text is none of these.
     """
     name = text.strip().lower().replace("grey", "gray")
     level = re.fullmatch(r"(?:gray\s+)?(\d{1,3})", name)
@@ -77,14 +77,14 @@ def parse_color(text: str) -> Uint8:
     if name in ImageColor.colormap or re.fullmatch("#(?:[0-9a-f]{3}|[0-9a-f]{6})", name):
         return np.array(ImageColor.getrgb(name), np.uint8)
     raise InputError(
-        f"{text!r} is no color",
+        f"{text!r} is not a color",
         expected="a name such as red, a gray level from 0 to 255, or a color such as #804020",
         remedy=f"did you mean {nearest(name, [*PLAIN_COLORS, *ImageColor.colormap])}",
     )
 
 
 def color_name(color: npt.ArrayLike) -> str:
-    """Write a color, uint8[3], so that `parse_color` reads it: "red", "gray 64" or "#804020"."""
+    """Format a color, uint8[3], as `parse_color` reads it: "red", "gray 64" or "#804020"."""
     red, green, blue = (int(level) for level in np.asarray(color))
     for name, plain in PLAIN_COLORS.items():
         if plain == (red, green, blue):
@@ -95,30 +95,30 @@ def color_name(color: npt.ArrayLike) -> str:
 def read_labels(
     mask: npt.ArrayLike, *, name: str, colors: Sequence[str] = ()
 ) -> tuple[Uint8, Float32]:
-    """Find a mask's labels and how much of each pixel belongs to each of them.
+    """Find a mask's labels and the soft mask of each.
 
-    Pixels of a solid area belong to its label. Any other pixel, of color p, is taken for a mixture
-    of two labels a and b that have solid areas near it, whose membership in b is
+    Pixels of a solid area belong to its label. Any other pixel, of color p, is treated as a mixture
+    of two labels a and b with solid areas nearby, and its membership in b is
 
       t = clip((p - a) . (b - a) / |b - a|^2, 0, 1),
 
-    the share of the pixel that b covers where the edge was drawn by area, and linear along a ramp.
-    Which two is decided by place and not by color alone: halfway between black and white lies
-    gray, which may be a label that is nowhere near.
+    the share of the pixel covered by b if the edge was anti-aliased by area, and linear along a
+    ramp. The two labels are chosen by position, not by color alone: gray lies halfway between black
+    and white but may be a label that is nowhere near.
 
     Args:
       mask: float32[height, width, 3], sRGB in [0, 1].
-      name: of the mask, for sentences about it: "the content's mask".
-      colors: the labels, as `parse_color` reads them; else the mask's solid colors. Colors that
-        are near each other are kept apart, so gray levels 0, 1, 2 can be labels if named.
+      name: name of the mask in messages, such as "the content's mask".
+      colors: the labels, in the notation of `parse_color`; empty takes the mask's solid colors.
+        Named colors may be close together, so gray levels 0, 1, 2 can be labels.
 
     Returns:
       The labels' colors, uint8[labels, 3], in the order of `colors` or else largest first, and the
-      memberships, float32[height, width, labels], which sum to 1 at every pixel. A label of
-      `colors` that isn't in the mask has a membership of 0 everywhere.
+      soft masks, float32[height, width, labels], which sum to 1 at every pixel. The soft mask of a
+      label of `colors` that isn't in the mask is 0 everywhere.
 
     Raises:
-      InputError: no labels can be found, or the mask isn't painted with them.
+      InputError: no labels can be found, or the mask has too many other colors.
     """
     levels = np.asarray(mask, np.float32) * 255
     named = _parse_colors(colors)
@@ -140,13 +140,13 @@ def read_labels(
     if not present:
         raise InputError(
             f"{name} has none of the colors {', '.join(colors)}",
-            expected="a mask painted with them",
-            remedy="name the colors it has, or leave --regions out to have them found",
+            expected="a mask painted with these colors",
+            remedy="name the mask's colors, or leave --regions out to have them found",
         )
     memberships = np.stack(areas, axis=-1).astype(np.float32)
     between = np.asarray(~memberships.any(axis=-1))
     if between.any():
-        # Where a color was named and something near it was painted, that is what edges lead to.
+        # If a shade close to a named color was painted, edges blend to the shade.
         ends = np.array([[*shades[owners == label], palette[label]][0] for label in present])
         places = np.array([seeds[label] for label in present])
         mixed, residuals = _unmix(levels, ends, places, between)
@@ -160,11 +160,11 @@ def read_labels(
             known = ", ".join(color_name(_round(palette[label])) for label in present)
             unknown = [color_name(_snap(color)) for color in shades[owners < 0]]
             raise InputError(
-                f"{100 * share:.0f} % of {name} is neither of the colors {known}, nor between two",
+                f"{100 * share:.0f} % of {name} has none of the colors {known}, nor a mixture",
                 expected="a mask painted with a few solid colors, all of them named if any is",
-                remedy=f"name {unknown[0]} in --regions, or repaint it"
+                remedy=f"name {unknown[0]} in --regions, or repaint the mask"
                 if unknown
-                else "paint one; a photograph is none",
+                else "paint a mask; a photograph can't be used as one",
             )
         rows = np.zeros((len(mixed), len(palette)), np.float32)
         rows[:, present] = mixed
@@ -182,13 +182,13 @@ def _parse_colors(colors: Sequence[str]) -> Uint8:
             raise InputError(
                 f"--regions names {colors[i]} and {colors[j]}, the same color",
                 expected="every region once",
-                remedy="leave one of them out",
+                remedy="leave one of the two out",
             )
     return parsed
 
 
 def _reach(named: Uint8) -> float:
-    """How far a pixel may be from a named color, so that no other can claim it too."""
+    """Return the largest distance from a named color at which no other color is as near."""
     gaps = [
         np.abs(one.astype(int) - other).max() for one, other in itertools.combinations(named, 2)
     ]
@@ -196,8 +196,8 @@ def _reach(named: Uint8) -> float:
 
 
 def _distance(colors: npt.NDArray[Any], others: Any) -> Float32:
-    """Largest difference of any channel: [..., 3] and n of [3] -> float32[..., n]."""
-    # numpy's max over an axis of 3 takes several times as long.
+    """Return the largest difference of any channel: [..., 3] and n of [3] -> float32[..., n]."""
+    # numpy's max over an axis of length 3 takes several times as long.
     channels = np.moveaxis(colors, -1, 0)
     gaps = [
         functools.reduce(np.maximum, [np.abs(c - o) for c, o in zip(channels, other, strict=True)])
@@ -209,10 +209,10 @@ def _distance(colors: npt.NDArray[Any], others: Any) -> Float32:
 def _find_shades(levels: Float32) -> Float32:
     """Find the colors of solid areas: float32[shades, 3] in levels, largest first.
 
-    A shade is a peak of the histogram of all pixels whose neighbors are like them. On edges
-    neighbors differ. Along a wide ramp they don't, but a ramp goes on: what has a sixth as
-    many pixels in each of the next two shells of bins is no peak. (At a ramp's end 3 bins are
-    inside and 1 in each shell; they may hold 2 columns of pixels each and those 1.)
+    A shade is a peak in the histogram of all pixels that are similar to their neighbors. On edges
+    neighbors differ. Along a wide ramp they don't, but a ramp extends over many bins: a bin is no
+    peak if each of the next two shells of bins has a sixth as many pixels. (At a ramp's end, 3 bins
+    are inside and 1 in each shell; those may hold 2 columns of pixels each, these 1.)
     """
     spread = ndimage.maximum_filter(levels, (3, 3, 1)) - ndimage.minimum_filter(levels, (3, 3, 1))
     solid = levels[_distance(spread, np.zeros((1, 3)))[..., 0] <= 2 * SHADE]
@@ -226,7 +226,7 @@ def _find_shades(levels: Float32) -> Float32:
     ]
     inner, gap = within[0], np.minimum(within[1] - within[0], within[2] - within[1])
     is_peak = (inner > 6 * gap) & (inner >= max(1, smallest / 4))
-    # Bins beside a lone full one have its sum too; the full one itself is meant.
+    # The neighbors of a single full bin have the same sum; prefer the full bin itself.
     heights = is_peak * (inner + counts / (counts.sum() + 1))
     found: list[tuple[float, Float32]] = []
     while heights.any() and len(found) <= MOST_LABELS:
@@ -245,7 +245,7 @@ def _bin(levels: Float32) -> npt.NDArray[np.int64]:
 
 
 def _count(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Make a histogram of colors: float64[32, 32, 32]."""
+    """Compute the histogram of colors, float64[32, 32, 32]."""
     side = 256 // SHADE
     codes = np.ravel_multi_index(tuple(bins.T), (side, side, side))
     return np.bincount(codes, minlength=side**3).reshape(side, side, side).astype(np.float64)
@@ -261,8 +261,8 @@ def _check_shades(shades: Float32, levels: Float32, name: str) -> None:
     if len(shades) > MOST_LABELS:
         raise InputError(
             f"{name} has more than {MOST_LABELS} solid colors",
-            expected="a mask painted with a few, each at least a thousandth of it",
-            remedy="name those that matter: --regions=black,white",
+            expected="a mask painted with a few colors, each on at least a thousandth of it",
+            remedy="name the colors that matter: --regions=black,white",
         )
     if len(shades) == 1 and levels.max() < TOLERANCE:
         grays, counts = np.unique(np.rint(levels), return_counts=True)
@@ -273,14 +273,14 @@ def _check_shades(shades: Float32, levels: Float32, name: str) -> None:
         if 1 < len(common) == len(grays) and flat.mean() > 0.5:
             listed = ",".join(f"{gray:.0f}" for gray in common)
             raise InputError(
-                f"{name} is black all over, but for the gray levels {listed}",
+                f"{name} is black all over, except for the gray levels {listed}",
                 expected=f"labels that differ by more than {TOLERANCE} of 255 levels",
-                remedy=f"paint it with bright colors, or name the levels: --regions={listed}",
+                remedy=f"paint the mask in bright colors, or name the levels: --regions={listed}",
             )
 
 
 def _merge(shades: Float32) -> Float32:
-    """Take the largest shades that aren't near a larger one."""
+    """Keep the shades that aren't near a larger one."""
     palette: list[Float32] = []
     for color in shades:
         if not palette or _distance(color, palette).min() > TOLERANCE:
@@ -297,16 +297,16 @@ def _owners(shades: Float32, palette: Float32, reach: float) -> npt.NDArray[np.i
 
 
 def _find_areas(levels: Float32, shades: Sequence[Float32], reach: float) -> tuple[Mask, Mask]:
-    """Find where a label is painted, and what counts as its place when others look for it.
+    """Find the area of a label, and its seed area, from which distances to the label are measured.
 
     Args:
       levels: float32[height, width, 3].
-      shades: the label's color, and the shades of it that were found.
-      reach: how far from the color its place may be.
+      shades: the label's color, followed by the shades of it that were found.
+      reach: largest distance of the seed area's colors from the label's color.
 
     Returns:
-      bool[height, width] twice; the two differ only for a named color that is approached, as by a
-      ramp that ends a bit short of it, and never painted.
+      The area and the seed area, both bool[height, width]. They differ only for a named color that
+      is not painted itself but approached, as by a ramp that ends just short of it.
     """
     area = _keep_wide(_distance(levels, shades).min(axis=-1) <= min(SHADE, reach))
     if area.any():
@@ -315,7 +315,7 @@ def _find_areas(levels: Float32, shades: Sequence[Float32], reach: float) -> tup
 
 
 def _keep_wide(near: Mask) -> Mask:
-    """Keep connected parts that are 3 pixels wide somewhere: an edge's chance colors aren't."""
+    """Keep connected parts at least 3 pixels wide; accidental colors on edges are narrower."""
     parts, num_parts = ndimage.label(near, _SQUARE)
     wide = np.zeros(num_parts + 1, np.bool_)
     wide[parts[ndimage.binary_erosion(near, _SQUARE, border_value=1)]] = True
@@ -324,19 +324,19 @@ def _keep_wide(near: Mask) -> Mask:
 
 
 def _unmix(levels: Float32, ends: Float32, places: Mask, where: Mask) -> tuple[Float32, Float32]:
-    """Split pixels into two labels each.
+    """Decompose pixels into mixtures of two labels each.
 
-    The two are those whose places are nearest, or one that is hardly farther and fits better.
-    Where they don't fit at all the pixel is the nearest label's.
+    The two labels are the nearest ones, or others that are hardly farther and fit better. If no
+    mixture fits, the pixel belongs to the nearest label.
 
     Args:
       levels: float32[height, width, 3].
       ends: the labels' colors, float32[labels, 3].
-      places: of each label, bool[labels, height, width].
-      where: pixels to split, bool[height, width].
+      places: the labels' seed areas, bool[labels, height, width].
+      where: pixels to decompose, bool[height, width].
 
     Returns:
-      Memberships, float32[pixels, labels], and how far colors are from the mixture,
+      Memberships, float32[pixels, labels], and the distances of the colors from the mixtures,
       float32[pixels].
     """
     colors = levels[where]
@@ -368,7 +368,7 @@ def _round(color: Float32) -> Uint8:
 
 
 def _snap(color: Float32) -> Uint8:
-    """Round to the plain color that was probably meant, or else to whole levels."""
+    """Round to a plain color within `SHADE`, or else to whole levels."""
     plain = np.array(list(PLAIN_COLORS.values()), np.uint8)
     distances = _distance(color, plain.astype(np.float32))
     return plain[distances.argmin()] if distances.min() < SHADE else _round(color)

@@ -1,4 +1,4 @@
-"""Which part of the content takes which part of the styles."""
+"""Pair the regions of the content with those of the styles."""
 
 from collections.abc import Sequence
 
@@ -29,37 +29,37 @@ def match_regions(
     """Pair the regions of the content's mask with those of the styles.
 
     With a mask for every style image, regions of the same color are paired; a region takes the
-    style of all images that have it. A region that only the content has becomes part of that
-    region of the styles whose mean color is nearest, as `standardize_colors` measures it. One that
+    style of all images that have it. A region that only the content has is merged into the region
+    of the styles whose mean color is nearest, as measured by `standardize_colors`. A region that
     only styles have is left out.
 
-    Without masks for the styles, each region takes a style image of its own: the first region
-    the first, in the order of `colors` or else from dark to light.
+    Without style masks, each region takes one style image: the first region the first image, in the
+    order of `colors` or else from dark to light.
 
     Source: Luan et al. 2017, "Deep photo style transfer", arXiv 1703.07511: regions that only the
     input has, "orphans", take one of the style's labels.
 
-    Differs from source: which one is decided by color and not by the kind of thing it shows.
+    Differs from source: the label is chosen by color, not by semantic class.
 
     Args:
-      content_mask: float32[height, width, 3], sRGB in [0, 1]; `read_labels` says what it may be.
-        Of the image's size, two pixels off at the most, or of its aspect ratio within 1 %.
-      style_masks: the same for every style image, or none at all.
+      content_mask: float32[height, width, 3], sRGB in [0, 1], as `read_labels` takes it; within two
+        pixels of the image's size, or within 1 % of its aspect ratio.
+      style_masks: a mask for every style image, under the same conditions, or an empty sequence.
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style.
-      colors: names of the regions; else the masks' solid colors.
+      colors: names of the regions; empty takes the masks' solid colors.
 
     Returns:
-      The regions, of the images' sizes; in the order of `colors`, from dark to light when styles
-      have no masks, or else the largest of the content's mask first.
+      The regions at the images' sizes: in the order of `colors`, else from dark to light without
+      style masks, or else by decreasing area in the content's mask.
 
     Raises:
-      InputError: the masks don't fit their images, or not each other.
+      InputError: a mask doesn't match its image, or the masks don't match each other.
     """
     if content_mask is None:
         what = "style masks" if len(style_masks) else "regions"
         raise InputError(
-            f"{what} are given and no mask of the content",
+            f"{what} are given without a mask of the content",
             expected="a mask that says where in the content each region is",
             remedy="give the content's mask too",
         )
@@ -69,7 +69,7 @@ def match_regions(
         raise InputError(
             f"there are {len(style_masks)} style masks and {len(style_images)} style images",
             expected="a mask for every style image, or none at all",
-            remedy="give them in the order of the pictures",
+            remedy="give the masks in the order of the images",
         )
     masks = [content_mask, *style_masks]
     images = [content_image, *style_images]
@@ -94,20 +94,20 @@ def split_regions(
     count: int,
     seed: int = 0,
 ) -> Regions:
-    """Pair parts of the content with parts of the styles that look alike, without masks.
+    """Pair parts of the content with similar parts of the styles, without masks.
 
     Args:
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style.
-      count: how many regions to look for; see `find_regions`. Those that no style has are merged
+      count: number of regions to look for; see `find_regions`. Regions that no style has are merged
         into others, as in `match_regions`, so there may be fewer.
-      seed: see `find_regions`.
+      seed: seed of `find_regions`.
 
     Returns:
-      The regions, of the images' sizes, the largest first.
+      The regions at the images' sizes, the largest first.
 
     Raises:
-      InputError: the images have fewer distinct parts than regions are asked for.
+      InputError: the images have fewer distinct parts than `count`.
     """
     images = [content_image, *style_images]
     stacks = find_regions(images, count, seed=seed)
@@ -122,19 +122,19 @@ def _mask_names(count: int) -> list[str]:
 def _read_mask(
     mask: npt.ArrayLike, image: npt.ArrayLike, *, name: str, colors: Sequence[str]
 ) -> tuple[Uint8, Float32]:
-    """Read a mask's labels and scale the memberships to its image."""
+    """Read a mask's labels and scale the soft masks to its image's size."""
     (height, width), (mask_height, mask_width) = np.shape(image)[:2], np.shape(mask)[:2]
     close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
     aspects = (mask_width * height) / (mask_height * width)
     if not close and not 1 / 1.01 <= aspects <= 1.01:
         raise InputError(
-            f"{name} has {mask_width} x {mask_height} pixels, its picture {width} x {height}",
-            expected="the same size, two pixels off at the most, or the same aspect ratio",
-            remedy="scale or crop it as its picture was",
+            f"{name} has {mask_width} x {mask_height} pixels, its image {width} x {height}",
+            expected="the same size, at most two pixels off, or the same aspect ratio",
+            remedy="scale or crop the mask as its image was",
         )
     pixels = np.asarray(mask, np.float32)
     if min(mask_height / height, mask_width / width) > 2:
-        # A photograph's full size costs seconds per label and adds nothing.
+        # The full size of a photograph would cost seconds per label and add nothing.
         pixels = resize_memberships(pixels, 2 * height, 2 * width)
     palette, memberships = read_labels(pixels, name=name, colors=colors)
     return palette, resize_memberships(memberships, height, width)
@@ -176,16 +176,16 @@ def _check_named(names: Sequence[str], stacks: Sequence[Float32]) -> None:
             where = "the content's mask" if len(stacks) == 1 else "any mask"
             raise InputError(
                 f"the region {name} is not in {where}",
-                expected="a color that covers some area of it",
+                expected="a color that covers some area of the mask",
                 remedy="check the color, or leave it out of --regions",
             )
 
 
 def _join_labels(read: Sequence[tuple[Uint8, Float32]]) -> tuple[list[str], list[Float32]]:
-    """Find out which labels of several masks are one, and give all masks the same ones.
+    """Group the labels of several masks by color, and give all masks the same labels.
 
-    A label joins the nearest of a larger one's group that is within the tolerance and has no
-    label of its own mask yet.
+    In the order of decreasing area, a label joins the nearest group that is within the tolerance
+    and has no label of the same mask yet.
     """
     entries = [
         (share, mask, label)
@@ -229,7 +229,7 @@ def _pair(
     *,
     origin: str,
 ) -> Regions:
-    """Merge what only the content has and leave out what only styles have."""
+    """Merge the regions that only the content has, and drop those that only styles have."""
     has = np.array([stack.any(axis=(0, 1)) for stack in stacks])
     in_content, in_styles = has[0], has[1:].any(axis=0)
     content, notes = stacks[0].copy(), []
@@ -262,8 +262,8 @@ def _find_homes(
 ) -> dict[int, int]:
     """Return, for every orphan, the region of the styles whose mean color is nearest.
 
-    Colors are CIELAB, standardized: by daylight everything is nearest the lamps of an image taken
-    at night.
+    Colors are standardized CIELAB: otherwise everything in a daylight image would be nearest to the
+    lamps of a night image.
     """
     content = _mean_colors(stacks[:1], images[:1])
     styles = _mean_colors(stacks[1:], images[1:])

@@ -1,4 +1,4 @@
-"""How much of each pixel belongs to each region, at any size."""
+"""Soft masks of regions: how much of each pixel belongs to each region, at any size."""
 
 from typing import NamedTuple
 
@@ -13,16 +13,16 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Regions(NamedTuple):
-    """Parts of the images that belong together.
+    """Corresponding regions of the images.
 
     Attributes:
-      names: what the regions are called: their colors in the masks, or "region 1", "region 2".
-      content: float32[height, width, regions]: how much of each pixel belongs to each region; sums
-        to 1 at every pixel.
-      styles: one float32[style_height, style_width, regions] per style image, whose sums are at
-        most 1: what the content has no use for is in no region. 0 everywhere where a style has
-        no part in a region.
-      notes: sentences for the user, about regions that found no partner.
+      names: names of the regions: their colors in the masks, or "region 1", "region 2".
+      content: soft masks of the content, float32[height, width, regions], which sum to 1 at every
+        pixel.
+      styles: soft masks of every style image, float32[style_height, style_width, regions]. Their
+        sums are at most 1, as parts that the content doesn't use are in no region; a mask is 0
+        everywhere if the style has no part in the region.
+      notes: sentences for the user about regions without a counterpart.
     """
 
     names: tuple[str, ...]
@@ -32,9 +32,9 @@ class Regions(NamedTuple):
 
 
 def resize_memberships(memberships: npt.ArrayLike, height: int, width: int) -> Float32:
-    """Scale memberships to a size: averages over the area of each new pixel.
+    """Resize soft masks by averaging over the area of each new pixel.
 
-    A side that grows is interpolated linearly. What sums to 1 at every pixel does so still.
+    A side that grows is interpolated linearly. Sums over the regions are preserved.
 
     Args:
       memberships: float32[height', width', regions].
@@ -53,9 +53,9 @@ def resize_memberships(memberships: npt.ArrayLike, height: int, width: int) -> F
 
 
 def memberships_at(memberships: Array, shape: tuple[int, int]) -> Array:
-    """Scale memberships to the positions of a layer; `resize_memberships` for use inside jit.
+    """Resize soft masks to the positions of a layer; `resize_memberships` for use inside jit.
 
-    Where a side is a whole multiple of the new one, this is average pooling.
+    If a side is an integer multiple of the new one, this is average pooling.
 
     Args:
       memberships: float32[height', width', regions].
@@ -73,12 +73,12 @@ def memberships_at(memberships: Array, shape: tuple[int, int]) -> Array:
 
 
 def find_areas(memberships: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Sum up each region's pixels: float[height, width, regions] -> float64[regions]."""
+    """Compute each region's area in pixels: float[height, width, regions] -> float64[regions]."""
     return np.sum(memberships, axis=(0, 1), dtype=np.float64)
 
 
 def called(name: str) -> str:
-    """Name a region inside a sentence: "region red", and "region 2" as it is."""
+    """Return a region's name for use in a sentence: "region red", or "region 2" unchanged."""
     return name if name.startswith("region ") else f"region {name}"
 
 
@@ -86,8 +86,8 @@ def check_regions(regions: Regions, *, stride: int) -> None:
     """Check that every region covers at least one position of the deepest layer.
 
     Args:
-      regions: what to check.
-      stride: pixels from one position of that layer to the next.
+      regions: the regions to check.
+      stride: stride of that layer in pixels.
 
     Raises:
       InputError: the region's area, in the content or in all styles together, is below stride^2.
@@ -96,17 +96,17 @@ def check_regions(regions: Regions, *, stride: int) -> None:
     styles = np.sum([find_areas(style) for style in regions.styles], axis=0)
     for where, areas in (("the content image", content), ("the style images", styles)):
         for name, area in zip(regions.names, areas, strict=True):
-            if area < stride**2 * (1 - 1e-6):  # what float32 makes of 1
+            if area < stride**2 * (1 - 1e-6):  # rounding in float32
                 raise InputError(
                     f"{called(name)} has {area:.0f} pixels of {where}",
                     expected=f"at least {stride**2}, one position of the deepest layer",
-                    remedy="make the pictures larger, leave out the deepest layers, or merge it "
-                    "into another region",
+                    remedy="use larger images, leave out the deepest layers, or merge the region "
+                    "into another",
                 )
 
 
 def _averaging_matrix(length: int, new_length: int) -> Float32:
-    """Return the weights that resample a line, float32[new_length, length]; rows sum to 1."""
+    """Return the matrix that resamples a line, float32[new_length, length]; rows sum to 1."""
     scale = length / new_length
     if new_length <= length:
         starts = np.arange(new_length + 1)[:, None] * scale

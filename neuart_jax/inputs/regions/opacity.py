@@ -1,4 +1,4 @@
-"""Style images that are transparent in places: only what is opaque gives a style."""
+"""Partly transparent style images: only opaque pixels give a style."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ import numpy.typing as npt
 
 from neuart_jax.inputs.regions.memberships import Float32, Regions
 
-# Below it a pixel's own color is too uncertain.
+# Below this opacity a pixel's own color is too uncertain.
 _VISIBLE = 0.5
 
 
 def is_opaque(opacity: Float32) -> npt.NDArray[np.bool_]:
-    """Tell which pixels' colors count: float32[height, width] -> bool[height, width]."""
+    """Return which pixels count as opaque: float32[height, width] -> bool[height, width]."""
     return opacity > _VISIBLE
 
 
 def take_opaque(image: Float32, opacity: Float32) -> Float32:
-    """Return the own colors of all pixels that are opaque, in a row.
+    """Return the colors of all opaque pixels, without the white they are composited over.
 
     Args:
       image: float32[height, width, 3] over white, sRGB in [0, 1].
@@ -32,12 +32,13 @@ def take_opaque(image: Float32, opacity: Float32) -> Float32:
 
 
 def spread_opaque(colors: Float32, opacity: Float32) -> Float32:
-    """Put colors back into an image, and give all other pixels the color of the nearest.
+    """Put the opaque pixels back into an image, and extend their colors to the other pixels.
 
-    What a network sees at the edge of what is opaque is then what goes on there, and no white.
+    Every other pixel takes the color of the nearest opaque one, so that the network sees a
+    continuation at the edge of the opaque area instead of white.
 
     Args:
-      colors: float32[pixels, 1, 3], from `take_opaque`.
+      colors: colors of the opaque pixels, float32[pixels, 1, 3], from `take_opaque`.
       opacity: float32[height, width] in [0, 1].
 
     Returns:
@@ -46,7 +47,7 @@ def spread_opaque(colors: Float32, opacity: Float32) -> Float32:
     where = is_opaque(opacity)
     image = np.zeros((*opacity.shape, 3), np.float32)
     image[where] = colors[:, 0]
-    from scipy import ndimage  # Not at the top: it slows the command line's start.
+    from scipy import ndimage  # Imported here, as it slows the start of the command line.
 
     rows, columns = ndimage.distance_transform_edt(
         ~where, return_distances=False, return_indices=True
@@ -60,13 +61,14 @@ def weigh_styles(
     style_shapes: Sequence[tuple[int, ...]],
     opacities: Sequence[Float32 | None],
 ) -> Regions:
-    """Have pixels of style images count as much as they are opaque.
+    """Multiply the styles' soft masks by the opacity of the style images.
 
     Args:
-      regions: of the images; None is one that goes everywhere.
+      regions: regions of the images; None stands for a single region that covers all.
       content_shape: (height, width, ...) of the content image.
-      style_shapes: the same of every style image.
-      opacities: of each, float32[height', width'], or None where it is opaque.
+      style_shapes: (height', width', ...) of every style image.
+      opacities: opacity of every style image, float32[height', width'], or None for an opaque
+        image.
     """
     if regions is None:
         whole = [np.ones((*shape[:2], 1), np.float32) for shape in (content_shape, *style_shapes)]
