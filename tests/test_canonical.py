@@ -94,7 +94,7 @@ def test_missing_unknown_and_misshapen_arrays_are_all_told_at_once():
         check(variables)
     assert (
         "the file doesn't fit the network (not in the file: params/conv1_2/bias; only in the file: "
-        "params/extra/kernel; of another shape: params/conv1_1/bias is (7,) and should be (2,)); "
+        "params/extra/kernel; of another shape: params/conv1_1/bias is (7,) but should be (2,)); "
     ) in str(caught.value)
 
 
@@ -285,7 +285,7 @@ CHANGES = {
     drop_one_hash: "hash doesn't match in params/conv1_1/kernel",
     hash_of_no_array: "hash doesn't match in",
     hashes_of_another_kind: "",
-    of_the_future: "format_version is '3', of a newer neuart_jax",
+    of_the_future: "format_version is '3', from a newer neuart_jax",
 }
 
 
@@ -312,7 +312,7 @@ def test_files_without_hashes_as_written_before_are_still_read(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool, np.complex64, object])
 def test_only_floating_point_numbers_are_weights(dtype):
-    with pytest.raises(ValueError, match="are no weights"):
+    with pytest.raises(ValueError, match="weights can't have the dtype"):
         to_float32(np.ones(3, dtype))
 
 

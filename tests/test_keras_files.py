@@ -174,7 +174,7 @@ def write_array_for_model(file):
         (write_array_in_another_file, "is in another file"),
         (write_array_of_pieces_elsewhere, "is in another file"),
         (write_huge_array_of_nothing, "would be 4,000,000,000,000 bytes"),
-        (write_whole_numbers, "numbers of the format int64 are no weights"),
+        (write_whole_numbers, "weights can't have the dtype int64"),
         (write_missing_layer, "block1_conv1"),
         (write_missing_array, "kernel"),
         (write_missing_names, "'weight_names'"),
@@ -223,7 +223,7 @@ def test_a_first_kernel_of_another_rank_is_told_as_it_is(tmp_path):
     layers = random_layers("vgg19")
     layers["block1_conv1"][0] = np.ones((3, 4), np.float32)
     path = write_keras(tmp_path / "weights.h5", "vgg19", layers=layers)
-    with pytest.raises(InputError, match=r"conv1_1/kernel is \(3, 4\) and should be \(3, 3, 3, 2"):
+    with pytest.raises(InputError, match=r"conv1_1/kernel is \(3, 4\) but should be \(3, 3, 3, 2"):
         check(path)
 
 

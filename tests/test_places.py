@@ -26,7 +26,7 @@ def bad_paths(folder):
         "Too many levels of symbolic links": str(folder / "loop"),
         "there is no user 'nosuchuser'": "~nosuchuser/x.png",
         "null": str(folder / "a\0b.png"),
-        "a letter that is none": str(folder / "a\ud800b.png"),
+        "it contains an invalid character": str(folder / "a\ud800b.png"),
         "File name too long": str(folder / ("a" * 300)),
     }
 
@@ -127,7 +127,7 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
 
 
 def test_a_report_of_many_bad_rows_ends_after_twenty(tmp_path, caplog):
-    # Only in the file: a letter that is none can't be told by pytest's workers either.
+    # Only in the file: an invalid character can't be told by pytest's workers either.
     letter = "\ud800"
     bad = [BadRow(n, f"reason {letter * (n == 100)} {n}") for n in range(1, 101)]
     with pytest.raises(InputError, match="100 of 100 rows"):

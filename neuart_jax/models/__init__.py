@@ -1,8 +1,8 @@
-"""The table of feature networks, and what a network is to the rest of the project.
+"""The table of feature networks, and their interface to the rest of the package.
 
-The contract: ``module.apply(variables, image, layers=names) -> {name: features}``, pure, for one
-image float[height, width, 3] or a batch. It computes nothing beyond the deepest layer asked for.
-``module.layer_reaches() -> {name: Reach}`` tells which pixels a position of a layer depends on.
+The interface: ``module.apply(variables, image, layers=names) -> {name: features}``, pure, for one
+image float[height, width, 3] or a batch. It computes nothing beyond the deepest requested layer.
+``module.layer_reaches() -> {name: Reach}`` gives the receptive field of every layer.
 """
 
 import functools
@@ -17,18 +17,18 @@ from neuart_jax.models import resnet50, vgg
 
 
 class Architecture(NamedTuple):
-    """One row of the table of networks.
+    """A row of the table of networks.
 
     Attributes:
-      family: "vgg" or "resnet": what all that reads weights tells networks apart by.
+      family: "vgg" or "resnet"; readers of weights files distinguish networks by family.
       make_module: builds the linen module from the options named in `options`.
-      options: the settings that this network listens to.
-      layer_names: every layer, in the order of computation.
-      aliases: other names of the same layers.
-      layer_stride: image pixels between neighboring positions of a layer.
-      variable_shapes: path of every variable, such as "params/conv1_1/kernel", to its shape.
-      layer_shapes: every layer, in the order of computation, to (height', width', channels), of an
-        image's `height` and `width` and of `pooling`.
+      options: the settings that this network supports.
+      layer_names: all layers, in the order of computation.
+      aliases: alternative names of layers.
+      layer_stride: layer -> image pixels between neighboring positions.
+      variable_shapes: path of every variable, such as "params/conv1_1/kernel", and its shape.
+      layer_shapes: (height, width, pooling) of an image -> (height', width', channels) of every
+        layer, in the order of computation.
     """
 
     family: str
@@ -71,16 +71,16 @@ MODELS = {
 
 
 DEFAULT_MODEL = "vgg19"
-"""For weights that could be of several."""
+"""The model assumed for weights that fit several models."""
 
 
 class NetworkParams(NamedTuple):
-    """All arrays of a network: an argument of every compiled function, never closed over.
+    """All arrays of a network: an argument of every compiled function, never a constant in it.
 
     Attributes:
-      variables: what linen's `apply` takes: {"params": ...}, with "batch_stats" for ResNet50.
+      variables: variables for linen's `apply`: {"params": ...}, with "batch_stats" for ResNet50.
       mean: float32[3], subtracted from the sRGB image in [0, 1].
-      std: float32[3], divides the difference.
+      std: float32[3], by which the difference is divided.
     """
 
     variables: Any
@@ -89,7 +89,7 @@ class NetworkParams(NamedTuple):
 
 
 def find_architecture(model: str) -> Architecture:
-    """Return a row of the table.
+    """Return a model's row in the table of networks.
 
     Raises:
       InputError: there is no such model.
@@ -104,7 +104,7 @@ def find_architecture(model: str) -> Architecture:
 
 
 def resolve_layers(model: str, layers: Iterable[str]) -> tuple[str, ...]:
-    """Return the layers under their own names, aliases replaced.
+    """Return the canonical names of layers, with aliases resolved.
 
     Raises:
       InputError: the model has no such layer; the message names the nearest ones.
@@ -125,7 +125,7 @@ def resolve_layers(model: str, layers: Iterable[str]) -> tuple[str, ...]:
 def check_image_size(
     model: str, layers: Iterable[str], *, height: int, width: int, padding: str, name: str
 ) -> None:
-    """Check that every layer has at least one position, two where borders are reflected.
+    """Check that every layer has at least one position, or two with reflection padding.
 
     Raises:
       InputError: the image called `name` is too small for the deepest layer.
@@ -138,5 +138,5 @@ def check_image_size(
         raise InputError(
             f"{name} is {width}x{height} pixels",
             expected=f"at least {smallest} pixels per side for the layer {deepest} of {model}",
-            remedy="take a larger picture, a larger --size with --enlarge, or shallower layers",
+            remedy="use a larger image, a larger --size with --enlarge, or shallower layers",
         )

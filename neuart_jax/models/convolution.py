@@ -1,4 +1,4 @@
-"""Convolutions of [batch, height, width, channels], with a gradient that is fast inside loops."""
+"""Convolutions of [batch, height, width, channels] whose gradient is fast inside loops."""
 
 import functools
 from typing import Any
@@ -13,7 +13,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4
 
 Lines = tuple[Array, Array, Array, Array]
-"""One row or column each: near the top, the bottom, the left and the right border."""
+"""A row or column near the top, bottom, left and right border."""
 
 
 def convolve(
@@ -27,27 +27,28 @@ def convolve(
 ) -> Array:
     """Convolve with explicit padding: "valid", "zero" or "reflect" (the last two keep the size).
 
-    `SAME` is never used: at stride 2 on even sizes it pads (0, 1) where these networks pad (1, 1).
+    `SAME` is never used: at stride 2 and even sizes it pads (0, 1), but these networks pad (1, 1).
 
     Args:
       inputs: float[batch, height, width, in].
-      kernel: float[kernel_height, kernel_width, in, out], a square of odd side.
+      kernel: float[kernel_height, kernel_width, in, out], square with an odd side.
       stride: step between the outputs, in positions.
-      padding: "reflect" wants a 3x3 kernel and at least 2 positions per side.
-      average: whether an output is the mean of the stride x stride outputs at stride 1 that it
-        stands for, instead of the first of them; those of an incomplete square are dropped.
-      transformed: what `winograd.transform_kernel` made of the kernel, where `has_fast_form`
-        says so: a quarter of the products. At stride 1 only.
+      padding: "valid", "zero" or "reflect"; "reflect" needs a 3x3 kernel and at least 2 positions
+        per side.
+      average: whether an output is the mean of the corresponding stride x stride outputs at stride
+        1, instead of the first of them; incomplete squares are dropped.
+      transformed: the kernel transformed by `winograd.transform_kernel`, if `has_fast_form`: a
+        quarter of the products, at stride 1 only.
 
     Returns:
       float[batch, height', width', out].
     """
     if stride > 1 and kernel.shape[0] == 1 and not average:
-        # The gradient of a slice is a copy; that of a strided convolution is a dilated one.
+        # The gradient of a slice is a copy; that of a strided convolution is a dilated convolution.
         return _convolve_unit_stride(inputs[:, ::stride, ::stride], kernel, None, "valid")
     if stride == 1 and (inputs.shape[-1] > _FEW_CHANNELS or padding != "reflect"):
         return _convolve_unit_stride(inputs, kernel, transformed, padding)
-    # Of an image, a padded copy costs less than mending the borders of what comes out.
+    # With few channels, padding a copy is cheaper than correcting the output's borders.
     inputs = _pad(inputs, kernel.shape[0] // 2, padding)
     if stride > 1:
         inputs, kernel = _fold_stride(
@@ -57,9 +58,9 @@ def convolve(
 
 
 def has_fast_form(shape: tuple[int, ...], *, stride: int, padding: str) -> bool:
-    """Tell whether transforming a kernel of this shape pays in `convolve` (on a CPU).
+    """Return whether a kernel of this shape is faster with Winograd's transform (on a CPU).
 
-    With few channels the transforms cost more than the products that they save.
+    With few channels the transforms cost more than the products they save.
     """
     size, _, *channels = shape
     return (size, stride) == (3, 1) and padding != "valid" and min(channels) >= 32
@@ -77,7 +78,7 @@ def _pad(inputs: Array, margin: int, padding: str) -> Array:
 
 
 def _average(kernel: Array, size: int) -> Array:
-    """Return the kernel whose responses are the means of size x size of this one's."""
+    """Return the kernel whose responses are means over size x size responses of this kernel."""
     shifts = [(i, size - 1 - i) for i in range(size)]
     shifted = [
         jnp.pad(kernel, (rows, columns, (0, 0), (0, 0))) for rows in shifts for columns in shifts
@@ -86,17 +87,18 @@ def _average(kernel: Array, size: int) -> Array:
 
 
 def _fold_stride(inputs: Array, kernel: Array, stride: int) -> tuple[Array, Array]:
-    """Turn a valid convolution with a stride into one without.
+    """Rewrite a strided valid convolution as one at stride 1, by a space-to-depth transform.
 
-    Squares of stride x stride positions become one, with so many times the channels, in the
-    kernel, too. Many channels are computed faster than three, and the gradient is no dilated
-    convolution: with it, on two CPU cores, 0.56 of the time of a 7x7 convolution of an image, 0.7
-    to 0.8 of that of 3x3 ones of 128 and 256 channels, in spite of the kernel's added zeros.
+    Each square of stride x stride positions becomes one position with stride^2 times the channels,
+    in the kernel as well. Many channels are faster than three, and the gradient is not a dilated
+    convolution: including the gradient, on two CPU cores, 0.56 of the time of a 7x7 convolution of
+    an image, and 0.7 to 0.8 of that of 3x3 convolutions of 128 and 256 channels, in spite of the
+    zeros added to the kernel.
 
     Args:
-      inputs: float[batch, height, width, in], padded already.
+      inputs: float[batch, height, width, in], already padded.
       kernel: float[size, size, in, out].
-      stride: of both axes.
+      stride: stride along both axes.
 
     Returns:
       Inputs float[batch, height'', width'', stride^2 in] and kernel float[taps, taps, stride^2 in,
@@ -107,7 +109,7 @@ def _fold_stride(inputs: Array, kernel: Array, stride: int) -> tuple[Array, Arra
     rest = taps * stride - size
     kernel = jnp.pad(kernel, ((0, rest), (0, rest), (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, stride, taps, stride, channels, num_outputs)
-    # Exactly what the outputs see: the end is cut off, or lies under the kernel's added zeros.
+    # Exactly the inputs that outputs read: excess is cut off, added rows meet the kernel's zeros.
     sides = [((side - size) // stride + taps) * stride for side in inputs.shape[1:3]]
     inputs = inputs[:, : sides[0], : sides[1]]
     missing = [(0, side - has) for side, has in zip(sides, inputs.shape[1:3], strict=True)]
@@ -129,10 +131,10 @@ def _plain(inputs: Array, kernel: Array, *, margin: int) -> Array:
 
 
 def _by_products(inputs: Array, kernel: Array, *, margin: int) -> Array:
-    """Convolve at stride 1 as one product of matrices for every position of the kernel.
+    """Convolve at stride 1 by one matrix product per position of the kernel.
 
-    XLA's CPU compiler has no fast float64 convolution: a 3x3 one of 256 channels at 64x64 took it
-    8 s on two cores, and 0.14 s like this.
+    XLA's CPU backend has no fast float64 convolution: a 3x3 convolution of 256 channels at 64x64
+    took 8 s on two cores, and takes 0.14 s this way.
     """
     size = kernel.shape[0]
     inputs = _pad(inputs, margin, "zero")
@@ -147,7 +149,7 @@ def _by_products(inputs: Array, kernel: Array, *, margin: int) -> Array:
 def _convolve_unit_stride(
     inputs: Array, kernel: Array, transformed: TransformedKernels | None, padding: str
 ) -> Array:
-    # The gradient is traced later, outside of the context that the precision comes from.
+    # The gradient is traced later, outside the context manager that sets the precision.
     precision: Any = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return _convolve(inputs, kernel, transformed, padding, precision)
 
@@ -160,12 +162,12 @@ def _convolve(
     padding: str,
     precision: str | None,
 ) -> Array:
-    """Convolve at stride 1, with the gradient written out as a convolution of the same form.
+    """Convolve at stride 1, with a custom gradient that is a convolution of the same form.
 
-    XLA's CPU compiler runs convolutions of this form in a fast library everywhere, but the
-    transposed kernels that automatic differentiation gives only outside of loops and conditionals:
-    inside, the gradient took 4.3 times as long (VGG's first block at 128x128; the cause is
-    https://github.com/jax-ml/jax/issues/12868). It has no forward-mode derivative.
+    XLA's CPU backend runs convolutions of this form in a fast library everywhere, but those with
+    the transposed kernels of automatic differentiation only outside loops and conditionals: inside,
+    the gradient took 4.3 times as long (VGG's first block at 128x128; the cause is
+    https://github.com/jax-ml/jax/issues/12868). There is no forward-mode derivative.
     """
     if transformed is not None:
         return convolve_tiles(inputs, transformed.forward, padding)
@@ -213,7 +215,7 @@ def _pull_back(
         _, pull_back = jax.vjp(lambda at: _borders_from_mirrored(at, kernel), _lines(inputs, 1))
         (lines_bar,) = pull_back(_lines(cotangent, 0))
         inputs_bar = _add_lines(inputs_bar, lines_bar, 1)
-    # Frozen networks don't ask for the kernel's gradient, and the compiler drops it.
+    # With a frozen network the kernel's gradient is unused, and the compiler drops it.
     original = _convolve.__wrapped__  # type: ignore[attr-defined]
     _, pull_back_kernel = jax.vjp(lambda k: original(inputs, k, None, padding, None), kernel)
     return inputs_bar, pull_back_kernel(cotangent)[0], None
@@ -223,10 +225,10 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _spread(cotangent: Array, kernel: Array, *, margin: int) -> Array:
-    """Compute the gradient of a convolution of few channels: all products at once, then shifts.
+    """Compute the input gradient for few input channels: all products at once, then shifts.
 
-    Convolutions down to 3 channels fill a vector unit badly: 50 against 8 ms for VGG's first layer
-    at 512x512 on two cores.
+    Convolutions with 3 output channels use vector units poorly: 50 ms against 8 ms for VGG's first
+    layer at 512x512 on two cores.
     """
     size, _, channels, _ = kernel.shape
     height, width = (side + size - 1 - 2 * margin for side in cotangent.shape[1:3])
@@ -244,7 +246,7 @@ def _spread(cotangent: Array, kernel: Array, *, margin: int) -> Array:
 
 
 def _lines(array: Array, depth: int) -> Lines:
-    """Take the rows and columns that lie `depth` positions inside the border."""
+    """Return the rows and columns `depth` positions inside the border."""
     height, width = array.shape[1:3]
     rows = (lax.slice_in_dim(array, i, i + 1, axis=1) for i in (depth, height - 1 - depth))
     columns = (lax.slice_in_dim(array, i, i + 1, axis=2) for i in (depth, width - 1 - depth))
@@ -259,18 +261,18 @@ def _add_lines(array: Array, lines: Lines, depth: int) -> Array:
 
 
 def _borders_from_mirrored(mirrored: Lines, kernel: Array) -> Lines:
-    """Compute what the outputs' borders get from the positions that reflection adds.
+    """Compute the contribution of reflected positions to the borders of the output.
 
-    A zero-padded 3x3 convolution and these four lines make a reflect-padded one. Padding the array
-    instead copies it, and again in the gradient: 2.2 times the zero-padded time on a CPU, where
-    this takes 1.1 times.
+    A zero-padded 3x3 convolution plus these four lines is a reflect-padded one. Padding the array
+    would copy it, in the gradient as well: 2.2 times the time with zero padding on a CPU, against
+    1.1 times here.
 
     Args:
-      mirrored: the inputs' lines of depth 1, which reflection repeats beyond the border.
+      mirrored: the inputs' lines at depth 1, which reflection repeats beyond the border.
       kernel: float[3, 3, in, out].
 
     Returns:
-      What to add to the outputs' lines of depth 0.
+      The terms to add to the outputs' lines at depth 0.
     """
     top, bottom, left, right = mirrored
 
@@ -278,7 +280,7 @@ def _borders_from_mirrored(mirrored: Lines, kernel: Array) -> Lines:
         return jnp.concatenate([row[:, :, 1:2], row, row[:, :, -2:-1]], axis=2)
 
     def convolve_line(line: Array, taps: Array) -> Array:
-        # One product of matrices: a convolution of one row costs a CPU ten times as much.
+        # One matrix product: a convolution of one row is ten times slower on a CPU.
         length = line.shape[1] - 2
         neighbors = jnp.concatenate([line[:, i : i + length] for i in range(3)], axis=2)
         return jnp.einsum("nlc,ck->nlk", neighbors, taps.reshape(-1, taps.shape[-1]))
@@ -286,7 +288,7 @@ def _borders_from_mirrored(mirrored: Lines, kernel: Array) -> Lines:
     def pad_with_zeros(column: Array) -> Array:
         return jnp.pad(column, ((0, 0), (1, 1), (0, 0)))
 
-    # The corners come with the rows; so the columns see zeros above and below.
+    # The rows include the corners, so the columns are padded with zeros above and below.
     return (
         convolve_line(reflect_columns(top)[:, 0], kernel[0])[:, None],
         convolve_line(reflect_columns(bottom)[:, 0], kernel[2])[:, None],

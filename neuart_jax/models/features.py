@@ -1,4 +1,4 @@
-"""From pixels to the features of the layers asked for."""
+"""Feature extraction: from pixels to the activations of chosen layers."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,29 +12,29 @@ from neuart_jax.models import NetworkParams
 
 Features = dict[str, Array]
 FeatureFn = Callable[[Any, Array], Features]
-"""(params, image) -> features: all that the objective knows of a network."""
+"""(params, image) -> features: the objective's only interface to a network."""
 
 PRODUCTS = {"float32": "highest", "tensorfloat32": "default", "bfloat16": "default"}
-"""What `jax.default_matmul_precision` is for a precision: by default GPUs round the factors to
-TensorFloat-32, TPUs to bfloat16, and CPUs not at all."""
+"""Value of `jax.default_matmul_precision` for each precision: by default GPUs round the factors of
+products to TensorFloat-32, TPUs to bfloat16, and CPUs not at all."""
 
 
 def resolve_precision(precision: str) -> str:
-    """Return what "auto" means on the device that JAX computes on."""
+    """Resolve "auto" to the precision for the device that JAX computes on."""
     if precision != "auto":
         return precision
     return "float32" if jax.default_backend() == "cpu" else "tensorfloat32"
 
 
 def takes_winograd(config: ComputeConfig) -> bool:
-    """Tell whether kernels are to be transformed; see `kernel_transforms`.
+    """Return whether kernels are transformed for Winograd; see `kernel_transforms`.
 
     Args:
-      config: with its precision resolved.
+      config: the settings, with a resolved precision.
     """
-    # Its sums cancel, which bfloat16's 8 bits don't allow.
+    # Winograd's sums cancel, which the 8 bits of bfloat16 don't allow.
     automatic = jax.default_backend() == "cpu" and config.precision != "bfloat16"
-    # Its strips of rows would have to be exchanged whole.
+    # Sharded devices would have to exchange whole strips of rows.
     automatic = automatic and config.shard_rows == 1
     return config.convolution == "winograd" or (config.convolution == "auto" and automatic)
 
@@ -42,18 +42,18 @@ def takes_winograd(config: ComputeConfig) -> bool:
 def make_feature_fn(
     module: Any, layers: Iterable[str], *, precision: str = "tensorfloat32"
 ) -> FeatureFn:
-    """Bind a network and its layers into one pure function, differentiable in reverse mode.
+    """Make a pure function from an image to its features, differentiable in reverse mode.
 
     Args:
-      module: a linen module from `models`, or anything with the same `apply`.
-      layers: names of the layers to keep.
-      precision: a key of `PRODUCTS`. With "bfloat16" the parameters and the normalized image are
-        rounded to it, and so is every activation.
+      module: a linen module from `models`, or any object with the same `apply`.
+      layers: names of the layers to return.
+      precision: a key of `PRODUCTS`. With "bfloat16" the parameters, the normalized image and every
+        activation are rounded to bfloat16.
 
     Returns:
-      A function of NetworkParams and of an image float[..., height, width, 3], sRGB in [0, 1],
-      that gives {layer: float[..., height', width', channels]}, in bfloat16 if that is the
-      precision, else in the image's dtype. The image's gradient has the image's dtype.
+      A function of NetworkParams and an image float[..., height, width, 3], sRGB in [0, 1], that
+      returns {layer: float[..., height', width', channels]}, in bfloat16 for that precision, else
+      in the image's dtype. The gradient has the image's dtype.
     """
     layers = tuple(layers)
 
@@ -69,7 +69,7 @@ def make_feature_fn(
         return module.apply(variables, normalized, layers=layers)
 
     def feature_fn(params: NetworkParams, image: Array) -> Features:
-        # Gradients take it on: it is a part of every product, and of `convolution`'s own rule.
+        # Gradients use it too: it is stored with every product and in `convolution`'s own rule.
         with jax.default_matmul_precision(PRODUCTS[precision]):
             return apply(params, image)
 

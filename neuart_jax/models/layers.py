@@ -1,4 +1,4 @@
-"""Building blocks that the networks share. Arrays are [batch, height, width, channels]."""
+"""Building blocks shared by the networks. Arrays are [batch, height, width, channels]."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from neuart_jax.models.convolution import convolve, has_fast_form
 from neuart_jax.models.winograd import TransformedKernels, transform_kernel
 
 FitConvolution = Callable[[Array, tuple[int, int, int, int], Callable[[Array], Array]], Array]
-"""Chooses a kernel while `init` runs: (inputs, kernel shape, convolve) -> [kh, kw, in, out].
+"""Chooses a kernel during `init`: (inputs, kernel shape, convolve) -> [kh, kw, in, out].
 
-`convolve(kernel)` gives the convolution's response to the inputs, without a bias.
+`convolve(kernel)` returns the convolution's response to the inputs, without bias.
 """
 
 NamedLayers = Iterator[tuple[str, Array]]
@@ -23,16 +23,17 @@ NamedLayers = Iterator[tuple[str, Array]]
 def collect_layers(
     layers: NamedLayers, wanted: Iterable[str] | None, *, batched: bool
 ) -> dict[str, Array]:
-    """Run a network only as far as the deepest layer asked for.
+    """Run a network up to the deepest requested layer.
 
     Args:
-      layers: yields (name, activation) in the order of computation; nothing after the last wanted
-        layer is computed, nor are its parameters touched.
-      wanted: names to keep; None keeps all.
-      batched: whether the caller gave a batch; otherwise the batch axis of one is dropped.
+      layers: iterator of (name, activation) in the order of computation; nothing after the last
+        requested layer is computed, and parameters beyond it are not read.
+      wanted: names of the layers to keep; None keeps all.
+      batched: whether the input is a batch; otherwise the batch axis, of length 1, is dropped.
 
     Returns:
-      Name to float[batch, height, width, channels] or float[height, width, channels].
+      Names and activations, float[batch, height, width, channels] or float[height, width,
+      channels].
     """
     missing = None if wanted is None else set(wanted)
     found: dict[str, Array] = {}
@@ -51,11 +52,12 @@ def collect_layers(
 def layer_channels(
     names: Iterable[str], variables: Mapping[str, tuple[int, ...]]
 ) -> dict[str, int]:
-    """Return how many channels layers have.
+    """Return the number of channels of every layer.
 
     Args:
-      names: in the order of computation.
-      variables: path to shape; a layer without a kernel has its predecessor's channels.
+      names: layers in the order of computation.
+      variables: path and shape of every variable; a layer without a kernel has as many channels as
+        its predecessor.
     """
     channels, counts = 3, {}
     for name in names:
@@ -68,7 +70,7 @@ def convolution_shapes(name: str, size: int, depth: int, channels: int) -> dict[
     """Map the paths of a `Convolution`'s variables to their shapes.
 
     Args:
-      name: of the module.
+      name: name of the module.
       size: side of the square kernel.
       depth: number of input channels.
       channels: number of output channels.
@@ -86,12 +88,12 @@ class Convolution(nn.Module):
       features: number of output channels.
       size: side of the square kernel.
       stride: step between the outputs.
-      padding: "valid", "zero" or "reflect", as in `convolve`.
-      average: as in `convolve`.
-      fit: chooses the kernel at `init`, whose responses are then scaled to standard deviation 1
-        and shifted to mean 0 over the batch and all positions, before any averaging
+      padding: "valid", "zero" or "reflect"; see `convolve`.
+      average: whether outputs at a stride are means; see `convolve`.
+      fit: chooses the kernel at `init`; its responses are then scaled to standard deviation 1 and
+        shifted to mean 0 over the batch and all positions, before any averaging
         (Kraehenbuehl et al. 2016, "Data-dependent initializations of convolutional neural
-        networks", arXiv 1511.06856). Without it: He normal and zeros.
+        networks", arXiv 1511.06856). Without it, kernels are He normal and biases zero.
     """
 
     features: int
@@ -116,8 +118,8 @@ class Convolution(nn.Module):
             fitted = self.fit(inputs, shape, respond)
             responses = respond(fitted)
             deviation = jnp.std(responses, axis=(0, 1, 2))
-            # A filter with one response everywhere (a constant image) keeps its scale: what it
-            # seems to deviate by is rounding.
+            # A filter with a constant response (to a constant image) keeps its scale: its standard
+            # deviation is rounding.
             rounding = 1e-5 * jnp.sqrt(jnp.mean(responses**2, axis=(0, 1, 2)))
             deviation = jnp.where(deviation > rounding, deviation, 1)
             bias = -jnp.mean(responses, axis=(0, 1, 2)) / deviation
@@ -136,7 +138,7 @@ class Convolution(nn.Module):
         return responses + bias.reshape(1, 1, 1, -1)
 
     def _transform(self, kernel: Array) -> TransformedKernels | None:
-        """Return what the collection "winograd" has, or put it there if that may change."""
+        """Return the transform in the collection "winograd"; compute it if that is mutable."""
         asked = self.is_mutable_collection("winograd") and not self.is_initializing()
         fast = asked and has_fast_form(kernel.shape, stride=self.stride, padding=self.padding)
         if not fast and not self.has_variable("winograd", "kernels"):
@@ -148,9 +150,9 @@ class Convolution(nn.Module):
 def pool(inputs: Array, *, kind: str) -> Array:
     """Pool 2x2 windows at stride 2; an odd last row or column is dropped (VALID).
 
-    Four shifted views, which the compiler takes together with the ReLU before them: with it and the
-    gradient, 512x512x64 took two CPU cores 26 ms (average) and 60 ms (max) instead of a reduction's
-    95 and 78 ms. Where several elements share the maximum, they share the gradient.
+    Four shifted views, which the compiler fuses with the ReLU before them: including ReLU and
+    gradient, 512x512x64 took 26 ms (average) and 60 ms (max) on two CPU cores, against 95 and 78 ms
+    for a window reduction. Elements that share the maximum share the gradient.
 
     Args:
       inputs: float[batch, height, width, channels].
@@ -162,6 +164,6 @@ def pool(inputs: Array, *, kind: str) -> Array:
     height, width = (side // 2 * 2 for side in inputs.shape[1:3])
     corners = [inputs[:, i:height:2, j:width:2] for i in range(2) for j in range(2)]
     if kind == "max":
-        # In pairs: four equal elements share the gradient equally.
+        # Pairwise, so that four equal elements share the gradient equally.
         return jnp.maximum(jnp.maximum(*corners[:2]), jnp.maximum(*corners[2:]))
     return sum(corners[1:], corners[0]) / 4

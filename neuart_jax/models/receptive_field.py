@@ -1,17 +1,18 @@
-"""Which pixels a position of a layer depends on."""
+"""Receptive fields: which pixels a position of a layer depends on."""
 
 from typing import NamedTuple
 
 
 class Reach(NamedTuple):
-    """Position i of a layer depends on the pixels stride * i - before ... stride * i + after.
+    """Receptive field of a layer, along either side.
 
-    Along each side, for positions that no border is near; what lies beyond a border is padding.
+    Position i depends on the pixels stride * i - before ... stride * i + after; beyond the image's
+    border these are padding.
 
     Attributes:
       stride: pixels between neighboring positions.
-      before: pixels ahead of that of the same place.
-      after: pixels behind it; negative in a layer that only adds padding.
+      before: extent before the pixel stride * i.
+      after: extent behind that pixel; negative in a layer that only adds padding.
     """
 
     stride: int = 1
@@ -19,17 +20,17 @@ class Reach(NamedTuple):
     after: int = 0
 
     def pad(self, margin: int) -> "Reach":
-        """Return the reach after `margin` positions were put around a layer."""
+        """Return the receptive field after padding a layer by `margin` positions."""
         pixels = margin * self.stride
         return Reach(self.stride, self.before + pixels, self.after - pixels)
 
     def slide(self, size: int, *, stride: int = 1, margin: int = 0) -> "Reach":
-        """Return the reach of what is made of `size` positions each, a convolution or pooling.
+        """Return the receptive field after a convolution or pooling.
 
         Args:
-          size: positions along a side.
-          stride: steps between the windows, in positions.
-          margin: of padding before it.
+          size: side of the window, in positions.
+          stride: step between the windows, in positions.
+          margin: padding before the operation, in positions.
         """
         padded = self.pad(margin)
         after = padded.after + (size - 1) * self.stride
@@ -37,4 +38,4 @@ class Reach(NamedTuple):
 
 
 PIXELS = Reach()
-"""That of the image itself."""
+"""Receptive field of the image itself."""

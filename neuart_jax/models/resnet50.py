@@ -23,10 +23,10 @@ STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 """(bottleneck width, blocks) of the stages conv2 ... conv5: Table 1, column 50-layer."""
 
 EXPANSION = 4
-"""Channels of a block's output over the width of its bottleneck."""
+"""Ratio of the channels of a block's output to the width of its bottleneck."""
 
 BATCH_NORM_EPSILON = 1e-5
-"""As torchvision. Keras has 1.001e-5: its converter adds the difference to the variances."""
+"""As in torchvision. Keras has 1.001e-5; its converter adds the difference to the variances."""
 
 
 def _block_layers(name: str, *, has_shortcut: bool) -> list[str]:
@@ -37,7 +37,7 @@ def _block_layers(name: str, *, has_shortcut: bool) -> list[str]:
 
 
 def layer_names() -> tuple[str, ...]:
-    """Return every layer in the order of computation, named as in Keras."""
+    """Return all layers in the order of computation, named as in Keras."""
     names = ["conv1_pad", "conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"]
     for stage, (_, num_blocks) in enumerate(STAGES, 2):
         for block in range(1, num_blocks + 1):
@@ -47,7 +47,7 @@ def layer_names() -> tuple[str, ...]:
 
 @functools.cache
 def layer_reaches(*, stride_on: str = "1x1", pooling: str = "max") -> dict[str, Reach]:
-    """Return every layer's `Reach`; arguments as of `ResNet50`."""
+    """Return every layer's receptive field; the arguments are attributes of `ResNet50`."""
     reaches: dict[str, Reach] = {}
 
     def slide(reach: Reach, size: int, stride: int, *, margin: int) -> Reach:
@@ -64,7 +64,7 @@ def layer_reaches(*, stride_on: str = "1x1", pooling: str = "max") -> dict[str, 
             reach = slide(reach, size, strides[index], margin=size // 2)
             parts = ("conv", "bn", "relu") if index < 2 else ("conv", "bn")
             reaches.update({f"{name}_{index + 1}_{part}": reach for part in parts})
-        # What the shortcut sees, these see, too.
+        # Their receptive field contains the shortcut's.
         reaches[f"{name}_add"] = reaches[f"{name}_out"] = reach
         return reach
 
@@ -84,9 +84,9 @@ def layer_reaches(*, stride_on: str = "1x1", pooling: str = "max") -> dict[str, 
 
 
 def layer_stride(layer: str) -> int:
-    """Return how many image pixels lie between two neighboring positions of a layer.
+    """Return a layer's stride in image pixels.
 
-    With the stride on the 3x3, the first 1x1 convolution of a stage still has half of that.
+    With the stride on the 3x3 convolution, a stage's first 1x1 convolution has half this stride.
     """
     return layer_reaches()[layer].stride
 
@@ -123,7 +123,7 @@ def layer_shapes(
 
     def shape(name: str, reach: Reach) -> tuple[int, int, int]:
         margin = 6 if name == "conv1_pad" else 2 if (name, pooling) == ("pool1_pad", "max") else 0
-        # Means are of whole squares only; else every `stride`th position is there, the first, too.
+        # Means are of complete squares only; otherwise every `stride`th position counts from 0.
         partial = 0 if pooling == "average" else reach.stride - 1
         rows, columns = ((side + partial) // reach.stride + margin for side in (height, width))
         return rows, columns, channels[name]
@@ -133,21 +133,20 @@ def layer_shapes(
 
 
 class ResNet50(nn.Module):
-    """Image to named features, with frozen batch statistics.
+    """ResNet50 as a feature network, with frozen batch statistics.
 
-    Layers carry Keras' names: ``conv2_block3_out`` is the last output (after the ReLU) of the
+    Layers have Keras' names: ``conv2_block3_out`` is the last output (after the ReLU) of the
     first stage, ``..._add`` the sum before that ReLU, ``..._2_relu`` inside the bottleneck.
 
     Attributes:
-      stride_on: convolution of a stage's first bottleneck that halves the resolution: "1x1" as
+      stride_on: which convolution of a stage's first bottleneck halves the resolution: "1x1" as
         in the paper and in Keras, "3x3" as in torchvision ("V1.5").
-      pooling: "max" as trained, or "average": the resolution is halved by the mean of 2x2
-        positions everywhere, instead of by a maximum or by leaving out positions.
-        No position is overlooked then, and the gradient has no grid. An odd last row or column
-        is dropped. The idea is Gatys et al.'s for VGG, and ResNet-D's of He et al. 2018,
-        arXiv 1812.01187, figure 2c.
-      padding: "zero" as trained, or "reflect", which leaves no dark borders in the image.
-      fit: see `Convolution`.
+      pooling: "max" as trained, or "average": the resolution is always halved by the mean of 2x2
+        positions, instead of by a maximum or by skipping positions. No position is skipped then,
+        and the gradient shows no grid. An odd last row or column is dropped. The idea is Gatys et
+        al.'s for VGG, and ResNet-D's of He et al. 2018, arXiv 1812.01187, figure 2c.
+      padding: "zero" as trained, or "reflect", which avoids dark borders in the image.
+      fit: chooses kernels at `init`; see `Convolution`.
     """
 
     stride_on: str = "1x1"
@@ -156,24 +155,24 @@ class ResNet50(nn.Module):
     fit: FitConvolution | None = None
 
     def layer_reaches(self) -> dict[str, Reach]:
-        """Return every layer's `Reach`."""
+        """Return every layer's receptive field."""
         return layer_reaches(stride_on=self.stride_on, pooling=self.pooling)
 
     @nn.compact
     def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
-        """Compute features of one normalized image or of a batch.
+        """Compute the features of a normalized image or of a batch.
 
         Args:
-          image: float[..., height, width, 3], normalized as the parameters need it.
-          layers: names to return; the pass ends at the deepest. None returns all.
+          image: float[..., height, width, 3], normalized for the parameters.
+          layers: names of the layers to return; the pass ends at the deepest. None returns all.
 
         Returns:
-          Name to float[..., height', width', channels].
+          Names and features, float[..., height', width', channels].
         """
 
         def convolution(features: Array, channels: int, size: int, stride: int, name: str) -> Array:
             halve = self.pooling == "average" and stride > 1
-            # The mean and a 1x1 convolution commute; this order has less to compute.
+            # The mean and a 1x1 convolution commute; this order is cheaper.
             if halve and size == 1:
                 features = pool(features, kind="average")
             features = Convolution(
@@ -230,7 +229,7 @@ class ResNet50(nn.Module):
                 yield "pool1_pad", features
                 features = pool(features, kind="average")
             else:
-                # Zeros are no maximum after a ReLU, except where all is zero.
+                # After a ReLU, padding with zeros doesn't change a maximum.
                 features = _pad(features, 1, "zero")
                 yield "pool1_pad", features
                 features = nn.max_pool(features, (3, 3), strides=(2, 2), padding="VALID")
@@ -248,6 +247,6 @@ class ResNet50(nn.Module):
 
 
 def _pad(features: Array, margin: int, padding: str) -> Array:
-    # Explicit: "SAME" at stride 2 pads (0, 1) on even sizes, where the paper's network pads evenly.
+    # Explicit: "SAME" at stride 2 pads (0, 1) on even sizes, but the paper's network pads evenly.
     mode = "reflect" if padding == "reflect" else "constant"
     return jnp.pad(features, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode=mode)

@@ -26,7 +26,7 @@ BLOCKS = {
 
 
 def layer_names(model: str) -> tuple[str, ...]:
-    """Return every layer in the order of computation: conv1_1, relu1_1, conv1_2, ... pool5."""
+    """Return all layers in the order of computation: conv1_1, relu1_1, conv1_2, ... pool5."""
     names = []
     for block, (_, num_convolutions) in enumerate(BLOCKS[model], 1):
         for index in range(1, num_convolutions + 1):
@@ -50,7 +50,7 @@ def keras_aliases(model: str) -> dict[str, str]:
 
 @functools.cache
 def layer_reaches(model: str) -> dict[str, Reach]:
-    """Return every layer's `Reach`."""
+    """Return every layer's receptive field."""
     reach, reaches = PIXELS, {}
     for block, (_, num_convolutions) in enumerate(BLOCKS[model], 1):
         for index in range(1, num_convolutions + 1):
@@ -61,7 +61,7 @@ def layer_reaches(model: str) -> dict[str, Reach]:
 
 
 def layer_stride(model: str, layer: str) -> int:
-    """Return how many image pixels lie between two neighboring positions of a layer."""
+    """Return a layer's stride in image pixels."""
     return layer_reaches(model)[layer].stride
 
 
@@ -89,16 +89,16 @@ def layer_shapes(
 
 
 class VGG(nn.Module):
-    """Image to named features.
+    """VGG16 or VGG19 as a feature network.
 
-    ``conv4_2`` is the convolution's output before the ReLU, ``relu4_2`` after it (what the papers
-    on style transfer call conv4_2, and Keras block4_conv2), ``pool4`` the pooled block.
+    ``conv4_2`` is the convolution's output before the ReLU, ``relu4_2`` after it (called conv4_2 in
+    papers on style transfer, and block4_conv2 in Keras), ``pool4`` the pooled block.
 
     Attributes:
-      model: row of `BLOCKS`.
+      model: key of `BLOCKS`.
       pooling: "max" as trained, or "average" (Gatys et al. 2015, section 2).
-      padding: "zero" as trained, or "reflect", which leaves no dark borders in the image.
-      fit: see `Convolution`.
+      padding: "zero" as trained, or "reflect", which avoids dark borders in the image.
+      fit: chooses kernels at `init`; see `Convolution`.
     """
 
     model: str = "vgg19"
@@ -107,19 +107,19 @@ class VGG(nn.Module):
     fit: FitConvolution | None = None
 
     def layer_reaches(self) -> dict[str, Reach]:
-        """Return every layer's `Reach`."""
+        """Return every layer's receptive field."""
         return layer_reaches(self.model)
 
     @nn.compact
     def __call__(self, image: Array, *, layers: Iterable[str] | None = None) -> dict[str, Array]:
-        """Compute features of one normalized image or of a batch.
+        """Compute the features of a normalized image or of a batch.
 
         Args:
-          image: float[..., height, width, 3], normalized as the parameters need it.
-          layers: names to return; the pass ends at the deepest. None returns all.
+          image: float[..., height, width, 3], normalized for the parameters.
+          layers: names of the layers to return; the pass ends at the deepest. None returns all.
 
         Returns:
-          Name to float[..., height', width', channels].
+          Names and features, float[..., height', width', channels].
         """
 
         def walk(features: Array) -> NamedLayers:

@@ -2,10 +2,11 @@
 
 Source: Lavin & Gray 2015, "Fast algorithms for convolutional neural networks", arXiv 1509.09308,
 section 4.3: every 4x4 tile of the output comes from a 6x6 tile d of the input and the kernel g as
-A^T [(G g G^T) * (B^T d B)] A, where * multiplies each of the 36 places by itself, for all channels
+A^T [(G g G^T) * (B^T d B)] A, where * multiplies each of the 36 places separately, for all channels
 at once by matrix products.
 
-This is for CPUs, where products are dear and memory is near; the transforms are arranged for them.
+This is for CPUs, where products are expensive and memory is close; the transforms are arranged
+accordingly.
 """
 
 import functools
@@ -17,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 TILE = 4
-"""Side of an output tile; those of the input are larger by `_HALO`, and overlap by it."""
+"""Side of an output tile; input tiles are larger by `_HALO`, and overlap by it."""
 
 _HALO = 2
 _PLACES = TILE + _HALO
@@ -53,18 +54,18 @@ _OUTPUT = np.array(
 )
 
 TRANSFORMED_SIZE = 2 * _PLACES**2 // 9
-"""Size of `TransformedKernels` over that of the kernel."""
+"""Ratio of the size of `TransformedKernels` to that of the kernel."""
 
 _STRIP_BYTES = 10 * 2**20
-"""What a strip's transformed tiles may take: they are written, multiplied and read again, which is
-fastest while they stay in the cache. Measured at 2.5, 5, 10 and 20 MiB."""
+"""Largest size of a strip's transformed tiles: they are written, multiplied and read again, which
+is fastest while they stay in the cache. Measured at 2.5, 5, 10 and 20 MiB."""
 
 _MIN_TILES = 256
-"""Tiles below which a strip's matrix products are too small to be fast."""
+"""Number of tiles below which a strip's matrix products are too small to be fast."""
 
 
 class TransformedKernels(NamedTuple):
-    """A kernel as the products need it, made once.
+    """A kernel transformed for the products, computed once.
 
     Attributes:
       forward: float[36, in, out].
@@ -76,7 +77,7 @@ class TransformedKernels(NamedTuple):
 
 
 def transform_kernel(kernel: Array) -> TransformedKernels:
-    """Compute G g G^T of a kernel float[3, 3, in, out] and of the one that its gradient has."""
+    """Compute G g G^T for a kernel float[3, 3, in, out] and for the kernel of its gradient."""
     # As one product: an einsum of three factors takes three times as long on CPUs.
     matrix = np.kron(_KERNEL, _KERNEL)
 
@@ -96,13 +97,13 @@ def convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
 
     Args:
       inputs: float[batch, height, width, in].
-      kernel: one of `TransformedKernels`.
-      padding: "zero" or "reflect" (which wants at least 2 positions per side).
+      kernel: a field of `TransformedKernels`.
+      padding: "zero", or "reflect", which needs at least 2 positions per side.
 
     Returns:
       float[batch, height, width, out].
     """
-    # Under vmap the pairs' axis joins the batch's, so that the strips keep their size.
+    # Under vmap the pairs' axis is merged into the batch axis, so that strips keep their size.
     convolve = jax.custom_batching.custom_vmap(
         lambda inputs, kernel: _convolve_tiles(inputs, kernel, padding)
     )
@@ -123,7 +124,8 @@ def convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
     return convolve(inputs, kernel)
 
 
-# Traced once for all layers of a shape, forward and backward: a run of VGG19 did it 81 times.
+# Jitted so that it is traced once per shape, forward and backward: a run of VGG19 called it 81
+# times.
 @functools.partial(jax.jit, static_argnums=2)
 def _convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
     _, height, width, channels = inputs.shape
@@ -133,7 +135,7 @@ def _convolve_tiles(inputs: Array, kernel: Array, padding: str) -> Array:
     rows = max(_STRIP_BYTES // bytes_per_row, -(-_MIN_TILES // tiles_across), 1)
     if rows >= tiles_down:
         return _convolve_groups(inputs, kernel, padding, size=max(1, rows // tiles_down))
-    # As many strips, but all of one height.
+    # The same number of strips, but all of one height.
     rows = -(-tiles_down // -(-tiles_down // rows))
     return _convolve_strips(inputs, kernel, padding, height=rows * TILE)
 
@@ -169,7 +171,7 @@ def _convolve_strips(inputs: Array, kernel: Array, padding: str, *, height: int)
 
     def write_strip(index: Array, outputs: Array) -> Array:
         number = index // num_strips
-        # The last strip ends with the image: what it shares with the one before comes out again.
+        # The last strip ends with the image; rows it shares with the one before are recomputed.
         top = jnp.minimum(index % num_strips * height, full_height - height)
         below = top + height
         image = lax.dynamic_slice_in_dim(inputs, number, 1)
@@ -196,10 +198,10 @@ def _convolve_rows(rows: Array, kernel: Array, padding: str) -> Array:
     Args:
       rows: float[batch, height + 2, width, in].
       kernel: float[36, in, out].
-      padding: what lies left and right.
+      padding: padding on the left and right.
 
     Returns:
-      float[batch, height, width, out], height rounded up to whole tiles.
+      float[batch, height, width, out], with the height rounded up to whole tiles.
     """
     batch, height, width, channels = rows.shape
     down, across = -(-(height - _HALO) // TILE), -(-width // TILE)
@@ -209,7 +211,7 @@ def _convolve_rows(rows: Array, kernel: Array, padding: str) -> Array:
     right = TILE * across + _HALO - rows.shape[2] - left
     bottom = TILE * down + _HALO - height
     rows = lax.optimization_barrier(jnp.pad(rows, ((0, 0), (0, bottom), (left, right), (0, 0))))
-    # Each stage's axis of places lies where the inputs of all its sums are in the cache together.
+    # Each stage's axis of places is put where the inputs of all its sums fit in the cache together.
     parts = [rows[:, i : i + TILE * (down - 1) + 1 : TILE] for i in range(_PLACES)]
     along = 1 if down > 1 else 2
     tiles = _combine(_INPUT, parts, axis=2, halved=along)
@@ -223,16 +225,17 @@ def _convolve_rows(rows: Array, kernel: Array, padding: str) -> Array:
     parts = [products[:, i] for i in range(_PLACES)]
     outputs = _combine(_OUTPUT, parts, axis=4, halved=0)
     outputs = outputs.reshape(_PLACES, batch, down, TILE * across, -1)
-    # In halves, too: fused with the copy into its place, VGG19's step at 512x512 took 82 MiB more.
+    # In halves as well: fused with the copy to its destination, VGG19's step at 512x512 took 82 MiB
+    # more.
     outputs = _combine(_OUTPUT, list(outputs), axis=2, halved=along)
     return outputs.reshape(batch, TILE * down, TILE * across, -1)[:, :, :width]
 
 
 def _combine(matrix: np.ndarray, arrays: list[Array], *, axis: int, halved: int) -> Array:
-    """Do what `_multiply` does, in two halves along the arrays' axis `halved`.
+    """Compute `_multiply` in two halves along the arrays' axis `halved`, concatenated.
 
-    The compiler fuses a sum into what uses it, and would so compute a stage again for each of the
-    36 places of the next, whatever barrier is between them; a concatenation it doesn't.
+    The compiler fuses a sum into its consumers, and would so recompute a stage for each of the 36
+    places of the next one, even across an optimization barrier; it doesn't fuse a concatenation.
     """
     length = arrays[0].shape[halved]
     halves = [
@@ -247,9 +250,9 @@ def _combine(matrix: np.ndarray, arrays: list[Array], *, axis: int, halved: int)
 def _multiply(matrix: np.ndarray, arrays: list[Array], *, axis: int) -> Array:
     """Multiply a small matrix by a stack of arrays; its rows become a new axis of the result.
 
-    One loop, zeros' products included: stacked sums, which leave them out, become a loop for each
-    row of the matrix, and each reads the arrays from memory again: 1.5 times the time of all
-    stages, on two cores of a Xeon (Emerald Rapids).
+    A single loop, with products by zero included: stacked sums, which skip zeros, become one loop
+    per row of the matrix, each of which reads the arrays from memory again. That took 1.5 times the
+    time of all stages on two cores of a Xeon (Emerald Rapids).
     """
     shape = [-1 if place == axis else 1 for place in range(arrays[0].ndim + 1)]
     columns = jnp.asarray(matrix.T, arrays[0].dtype)

@@ -1,1 +1,1 @@
-"""Where network parameters come from: files of others, or the two images themselves."""
+"""Network parameters: read from published files, or fitted to the images."""

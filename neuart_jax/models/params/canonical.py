@@ -1,8 +1,8 @@
-"""The one form that a network's numbers have here, whoever published them.
+"""The canonical form of network parameters, whatever their origin.
 
 Linen variables named as in `models`, kernels [height, width, in, out] for red-green-blue input, a
-bias on every convolution, batch normalization with epsilon 1e-5; all float32. In a file:
-safetensors, with all that is needed to use and to check them in its metadata.
+bias on every convolution, batch normalization with epsilon 1e-5; all float32. On disk: safetensors,
+with everything needed to use and check the parameters in its metadata.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from neuart_jax.models import find_architecture
 from neuart_jax.models.params.catalog import Normalization
 
 FlatVariables = dict[str, np.ndarray]
-"""Linen variables with their path as one name: "params/conv1_1/kernel"."""
+"""Linen variables by path: "params/conv1_1/kernel"."""
 
 FORMAT_VERSION = 2
-"""Of our files. The first had neither this number nor hashes."""
+"""Version of this package's files. The first version had neither this number nor hashes."""
 
 _OWN_ENTRIES = ("model", "mean", "std", "stride_on", "format_version", "sha256")
 _METADATA_HASH = "metadata"
 
 
 class Weights(NamedTuple):
-    """A network's numbers and what they need to be used right.
+    """Network parameters in canonical form, and how to use them.
 
     Attributes:
-      variables: path to float32 array.
+      variables: path and float32 array of every variable.
       normalization: mean and standard deviation of the input, for sRGB in [0, 1].
-      stride_on: for ResNet50, see `models.resnet50.ResNet50`; else empty.
-      provenance: where the numbers come from, for people and for the record of a result: "layout",
-        "source" (a file's name), "source_sha256", "licence", "attribution", "normalized" and such.
+      stride_on: for ResNet50, see `models.resnet50.ResNet50`; otherwise empty.
+      provenance: origin of the parameters, for display and for the record of a result: "layout",
+        "source" (a file's name), "source_sha256", "licence", "attribution", "normalized" etc.
     """
 
     variables: FlatVariables
@@ -51,7 +51,7 @@ class Weights(NamedTuple):
 
 
 def nest(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn {"params/conv1_1/kernel": x} into {"params": {"conv1_1": {"kernel": x}}}."""
+    """Convert {"params/conv1_1/kernel": x} to {"params": {"conv1_1": {"kernel": x}}}."""
     tree: dict[str, Any] = {}
     for path, array in variables.items():
         *folders, leaf = path.split("/")
@@ -63,16 +63,16 @@ def nest(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest_variables(variables: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of all numbers, in hexadecimal, whatever order they come in."""
+    """Return the hexadecimal SHA-256 of all arrays, independent of their order."""
     digest = hashlib.sha256()
     for _, array in sorted(variables.items()):
-        # Without a copy: they are hundreds of megabytes.
+        # Without a copy: the arrays have hundreds of megabytes.
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Undo `nest`."""
+    """Invert `nest`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
@@ -83,14 +83,14 @@ def flatten(tree: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 
 def variable_shapes(model: str, layers: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return path to shape and dtype of the variables that layers need; None: the whole network."""
+    """Return shape and dtype, by path, of the variables that layers need; None: all layers."""
     architecture = find_architecture(model)
     names = architecture.layer_names
     deepest = len(names) if layers is None else max(map(names.index, layers))
     return {
         path: jax.ShapeDtypeStruct(shape, jnp.float32)
         for path, shape in architecture.variable_shapes().items()
-        # Modules have the names of the layers that they compute.
+        # Modules have the names of the layers they compute.
         if names.index(path.split("/")[1]) <= deepest
     }
 
@@ -102,21 +102,22 @@ def check_variables(
     known: Mapping[str, Any],
     source: str,
 ) -> None:
-    """Check names, shapes and finiteness.
+    """Check that variables have the right names and shapes and are finite.
 
     Args:
-      given: path to array, as read.
-      needed: path to anything with a shape: what the layers in use want.
-      known: the same for the whole network; more than that in a file is a mistake.
+      given: path and array of the variables read.
+      needed: path and shaped object of the variables that the layers in use need.
+      known: path and shaped object of all variables of the network; others are an error.
       source: the file's name, for the message.
 
     Raises:
-      InputError: with both sides' differences.
+      InputError: names or shapes differ, with the differences of both sides, or a number is not
+        finite.
     """
     missing = sorted(set(needed) - set(given))
     unknown = sorted(set(given) - set(known))
     shapes = [
-        f"{name} is {tuple(given[name].shape)} and should be {tuple(known[name].shape)}"
+        f"{name} is {tuple(given[name].shape)} but should be {tuple(known[name].shape)}"
         for name in sorted(set(given) & set(known))
         if tuple(given[name].shape) != tuple(known[name].shape)
     ]
@@ -151,9 +152,9 @@ def _shorten(names: list[str], *, most: int = 4) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, *, kind: str, expected: str, remedy: str) -> Iterator[None]:
-    """Tell every failure of the block to read a file as an `InputError`.
+    """Convert every exception in the block, which reads a file, to an `InputError`.
 
-    Of any class: the libraries that read weights answer a damaged file with nearly all there are.
+    Exceptions of any class are caught, as libraries raise nearly every class for damaged files.
     """
     try:
         yield
@@ -168,17 +169,16 @@ def reading(path: Path, *, kind: str, expected: str, remedy: str) -> Iterator[No
 
 
 def read_safetensors(path: Path, *, model: str) -> Weights:
-    """Read what `write_safetensors` wrote, now or before there were hashes.
+    """Read a file written by `write_safetensors`, including versions without hashes.
 
     Raises:
-      InputError: the file is damaged, or not such a file, or of another model, or its numbers are
-        not those that were written.
+      InputError: the file is damaged, of another format or of another model, or a hash differs.
     """
     with reading(
         path,
         kind="weights of this project",
         expected="a .safetensors file with the metadata model, mean, std and stride_on",
-        remedy="give a file that this project converted, or convert it again",
+        remedy="give a file converted by this project, or convert it again",
     ):
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
@@ -202,19 +202,19 @@ def read_safetensors(path: Path, *, model: str) -> Weights:
 
 
 def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
-    """Write weights in canonical form, atomically.
+    """Write parameters in canonical form, atomically.
 
-    The metadata hold model, mean, std, stride_on and the provenance as plain words, a version, and
-    "sha256": a JSON object of array's name to the hash of its bytes, and "metadata" to that of the
-    other entries. The same weights always give the same bytes.
+    The metadata contain model, mean, std, stride_on and the provenance as plain text, a version,
+    and "sha256": a JSON object with the hash of every array's bytes by name, and the hash of the
+    other entries under "metadata". Equal parameters always give equal bytes.
 
     Raises:
       InputError: the file can't be written.
-      ValueError: the provenance has an entry of the format's own.
+      ValueError: the provenance has an entry with a reserved name.
     """
     clashes = set(weights.provenance) & set(_OWN_ENTRIES)
     if clashes:
-        raise ValueError(f"provenance has entries of the format's own: {sorted(clashes)}")
+        raise ValueError(f"provenance has entries with reserved names: {sorted(clashes)}")
     mean, std = (" ".join(repr(float(x)) for x in numbers) for numbers in weights.normalization)
     metadata = {
         **weights.provenance,
@@ -231,8 +231,8 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
         header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (start, end)}
-    # By hand, since safetensors shuffles the metadata: the same weights are always the same bytes.
-    # Spaces at the end leave the numbers at a multiple of eight bytes, as it does.
+    # Serialized here because safetensors shuffles the metadata, and equal parameters must give
+    # equal bytes. As there, trailing spaces align the arrays to a multiple of eight bytes.
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with write_atomically(path) as file:
@@ -242,16 +242,16 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
-    """Return float numbers of any width as a new contiguous float32 array.
+    """Convert floating-point numbers of any width to a new contiguous float32 array.
 
-    Too large for float32 becomes infinite, for `check_variables` to find.
+    Numbers too large for float32 become infinite, which `check_variables` detects.
 
     Raises:
-      ValueError: these are no floating-point numbers.
+      ValueError: the array's dtype is not a floating-point type.
     """
-    # bfloat16 is no format of numpy's own, and of the kind "V".
+    # bfloat16 isn't a native numpy dtype; its kind is "V".
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-        raise ValueError(f"numbers of the format {array.dtype} are no weights")
+        raise ValueError(f"weights can't have the dtype {array.dtype}")
     with np.errstate(over="ignore"):
         return np.array(array, np.float32, order="C")
 
@@ -277,7 +277,7 @@ def _hashes(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> di
 def _check_hashes(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
     version = metadata.get("format_version", "1")
     if version not in map(str, range(1, FORMAT_VERSION + 1)):
-        raise ValueError(f"format_version is {version!r}, of a newer neuart_jax")
+        raise ValueError(f"format_version is {version!r}, from a newer neuart_jax")
     if version == "1" and "sha256" not in metadata:
         return
     stated, actual = json.loads(metadata["sha256"]), _hashes(metadata, arrays)

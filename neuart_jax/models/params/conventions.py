@@ -1,7 +1,7 @@
-"""What a layout's numbers mean, and the one way from there to the canonical form.
+"""Conventions of weights layouts, and the conversion to the canonical form.
 
-A reader only finds out which of a file's arrays is which of ours; what happens to the numbers is
-here: axes, order of the colors, missing biases, epsilon, mean and standard deviation.
+A reader only maps a file's arrays to variables; the numbers are converted here: axes, order of the
+colors, missing biases, epsilon, mean and standard deviation.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from neuart_jax.models.params.catalog import CAFFE, Normalization
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 
 TORCH: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""The mean and the standard deviation of ImageNet's pixels, as torchvision states them."""
+"""Mean and standard deviation of ImageNet's pixels, as stated by torchvision."""
 
 _FIRST_KERNELS = ("params/conv1_1/kernel", "params/conv1_conv/kernel")
 
 
 class Preprocessing(NamedTuple):
-    """What a network wants done to an image.
+    """Preprocessing of a network's input.
 
     Attributes:
       normalization: mean and standard deviation, red-green-blue, for sRGB in [0, 1].
-      color_order: of the channels that the first kernel reads: "rgb" or "bgr".
+      color_order: order of the channels that the first kernel reads: "rgb" or "bgr".
     """
 
     normalization: Normalization
@@ -34,26 +34,26 @@ class Preprocessing(NamedTuple):
 
 
 PREPROCESSING = {"caffe": Preprocessing(CAFFE, "bgr"), "torch": Preprocessing(TORCH, "rgb")}
-"""By the names that Keras gave them."""
+"""Preprocessing of published weights, by Keras' names."""
 
 NORMALIZATIONS: dict[str, Normalization] = {
     **{name: preprocessing.normalization for name, preprocessing in PREPROCESSING.items()},
-    # What gordicaleksa/pytorch-neural-style-transfer feeds torchvision's weights.
+    # As gordicaleksa/pytorch-neural-style-transfer feeds torchvision's weights.
     "torch255": (TORCH[0], CAFFE[1]),
 }
-"""What a network can be made to see, trained on it or not."""
+"""Normalizations that can be chosen for any network, whatever it was trained with."""
 
 
 class Convention(NamedTuple):
-    """What the numbers of a layout mean.
+    """Conventions of a weights layout.
 
     Attributes:
-      layout: its name, for people.
+      layout: name of the layout, for display.
       kernel_axes: order of a kernel's axes: H(eight), W(idth), I(n), O(ut).
-      preprocessing: what the images went through.
-      epsilon: what its batch normalization adds to the variance.
+      preprocessing: preprocessing of the training images.
+      epsilon: epsilon of batch normalization, added to the variance.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`.
-      has_biases: whether its convolutions have one each; else those not there are zero.
+      has_biases: whether all convolutions have a bias; otherwise missing biases are zero.
     """
 
     layout: str
@@ -65,18 +65,18 @@ class Convention(NamedTuple):
 
 
 CAFFE_OVER_TORCH = 150.0
-"""About how many times as large features of Oxford's VGGs are as those of torchvision's."""
+"""Approximate ratio of the features of Oxford's VGGs to those of torchvision's."""
 
 
 def put_into_caffe_units(weights: Weights, *, model: str) -> Weights:
-    """Make features as large as Oxford's, where the weights are torchvision's VGGs'.
+    """Scale the features of torchvision's VGGs to the magnitude of Oxford's.
 
-    A network of convolutions, ReLUs and pooling is homogeneous in its first kernel and all biases:
-    every feature becomes the same multiple of itself.
+    A network of convolutions, ReLUs and pooling is homogeneous in its first kernel and all biases,
+    so every feature is multiplied by the same factor.
 
     Args:
-      weights: of a VGG as torchvision trained it; others are returned as they are.
-      model: row of `models.MODELS`.
+      weights: parameters of a VGG trained by torchvision; others are returned unchanged.
+      model: key of `models.MODELS`.
     """
     if find_architecture(model).family != "vgg" or weights.normalization != TORCH:
         return weights
@@ -90,7 +90,7 @@ def put_into_caffe_units(weights: Weights, *, model: str) -> Weights:
 
 
 def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:
-    """Return the preprocessing called `name`, or the usual one for an empty name.
+    """Return the preprocessing of a name, or the usual one for an empty name.
 
     Raises:
       InputError: there is no such preprocessing.
@@ -101,7 +101,7 @@ def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:
         raise InputError(
             f"preprocessing {name!r} is not known",
             expected="one of " + ", ".join(PREPROCESSING),
-            remedy="leave it out for what the file's layout usually means",
+            remedy="leave it out for the usual preprocessing of the file's layout",
         )
     return PREPROCESSING[name]
 
@@ -109,18 +109,18 @@ def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:
 def canonicalize(
     arrays: Mapping[str, np.ndarray], convention: Convention, *, model: str
 ) -> Weights:
-    """Bring a file's numbers into canonical form.
+    """Convert a file's arrays to canonical form.
 
-    An array with another number of axes than its name promises stays as it is, for
-    `canonical.check_variables` to find.
+    An array with an unexpected number of axes is left unchanged, which `canonical.check_variables`
+    detects.
 
     Args:
-      arrays: path of the canonical variable to the file's array, of any float format.
-      convention: what the numbers mean.
-      model: row of `models.MODELS`.
+      arrays: path of the canonical variable and the file's array, of any floating-point dtype.
+      convention: conventions of the file's layout.
+      model: key of `models.MODELS`.
 
     Raises:
-      ValueError: some are no floating-point numbers.
+      ValueError: an array's dtype is not a floating-point type.
     """
     variables: FlatVariables = {}
     for path, array in arrays.items():
@@ -134,7 +134,7 @@ def canonicalize(
                 variables.setdefault(f"{layer}/bias", zeros)
         variables[path] = to_float32(array)
         if kind == "var":
-            # 1 / sqrt(var + epsilon) is the same number for the network's own epsilon.
+            # Keeps 1 / sqrt(var + epsilon) unchanged for the network's own epsilon.
             variables[path] += np.float32(convention.epsilon - BATCH_NORM_EPSILON)
     return Weights(
         variables,

@@ -1,4 +1,4 @@
-"""Whether a file is the published one: its size and hashes."""
+"""Fingerprints of files: sizes and hashes, to recognize published files."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Fingerprint(NamedTuple):
-    """What tells one file from another: its size in bytes, and two hashes in hexadecimal."""
+    """Identity of a file's content: its size in bytes, and two hashes in hexadecimal."""
 
     num_bytes: int
     md5: str
@@ -20,11 +20,11 @@ class Fingerprint(NamedTuple):
 
 
 class Fingerprinter:
-    """Takes a fingerprint of bytes as they come by."""
+    """Computes a fingerprint incrementally."""
 
     def __init__(self) -> None:
         self.num_bytes = 0
-        # Published as a check of integrity, and for some files the only one.
+        # For some files, MD5 is the only published checksum.
         self._hashes = (hashlib.md5(usedforsecurity=False), hashlib.sha256())
 
     def update(self, chunk: bytes) -> None:
@@ -40,17 +40,17 @@ class Fingerprinter:
 
 
 def take_fingerprint(path: Path) -> Fingerprint:
-    """Read a file once, for all its hashes.
+    """Compute the fingerprint of a file, reading it once.
 
     Raises:
-      InputError: it can't be read.
+      InputError: the file can't be read.
     """
     fingerprinter = Fingerprinter()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 fingerprinter.update(chunk)
-    # A name with a null character is a ValueError.
+    # A name with a null character raises ValueError.
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} can't be read ({brief_cause(error)})",
@@ -61,10 +61,10 @@ def take_fingerprint(path: Path) -> Fingerprint:
 
 
 def difference(found: Fingerprint, file: PublishedFile) -> tuple[str, str] | None:
-    """Compare with what is published.
+    """Compare a fingerprint with that of a published file.
 
     Returns:
-      None if it is the published file, else what was found and what it should have been, such as
+      None if they match, else the value found and the published one, such as
       ("12 bytes", "80134624").
     """
     if file.num_bytes not in (None, found.num_bytes):

@@ -1,4 +1,4 @@
-"""Get the weights that a run asks for, check them, and make them a network."""
+"""Load the network that a configuration asks for: find, check and assemble its parameters."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -48,11 +48,11 @@ class Network(NamedTuple):
 
     Attributes:
       module: the linen module.
-      params: its arrays.
-      identity: what made it, for the record of a result: "name", "file", "sha256": of the file,
-        or of the arrays where there is none.
-      message: one line that says which weights these are, and why not better ones.
-      config: what was asked for, settled: with a model, and with weights that are not "auto".
+      params: the arrays of the network.
+      identity: identity of the weights for the record of a result: "name", "file", and "sha256" of
+        the file, or of the arrays if there is no file.
+      message: one line that describes the weights, and says why no better ones are used.
+      config: the resolved settings: with a model, and with weights other than "auto".
     """
 
     module: Any
@@ -72,18 +72,19 @@ def load_network(
     """Load, download or fit the weights that `config` asks for.
 
     Args:
-      config: model, weights, and the model's options; see `settle_network` for what is left open.
-      layers: the layers that will be read, which have to be the settled model's; `fitted`
-        weights end at the deepest.
-      images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style; read
-        by `fitted` and `random` only.
-      seed: of the fit, or of random filters.
+      config: model, weights, and the model's options; an empty model and "auto" are resolved by
+        `settle_network`.
+      layers: the layers that will be used, named as in the resolved model; `fitted` weights end at
+        the deepest one.
+      images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style; only
+        used by `fitted` and `random`.
+      seed: seed of the fit or of random filters.
 
     Raises:
-      InputError: no such weights, or they are damaged or don't fit the model.
+      InputError: the weights don't exist, are damaged or don't match the model.
     """
     if config.normalize_weights:
-        # Better now than after a download or a fit.
+        # Check this before a download or a fit.
         if config.model:
             find_architecture(config.model)
             check_model(config.model)
@@ -115,17 +116,17 @@ def load_network(
 
 
 def identify_weights(config: NetworkConfig) -> dict[str, str]:
-    """Return the identity that a network's weights will have, as far as files tell it.
+    """Return the identity of weights that are in a file, without loading them.
 
     Args:
-      config: with settled weights.
+      config: settings of the network, with resolved weights.
 
     Returns:
-      The identity's "name", "file" and "sha256"; nothing for what is made from images, or is
-      still to be downloaded.
+      "name", "file" and "sha256"; an empty dictionary for weights that are made from images or
+      still have to be downloaded.
 
     Raises:
-      InputError: there is no such file, or it is damaged.
+      InputError: the file doesn't exist or is damaged.
     """
     if config.weights in FLAVORS:
         config = settle_network(config).config
@@ -135,26 +136,26 @@ def identify_weights(config: NetworkConfig) -> dict[str, str]:
 
 
 def depends_on_images(config: NetworkConfig) -> bool:
-    """Tell whether weights are made from the images that they are for; not for "auto"."""
+    """Return whether weights are made from the run's images; not defined for "auto"."""
     return kind_of_weights(config) != "trained"
 
 
 def kind_of_weights(config: NetworkConfig) -> str:
-    """Return "trained", "fitted" or "random"; not for "auto"."""
+    """Return the kind of weights, "trained", "fitted" or "random"; not defined for "auto"."""
     return config.weights if config.weights in ("fitted", "random") else "trained"
 
 
 def narrow_network(network: Network, config: NetworkConfig, *, layers: Iterable[str]) -> Network:
-    """Leave out of a network what the layers don't need.
+    """Return a network without the parameters that the layers don't need.
 
-    Filters that are made layer by layer don't depend on how deep the network is made: the result
-    has the arrays, and the identity, of one that was loaded for these layers only (up to rounding
-    where fitted ones were normalized).
+    Filters that are made layer by layer don't depend on the depth of the network, so the result has
+    the arrays, and the identity, of a network loaded for these layers only (up to rounding if
+    fitted filters were normalized).
 
     Args:
-      network: loaded for these layers or more.
-      config: as given to `load_network`, or settled.
-      layers: the layers that will be read.
+      network: a network loaded for these layers or more.
+      config: the settings given to `load_network`, or the resolved ones.
+      layers: the layers that will be used.
     """
     needed = variable_shapes(network.config.model, layers)
     variables = {n: a for n, a in flatten(network.params.variables).items() if n in needed}
@@ -251,7 +252,7 @@ def _load_file(request: Request) -> Loaded:
     config = request.config
     path = weights_path(config)
     identity = _identify_file(path)
-    # In what order the colors come is the layout's own matter for any other name.
+    # For other names, the reader uses the color order of the file's layout.
     preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
     weights = read_weights(path, model=config.model, preprocessing=preprocessing)
     normalized = {k: v for k, v in weights.provenance.items() if k == "normalized"}

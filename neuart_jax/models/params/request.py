@@ -1,4 +1,4 @@
-"""What a run asks of its weights, and what every kind of weights answers."""
+"""The request for a network's weights, and the result of every kind of loader."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Loaded(NamedTuple):
-    """Weights of any kind.
+    """Loaded weights of any kind.
 
     Attributes:
-      weights: in canonical form.
-      identity: what made them, for the record of a result: "name", "file", "sha256".
-      message: one line that says which weights these are.
-      source: what complaints name, such as the file.
+      weights: the parameters in canonical form.
+      identity: identity of the weights for the record of a result: "name", "file", "sha256".
+      message: one line that describes the weights.
+      source: name of their source in error messages, such as the file.
     """
 
     weights: Weights
@@ -30,13 +30,13 @@ class Loaded(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What weights are wanted for.
+    """A request for weights.
 
     Attributes:
       config: model, weights, and the model's options.
-      layers: the layers that will be read.
+      layers: the layers that will be used.
       images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style.
-      seed: of whatever is random about the weights.
+      seed: seed for all randomness in the weights.
     """
 
     config: NetworkConfig
@@ -53,8 +53,8 @@ class Request(NamedTuple):
         """Build the linen module with the configuration's options.
 
         Args:
-          stride_on: for ResNet50, where its file says; empty leaves the model its default.
-          **more: arguments of the module besides.
+          stride_on: for ResNet50, as stated by the weights file; empty for the model's default.
+          **more: further arguments of the module.
         """
         values = {
             "pooling": self.config.pooling,
@@ -65,11 +65,11 @@ class Request(NamedTuple):
         return self.architecture.make_module(**chosen, **more)
 
     def check(self, weights: Weights, *, source: str) -> None:
-        """Check that weights have all that the layers need, and nothing the model hasn't.
+        """Check that weights have all variables of the layers, and none unknown to the model.
 
         Args:
-          weights: as read.
-          source: what complaints name.
+          weights: the parameters read.
+          source: name of their source in error messages.
 
         Raises:
           InputError: names or shapes differ, or a number is not finite.

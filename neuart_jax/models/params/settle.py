@@ -1,4 +1,4 @@
-"""Which network and which weights a run gets that leaves the one or the other open."""
+"""Resolve an empty model and `--weights=auto` to the best available network."""
 
 import dataclasses
 import logging
@@ -25,19 +25,19 @@ from neuart_jax.models.params.published.published import (
 logger = logging.getLogger(__name__)
 
 NAMED_WEIGHTS = ("auto", "fitted", "random", *FLAVORS)
-"""What `weights` may be, besides the name of a file."""
+"""Values of the setting `weights` other than the name of a file."""
 
 _SECOND_MODEL = "vgg16"
-"""Whose ImageNet weights a package index has."""
+"""Model whose ImageNet weights are on a package index."""
 
 
 class Settled(NamedTuple):
-    """What a configuration means on this machine now.
+    """Resolved settings of a network on this machine.
 
     Attributes:
-      config: with a model, and with weights that are not "auto".
-      reason: why it isn't something better, as half a sentence without an end; empty where there
-        is nothing better, or where nothing was left open.
+      config: the settings, with a model, and with weights other than "auto".
+      reason: why no better weights are used, as a clause without final punctuation; empty if these
+        are the best, or if nothing had to be resolved.
     """
 
     config: NetworkConfig
@@ -45,29 +45,29 @@ class Settled(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What was settled and, where weights had to be found for that, these."""
+    """Resolved settings, and the weights if they were found on the way."""
 
     settled: Settled
     found: Found | None
 
 
 def settle_network(config: NetworkConfig) -> Settled:
-    """Replace an empty model and "auto" by what they mean on this machine now.
+    """Resolve an empty model and "auto" to what is available on this machine.
 
-    Many runs then have the same weights, whatever happens between them.
+    Runs that share the result use the same weights, even if availability changes between them.
 
     Args:
-      config: ImageNet weights are downloaded for "auto", within about ten seconds if there is
-        no network.
+      config: settings of the network. For "auto", ImageNet weights are downloaded; without a
+        network the attempt takes about ten seconds.
 
     Raises:
-      InputError: there is no such model, or no such file of weights.
+      InputError: the model or the weights file doesn't exist.
     """
     return decide(config).settled
 
 
 def may_download(config: NetworkConfig) -> bool:
-    """Tell whether settling a network may try to download weights."""
+    """Return whether resolving a network may try to download weights."""
     if config.weights != "auto" or is_offline(config):
         return False
     offline = settle_network(dataclasses.replace(config, offline=True)).config
@@ -75,17 +75,17 @@ def may_download(config: NetworkConfig) -> bool:
 
 
 def decide(config: NetworkConfig) -> Decision:
-    """Settle a network, and keep hold of the weights that were found for it.
+    """Resolve a network, and return the weights that were found on the way.
 
-    Weights left to "auto" are, the first of these that there are:
+    "auto" takes the first of these that is available:
 
-    1. ImageNet weights of the model, Keras' own: found on this machine, else downloaded; then any
-       other ImageNet weights of it that are found.
-    2. For VGG16, and where no model is asked for: VGG16's, found or from the package index.
-    3. `fitted` ones.
+    1. Keras' ImageNet weights of the model, found on this machine or downloaded; then any other
+       ImageNet weights of the model found on this machine.
+    2. For VGG16, or if no model is given: VGG16's weights, found or from the package index.
+    3. `fitted` weights.
 
     Args:
-      config: see `settle_network`.
+      config: settings of the network; see `settle_network`.
 
     Raises:
       InputError: see `settle_network`.
@@ -114,13 +114,13 @@ def decide(config: NetworkConfig) -> Decision:
 
 
 def weights_path(config: NetworkConfig) -> Path:
-    """Return the file that `weights` names.
+    """Return the path of the weights file named by the setting `weights`.
 
     Raises:
-      InputError: there is none.
+      InputError: the file doesn't exist.
     """
     path = check_place(config.weights, name="--weights")
-    # Unlike Path.is_file, this is also false for a name too long or a folder that is closed.
+    # Unlike Path.is_file, this doesn't raise for a name that is too long or a closed folder.
     if not os.path.isfile(path):
         raise InputError(
             f"--weights={config.weights} is not a file",
@@ -134,7 +134,7 @@ _FORBIDDEN = "forbidden"
 
 
 class _Step(NamedTuple):
-    """A place to look for weights: gives them, or a reason why there are none, or neither."""
+    """A place to look for weights, which yields them, or the reason for having none, or neither."""
 
     model: str
     flavor: str
@@ -166,7 +166,7 @@ def _find(config: NetworkConfig, flavor: str) -> tuple[Found | None, str]:
     try:
         return find_published(config, flavor), ""
     except InputError as error:
-        # Bad luck for a run that wants this file; this one takes the next best.
+        # An error only for a run that names this file; "auto" goes on with the next best.
         logger.warning("%s", error)
         return None, error.came
 
@@ -179,7 +179,7 @@ def _tell_offline(missing: list[str]) -> Iterator[str]:
     if missing:
         yield (
             f"no {' and no '.join(missing)} are on this machine, and --offline or HF_HUB_OFFLINE "
-            "forbids to download any"
+            "forbids downloads"
         )
 
 
@@ -196,7 +196,7 @@ def _hint(config: NetworkConfig) -> str:
 
 
 def _model_of_weights(config: NetworkConfig) -> str:
-    """Return the model that weights are of which were asked for without one."""
+    """Return the model of weights that were given without a model."""
     if config.weights in FLAVORS:
         models = [file.model for file in catalog.PUBLISHED if file.flavor == config.weights]
         return DEFAULT_MODEL if DEFAULT_MODEL in models else models[0]

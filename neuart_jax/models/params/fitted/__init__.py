@@ -1,1 +1,1 @@
-"""Filters that are fitted to images, or random."""
+"""Untrained filters: fitted to images, or random."""

@@ -1,7 +1,7 @@
-"""What every way of making filters without training shares: images in, calibrated network out.
+"""Calibration of untrained networks on images, shared by all ways of choosing filters.
 
-A rule chooses the kernels, convolution after convolution; each filter's response is then brought to
-mean 0 and standard deviation 1 over the images, so that no layer fades or overflows.
+A rule chooses the kernels, convolution by convolution; each filter's response is then scaled to
+mean 0 and standard deviation 1 over the images, so that activations neither vanish nor overflow.
 
 Source: Kraehenbuehl et al. 2016, "Data-dependent initializations of convolutional neural
 networks", arXiv 1511.06856; the scaling itself is in `models.layers.Convolution`.
@@ -19,12 +19,12 @@ from neuart_jax.models.layers import FitConvolution
 from neuart_jax.models.params.catalog import FITTED, Normalization
 
 PIXEL_UNIT = 64.0
-"""Standard deviation of the responses without batch normalization: that of the standardized input,
-`FITTED`'s quarter of white, where white is 255. A power of two, so that no number is rounded."""
+"""Standard deviation of the responses without batch normalization: one unit of the input that is
+standardized by `FITTED`, a quarter of white, where white is 255. A power of two avoids rounding."""
 
 
 def standardize(images: npt.NDArray[Any], normalization: Normalization) -> npt.NDArray[Any]:
-    """Subtract the mean and divide by the standard deviation that a network's weights need.
+    """Subtract the mean and divide by the standard deviation of a network's input.
 
     Args:
       images: float[..., 3], sRGB in [0, 1].
@@ -47,27 +47,27 @@ def calibrated_variables(
     *,
     layers: Iterable[str],
 ) -> dict[str, Any]:
-    """Initialize a network whose filters respond with mean 0 and one standard deviation.
+    """Initialize a network whose filters respond with mean 0 and a common standard deviation.
 
-    That is 1 for a network with batch normalizations, as they have after training. One without
-    passes its input's unit on from layer to layer: trained networks of that kind see pixels from 0
-    to 255, so the deviation is `PIXEL_UNIT`. Losses whose weights are meant for such networks
-    (the recipes in `presets`) then find features of that order.
+    The standard deviation is 1 for a network with batch normalization, as after training. A network
+    without it passes the unit of its input on from layer to layer: trained networks of that kind
+    see pixels from 0 to 255, so the standard deviation is `PIXEL_UNIT`. Features then have the
+    magnitude that loss weights meant for such networks (the recipes in `presets`) assume.
 
-    A batch normalization keeps mean 0, variance 1, scale 1 and bias 0. These are the statistics of
-    what it gets, since every one follows a calibrated convolution.
+    Batch normalizations keep mean 0, variance 1, scale 1 and bias 0, which are the statistics of
+    their input, as each follows a calibrated convolution.
 
     Args:
       make_module: builds the linen module; called with `fit`.
       batch: float32[batch, height, width, 3], sRGB in [0, 1].
-      choose_kernel: gives a convolution's kernel; called in the order of computation.
-      layers: names of the layers that are wanted.
+      choose_kernel: returns a convolution's kernel; called in the order of computation.
+      layers: names of the requested layers.
 
     Returns:
       Linen variables of the layers up to the deepest, for input standardized with
       `catalog.FITTED`.
     """
-    # With all kernels chosen nothing is drawn from this key.
+    # All kernels are chosen, so the key is not used.
     variables = make_module(fit=choose_kernel).init(
         jax.random.key(0), jnp.asarray(standardize(batch, FITTED)), layers=tuple(layers)
     )
@@ -75,10 +75,10 @@ def calibrated_variables(
 
 
 def _scale(variables: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """Multiply all features of a chain of convolutions and ReLUs, which is homogeneous."""
+    """Scale all features of a chain of convolutions and ReLUs, which is homogeneous."""
     params = dict(variables["params"])
     for index, (name, layer) in enumerate(params.items()):
-        # Linen keeps the order in which the layers were made.
+        # Linen keeps the order in which the layers were created.
         kernel = layer["kernel"] * (factor if index == 0 else 1.0)
         params[name] = {"kernel": kernel, "bias": layer["bias"] * factor}
     return {"params": params}

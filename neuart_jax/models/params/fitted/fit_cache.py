@@ -1,4 +1,4 @@
-"""Weights fitted to the two images, kept for the next run with the same two."""
+"""Cache of weights fitted to the images, for later runs with the same images."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ _SECONDS_OF_A_WRITE = 24 * 3600
 
 
 def load_fitted(request: Request) -> Loaded:
-    """Fit weights to the request's two images, or read an earlier fit to the same."""
+    """Fit weights to the request's images, or read an earlier fit from the cache."""
     began = time.perf_counter()
     recipe, architecture = FitRecipe(), request.architecture
     batch = make_fit_batch(request.images, longest_side=recipe.longest_side)
@@ -48,8 +48,8 @@ def load_fitted(request: Request) -> Loaded:
         )
         arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
         weights = Weights(arrays, FITTED, "")
-        # Programs for every layer, never used again, that the run would have beside its own: VGG19
-        # at 512x384 took 1.9 GiB at its peak instead of 1.5.
+        # Free the programs compiled for the fit, which are never used again: with them, VGG19 at
+        # 512x384 took 1.9 GiB at its peak instead of 1.5.
         jax.clear_caches()
         _keep(path, weights, request.config.model)
         how = f"in {time.perf_counter() - began:.0f} s"
@@ -73,7 +73,7 @@ def _read(path: Path, request: Request) -> Weights | None:
         weights = read_safetensors(path, model=request.config.model)
         request.check(weights, source=str(path))
     except InputError as error:
-        logger.warning("Fitting anew, since a cached fit is damaged: %s", error)
+        logger.warning("Fitting again, as the cached fit is damaged: %s", error)
         return None
     with contextlib.suppress(OSError):
         path.touch()
@@ -81,7 +81,7 @@ def _read(path: Path, request: Request) -> Weights | None:
 
 
 def _keep(path: Path, weights: Weights, model: str) -> None:
-    """Keep a fit for the next run with the same images, and only the last few of them."""
+    """Store a fit in the cache, and keep only the most recent ones."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, seconds=_SECONDS_OF_A_WRITE)
@@ -89,6 +89,6 @@ def _keep(path: Path, weights: Weights, model: str) -> None:
         kept = sorted(path.parent.glob("*.safetensors"), key=lambda p: -p.stat().st_mtime)
         for old in kept[_CACHED_FITS:]:
             old.unlink(missing_ok=True)
-    # A cache that can't be written costs time, never the run.
+    # If the cache can't be written, later runs take longer, but this one goes on.
     except (OSError, InputError) as error:
         logger.warning("The fitted weights could not be cached: %s", error)

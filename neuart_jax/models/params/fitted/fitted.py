@@ -1,7 +1,7 @@
-"""`fitted` weights: filters learned from the two images, layer by layer, without any download.
+"""`fitted` weights: filters learned from the images, layer by layer, without any download.
 
-Every convolution's filters are the centroids of a spherical k-means over the whitened patches of
-its input, under the layers fitted so far.
+Every convolution's filters are the centroids of spherical k-means over the whitened patches of
+its input, computed by the layers fitted so far.
 
 Sources: Coates & Ng 2012, "Learning feature representations with k-means" (whitening, k-means);
 Kraehenbuehl et al. 2016, arXiv 1511.06856 (unit responses, layer after layer; see `calibration`).
@@ -20,23 +20,23 @@ from neuart_jax.io.images import fill_resize
 from neuart_jax.models.params.fitted.calibration import calibrated_variables
 
 VERSION = 3
-"""Part of the cache's key and of the weights' identity: raised whenever the numbers change."""
+"""Part of the cache key and of the weights' identity; increment when the numbers change."""
 
 Float32 = npt.NDArray[np.float32]
 
 
 class FitRecipe(NamedTuple):
-    """The numbers of the fit.
+    """Parameters of the fit.
 
     Attributes:
-      longest_side: both images are fitted at about this size, in pixels; at 256, small
-        parts of the content (a tower) were lost in the result.
-      num_patches: patches sampled per layer, from both images together.
-      whitening: added to the eigenvalues, as a share of the largest. Smaller sharpens the filters
-        until flat regions show lines; 0.1 leaves a ghost of the photograph.
-      patch_variance: share of the patches' variance that the kept components hold.
-      channel_variance: share of the channels' variance kept before patches are cut.
-      max_channel_components: and at most so many components, which bounds the time.
+      longest_side: approximate size of the images for the fit, in pixels; at 256, small parts of
+        the content (a tower) were lost in the result.
+      num_patches: patches sampled per layer, from all images together.
+      whitening: ridge added to the eigenvalues, as a share of the largest. Smaller values sharpen
+        the filters until flat regions show lines; 0.1 leaves a ghost of the photograph.
+      patch_variance: share of the patches' variance that the principal components keep.
+      channel_variance: share of the channels' variance kept before patches are extracted.
+      max_channel_components: largest number of channel components, which bounds the time.
       num_rounds: rounds of k-means.
     """
 
@@ -50,11 +50,11 @@ class FitRecipe(NamedTuple):
 
 
 def make_fit_batch(images: Sequence[Float32], *, longest_side: int) -> Float32:
-    """Bring all images to one shape, cropped rather than squeezed.
+    """Resize all images to one shape, cropping them to keep their aspect ratio.
 
     Args:
       images: float32[height, width, 3] each, sRGB in [0, 1]: the content, and every style.
-      longest_side: of the batch, in pixels, unless all images are smaller.
+      longest_side: longest side of the batch, in pixels, unless all images are smaller.
 
     Returns:
       float32[batch, height, width, 3] with the geometric mean of all aspect ratios.
@@ -64,7 +64,7 @@ def make_fit_batch(images: Sequence[Float32], *, longest_side: int) -> Float32:
     longest = min(longest_side, max(max(shape) for shape in shapes))
     width = longest if aspect >= 1 else longest * aspect
     height = longest if aspect < 1 else longest / aspect
-    # A panorama would leave the other side too few pixels for the deepest layers.
+    # For panoramas, the shorter side must keep enough pixels for the deepest layers.
     height, width = (max(round(side), longest // 4, 1) for side in (height, width))
     return np.stack([fill_resize(image, height, width) for image in images])
 
@@ -82,9 +82,9 @@ def fit_variables(
     Args:
       make_module: builds the linen module; called with `fit`.
       batch: float32[batch, height, width, 3], sRGB in [0, 1].
-      layers: names of the layers that are wanted.
-      seed: of the patches' and the centroids' choice; the same seed gives the same filters.
-      recipe: see `FitRecipe`.
+      layers: names of the requested layers.
+      seed: seed for the choice of patches and centroids; equal seeds give equal filters.
+      recipe: parameters of the fit.
 
     Returns:
       Linen variables of the layers up to the deepest, for input standardized with
@@ -119,7 +119,7 @@ def _fit_kernel(
 def _channel_basis(
     inputs: Float32, recipe: FitRecipe, rng: np.random.Generator
 ) -> tuple[Float32, Float32]:
-    """Find the channels' mean and the directions that hold nearly all of their variance."""
+    """Return the channels' mean and the directions that keep nearly all of their variance."""
     positions = inputs.reshape(-1, inputs.shape[-1])
     if len(positions) > recipe.num_patches:
         positions = positions[rng.choice(len(positions), recipe.num_patches, replace=False)]
@@ -133,7 +133,7 @@ def _channel_basis(
 def _sample_patches(
     features: Float32, size: int, num_patches: int, rng: np.random.Generator
 ) -> Float32:
-    """Cut float32[patches, size * size * channels] around random positions of the batch."""
+    """Sample patches around random positions: float32[patches, size * size * channels]."""
     batch, height, width, channels = features.shape
     margin = size // 2
     mode = "reflect" if min(height, width) > margin else "edge"
@@ -146,10 +146,10 @@ def _sample_patches(
 
 
 def _principal_components(centered: Float32, variance: float) -> tuple[Float32, Float32]:
-    """Return (eigenvalues[k], eigenvectors[:, k]), largest first, that hold a share of variance."""
+    """Return the largest (eigenvalues[k], eigenvectors[:, k]) that keep a share of variance."""
     count, dimensions = centered.shape
-    # With few points their inner products have the same eigenvalues, in a far smaller matrix:
-    # 216 positions of 2048 channels in ResNet50's last stage. Squaring wants double precision.
+    # With few points, the Gram matrix of their inner products has the same eigenvalues and is far
+    # smaller: 216 positions of 2048 channels in ResNet50's last stage. Squaring needs float64.
     few = count < dimensions
     points = centered.T.astype(np.float64) if few else centered
     values, vectors = np.linalg.eigh(points.T @ points / centered.dtype.type(count))
@@ -165,10 +165,10 @@ def _principal_components(centered: Float32, variance: float) -> tuple[Float32, 
 def _spherical_k_means(
     points: Float32, num_centroids: int, num_rounds: int, rng: np.random.Generator
 ) -> Float32:
-    """Cluster directions: Coates & Ng 2012, section 3. Dead centroids restart at random points.
+    """Cluster directions: Coates & Ng 2012, section 3. Empty clusters restart at random points.
 
-    With fewer points than centroids each point is a centroid, and random mixtures of two points
-    are the rest: repeated points would be repeated filters (nine in ten of ResNet50's last stage).
+    With fewer points than centroids, each point is a centroid and the others are random mixtures of
+    two points: repeated points would give repeated filters (nine in ten of ResNet50's last stage).
 
     Returns:
       float32[num_centroids, dimensions] of unit length.
@@ -177,7 +177,7 @@ def _spherical_k_means(
     def normalize(rows: Float32) -> Float32:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-8)
 
-    import scipy.sparse  # Not at the top: it slows the command line's start.
+    import scipy.sparse  # Imported here, as it slows the start of the command line.
 
     points = normalize(points)
     count = len(points)
@@ -196,7 +196,7 @@ def _spherical_k_means(
         )
         sums = assignment @ points
         dead = np.linalg.norm(sums, axis=1) < 1e-6
-        # Points of an all-constant image are zero, and so are centroids made from them.
+        # The points of a constant image are zero, and so are centroids computed from them.
         sums[dead] = points[rng.choice(count, int(dead.sum()))]
         centroids = normalize(sums)
     return centroids.astype(np.float32)

@@ -1,9 +1,9 @@
 """Normalized VGG: every filter's mean activation over a set of images is 1.
 
 Source: Gatys, Ecker & Bethge 2016, "Image style transfer using convolutional neural networks",
-section 2. A ReLU and either pooling commute with a positive scale per channel, so a filter that is
-scaled up and read less by the next layer leaves the network's function as it was, up to the scale
-of its layers.
+section 2. ReLU and both kinds of pooling commute with a positive scale per channel, so scaling a
+filter and inversely scaling the next layer's weights for it leaves the network's function
+unchanged, up to the scale of its layers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,14 +24,14 @@ from neuart_jax.models.params.fitted.photographs import find_photographs, image_
 _NORMALIZED = tuple(name for name, row in MODELS.items() if row.family == "vgg")
 
 MeanActivations = dict[str, npt.NDArray[np.float64]]
-"""Convolution ("conv1_1") to the mean of each filter after the ReLU, float64[channels]."""
+"""Mean of each filter after the ReLU, float64[channels], by convolution ("conv1_1")."""
 
 
 def check_model(model: str) -> None:
-    """Check that a network is one that can be normalized.
+    """Check that a network can be normalized.
 
     Raises:
-      InputError: it isn't a VGG.
+      InputError: the network isn't a VGG.
     """
     if model not in _NORMALIZED:
         raise InputError(
@@ -44,20 +44,20 @@ def check_model(model: str) -> None:
 def normalize_weights(
     weights: Weights, photographs: str, *, model: str, pooling: str, padding: str
 ) -> Weights:
-    """Normalize VGG's weights over photographs at hand; see `normalize_vgg`.
+    """Normalize VGG's weights over a set of photographs; see `normalize_vgg`.
 
     Args:
-      weights: of the whole network or of its first layers.
-      photographs: see `photographs.find_photographs`.
+      weights: parameters of the whole network or of its first layers.
+      photographs: name of the set; see `photographs.find_photographs`.
       model: "vgg16" or "vgg19".
-      pooling: as in `models.vgg.VGG`.
-      padding: as in `models.vgg.VGG`.
+      pooling: "max" or "average"; see `models.vgg.VGG`.
+      padding: "zero" or "reflect"; see `models.vgg.VGG`.
 
     Returns:
       The weights, with "normalized" in their provenance: the image set, pooling and padding.
 
     Raises:
-      InputError: the weights aren't the model's, or there is no such folder or no image in it.
+      InputError: the weights are of another model, or the folder doesn't exist or has no image.
     """
     images = list(find_photographs(photographs))
     variables = normalize_vgg(
@@ -89,21 +89,20 @@ def normalize_vgg(
     """Rescale VGG's filters to a mean activation of 1 over images and positions.
 
     W_l <- W_l mu_{l-1} / mu_l and b_l <- b_l / mu_l, where mu_l is the mean activation of each
-    filter under the given weights, mu_{l-1} that of the filters it reads, and mu_0 = 1. The
-    activations become the given network's over mu, exactly up to rounding, for every image. That
-    mean is 1 only with this pooling and padding and over these images.
+    filter under the given weights, mu_{l-1} that of the filters it reads, and mu_0 = 1. For every
+    image, the activations are those of the given network divided by mu, up to rounding. Their mean
+    is 1 only with this pooling and padding and over these images.
 
     Args:
       variables: linen variables of VGG, at least one convolution and no gap between them.
       images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
       model: "vgg16" or "vgg19".
-      normalization: what these weights need of their input; it doesn't change.
-      pooling: as in `models.vgg.VGG`.
-      padding: as in `models.vgg.VGG`.
+      normalization: mean and standard deviation of the network's input, which don't change.
+      pooling: "max" or "average"; see `models.vgg.VGG`.
+      padding: "zero" or "reflect"; see `models.vgg.VGG`.
 
     Returns:
-      Variables of the same names, shapes and dtypes. A filter without any activation keeps its
-      scale.
+      Variables of the same names, shapes and dtypes. A filter that is never active keeps its scale.
 
     Raises:
       InputError: see `mean_activations`.
@@ -120,7 +119,7 @@ def normalize_vgg(
     params = {}
     for name, mean in means.items():
         kernel, bias = (np.asarray(variables["params"][name][part]) for part in ("kernel", "bias"))
-        # What is smaller than that has an inverse that single precision can't hold.
+        # The inverse of a smaller number overflows in single precision.
         scale = np.where(mean > np.finfo(np.float32).tiny, mean, 1)
         params[name] = {
             "kernel": (kernel * (read.reshape(1, 1, -1, 1) / scale.reshape(1, 1, 1, -1))).astype(
@@ -141,24 +140,24 @@ def mean_activations(
     pooling: str,
     padding: str,
 ) -> MeanActivations:
-    """Measure the mean of every filter's activation after the ReLU, over images and positions.
+    """Compute every filter's mean activation after the ReLU, over images and positions.
 
-    Every position counts the same, so a large image counts more than a small one. All means near 1
-    are how one tells a file that holds the normalized network.
+    All positions count equally, so a large image counts more than a small one. In a file with the
+    normalized network, all means are near 1.
 
     Args:
       variables: linen variables of VGG, at least one convolution and no gap between them.
       images: float[height, width, 3], sRGB in [0, 1], of any sizes; read once, one at a time.
       model: "vgg16" or "vgg19".
-      normalization: what these weights need of their input.
-      pooling: as in `models.vgg.VGG`.
-      padding: as in `models.vgg.VGG`.
+      normalization: mean and standard deviation of the network's input.
+      pooling: "max" or "average"; see `models.vgg.VGG`.
+      padding: "zero" or "reflect"; see `models.vgg.VGG`.
 
     Returns:
-      The means of the convolutions that `variables` has, in the order of computation.
+      The means for the convolutions in `variables`, in the order of computation.
 
     Raises:
-      InputError: the variables are not the model's, there is no image, or one is too small.
+      InputError: the variables are of another model, there is no image, or an image is too small.
     """
     convolutions = _convolutions_of(variables, model)
     layers = tuple(name.replace("conv", "relu") for name in convolutions)
@@ -166,7 +165,7 @@ def mean_activations(
 
     @jax.jit
     def sum_rows(variables: Mapping[str, Any], image: Array) -> dict[str, Array]:
-        # A row is short enough for single precision; its sums are added up in double.
+        # Rows are short enough for single precision; their sums are added in double precision.
         features = module.apply(variables, image, layers=layers)
         return {name: feature.sum(axis=1) for name, feature in features.items()}
 
@@ -200,7 +199,7 @@ def mean_activations(
 
 
 def _convolutions_of(variables: Mapping[str, Any], model: str) -> tuple[str, ...]:
-    """Return the convolutions that there are parameters for, in the order of computation."""
+    """Return the convolutions that have parameters, in the order of computation."""
     given = set(variables.get("params", {}))
     names = [name for name in MODELS[model].layer_names if name.startswith("conv")]
     if not given or "batch_stats" in variables or given != set(names[: len(given)]):
@@ -209,6 +208,6 @@ def _convolutions_of(variables: Mapping[str, Any], model: str) -> tuple[str, ...
             f"{model} is to be normalized, and these weights have other layers ({found}, ...)",
             expected=f"the convolutions of {model} from {names[0]} on, without a gap: mean "
             "activations of 1 are defined for a plain chain of convolutions",
-            remedy="give the --model that the weights are of, or leave the normalization out",
+            remedy="give the --model of these weights, or leave the normalization out",
         )
     return tuple(names[: len(given)])

@@ -1,7 +1,7 @@
-"""`random` weights: orthogonal filters, calibrated on the images. A baseline, not for beauty.
+"""`random` weights: orthogonal filters, calibrated on the images, as a baseline.
 
-What a network's architecture gives without any learning is the yardstick for what filters add. The
-directions of the filters are random; only their scales and biases come from the images.
+They show what a network's architecture achieves without learned filters. The directions of the
+filters are random; only their scales and biases come from the images.
 
 Sources: Saxe et al. 2013, arXiv 1312.6120 (orthogonal); Kraehenbuehl et al. 2016, arXiv 1511.06856
 (calibration, see `calibration`); He, Wang & Hopcroft 2016, "A powerful generative model using
@@ -20,7 +20,7 @@ from jax import Array
 from neuart_jax.models.params.fitted.calibration import calibrated_variables
 
 VERSION = 1
-"""Part of the weights' identity: raised whenever the numbers change."""
+"""Part of the weights' identity; increment when the numbers change."""
 
 
 def random_variables(
@@ -30,16 +30,16 @@ def random_variables(
     layers: Iterable[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Draw a network's filters at random, up to the deepest layer, and calibrate them.
+    """Sample a network's filters up to the deepest layer, and calibrate them.
 
-    Other images change the scale and the bias of a filter, never its direction; nor does the
-    direction depend on how deep the network is made.
+    The images affect only the scale and bias of a filter, never its direction, and the direction
+    doesn't depend on the depth of the network.
 
     Args:
       make_module: builds the linen module; called with `fit`.
       batch: float32[batch, height, width, 3], sRGB in [0, 1]; see `fitted.make_fit_batch`.
-      layers: names of the layers that are wanted.
-      seed: of the directions, at least 0; the same seed and batch give the same variables.
+      layers: names of the requested layers.
+      seed: seed of the directions, at least 0; equal seeds and batches give equal variables.
 
     Returns:
       Linen variables of the layers up to the deepest, for input standardized with
@@ -56,14 +56,14 @@ def random_variables(
 
 
 def draw_orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Draw a kernel from all orthogonal ones, each as likely as any other.
+    """Sample an orthogonal kernel uniformly.
 
-    Flattened to [height * width * in, out] it has orthonormal columns, one per filter; with more
-    filters than inputs they can't all be orthogonal, and its rows are orthonormal instead.
+    Flattened to [height * width * in, out] the kernel has orthonormal columns, one per filter; with
+    more filters than inputs, its rows are orthonormal instead.
 
     Args:
       shape: (height, width, in, out).
-      rng: gives the normal numbers.
+      rng: random number generator.
 
     Returns:
       float32[height, width, in, out].
@@ -79,10 +79,11 @@ def draw_orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDA
 def _orthonormalize(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return Q of columns = QR, where R's diagonal is positive.
 
-    By Cholesky's factor of the columns' inner products: no less exact for normal numbers in double
-    precision, and for [4608, 512] up to 16 times as fast as `numpy.linalg.qr` on a busy machine.
+    Computed from the Cholesky factor of the columns' inner products: as exact for normal random
+    numbers in double precision, and for [4608, 512] up to 16 times as fast as `numpy.linalg.qr` on
+    a busy machine.
     """
-    import scipy.linalg  # Not at the top: it slows the command line's start.
+    import scipy.linalg  # Imported here, as it slows the start of the command line.
 
     upper = scipy.linalg.cholesky(columns.T @ columns)
     return scipy.linalg.solve_triangular(upper, columns.T, trans="T").T

@@ -1,4 +1,4 @@
-"""Sets of photographs to measure a network on: those at hand without a download, or a folder's."""
+"""Sets of photographs to normalize a network over: bundled with scikit-image, or in a folder."""
 
 import hashlib
 import importlib.resources
@@ -18,29 +18,29 @@ from neuart_jax.io.paths import check_place
 Float32 = npt.NDArray[np.float32]
 
 LONGEST_SIDE = 512
-"""Pixels, at most, of every photograph in a set."""
+"""Longest side, in pixels, to which the photographs of a set are reduced."""
 
 BUNDLED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
-"""Color photographs of everyday things that lie in scikit-image's wheel.
+"""Color photographs of everyday things in scikit-image's wheel.
 
-Its other images are gray, drawn, microscopic or astronomical, or have to be downloaded.
+Its other images are gray, drawn, microscopic or astronomical, or must be downloaded.
 """
 
 BUNDLED_SET = "bundled"
-"""What a set of photographs may be called, besides by the name of a folder."""
+"""Name of the set of photographs bundled with scikit-image; other sets are folders."""
 
 EXTENSIONS = tuple(f".{kind}" for kind in "avif bmp gif jp2 jpeg jpg png ppm tif tiff webp".split())
-"""What `folder_photographs` takes for an image: the usual names of what `decoding` reads."""
+"""Extensions of the files that `folder_photographs` reads: the usual ones of `decoding`."""
 
 
 def bundled_photographs() -> Iterator[Float32]:
-    """Read the photographs that scikit-image brings along; never asks the network.
+    """Yield the photographs bundled with scikit-image, without any network access.
 
     Yields:
       float32[height, width, 3], sRGB in [0, 1], at most `LONGEST_SIDE` pixels, in a fixed order.
 
     Raises:
-      InputError: an installation without them.
+      InputError: the installation lacks the photographs.
     """
     for name in BUNDLED:
         with importlib.resources.as_file(
@@ -50,9 +50,9 @@ def bundled_photographs() -> Iterator[Float32]:
 
 
 def folder_photographs(folder: PathLike) -> Iterator[Float32]:
-    """Read the images that lie in a folder, one at a time, in the order of their names.
+    """Yield the images in a folder, one at a time, sorted by name.
 
-    Files without an extension of an image are passed over, and so are folders within it.
+    Subfolders and files without an image's extension are skipped.
 
     Yields:
       float32[height, width, 3], sRGB in [0, 1], at most `LONGEST_SIDE` pixels.
@@ -72,7 +72,7 @@ def folder_photographs(folder: PathLike) -> Iterator[Float32]:
     paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
     if not paths:
         raise InputError(
-            f"{folder} has no pictures",
+            f"{folder} has no images",
             expected="a folder with photographs, named " + ", ".join(EXTENSIONS),
             remedy="check the name",
         )
@@ -81,7 +81,7 @@ def folder_photographs(folder: PathLike) -> Iterator[Float32]:
 
 
 def find_photographs(name: str) -> Iterator[Float32]:
-    """Read the set that a setting names: `BUNDLED_SET`, or a folder.
+    """Yield the images of the set named by a setting: `BUNDLED_SET`, or a folder.
 
     Raises:
       InputError: see `bundled_photographs` and `folder_photographs`.
@@ -92,7 +92,7 @@ def find_photographs(name: str) -> Iterator[Float32]:
 
 
 def image_set_identity(images: Iterable[npt.NDArray[Any]]) -> str:
-    """Return a short name for the pixels of a set of images, whatever their order.
+    """Return a short hash of the pixels of a set of images, independent of their order.
 
     Returns:
       16 hexadecimal digits of a SHA-256.

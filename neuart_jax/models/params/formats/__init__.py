@@ -1,1 +1,1 @@
-"""Files of others, read into the canonical form."""
+"""Readers of weights files in other formats, into the canonical form."""

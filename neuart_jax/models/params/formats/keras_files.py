@@ -1,7 +1,7 @@
-"""Keras' weights files: the "legacy" .h5, Keras 3's .weights.h5, and its .keras archives.
+"""Keras weights files: the legacy .h5, Keras 3's .weights.h5, and .keras archives.
 
-Whatever a file's spelling, its layers have the names that `keras.applications` gives them, and
-within a layer the arrays' order is what counts, not their names.
+In all of them layers have the names of `keras.applications`, and the arrays of a layer are
+identified by their order, not by their names.
 """
 
 import re
@@ -38,7 +38,7 @@ _VGG_ALIASES = {
 }
 
 Layers = dict[str, list[np.ndarray]]
-"""A layer's name in `keras.applications` to its arrays, in Keras' order."""
+"""Arrays of each layer, in Keras' order, by the layer's name in `keras.applications`."""
 
 
 def read_keras_file(
@@ -48,13 +48,13 @@ def read_keras_file(
 
     Args:
       path: the file; its name doesn't matter.
-      model: row of `models.MODELS`.
-      preprocessing: "caffe", "torch", or empty for what such files usually want, "caffe". The
-        layout doesn't show it.
-      read: what reads the layers of a file.
+      model: key of `models.MODELS`.
+      preprocessing: "caffe", "torch", or empty for the usual one of this layout, "caffe". The file
+        doesn't state it.
+      read: function that reads the layers of a file.
 
     Raises:
-      InputError: the file is damaged, or not such a file.
+      InputError: the file is damaged or of another format.
     """
     convention = _CONVENTION._replace(
         preprocessing=find_preprocessing(preprocessing, _CONVENTION.preprocessing)
@@ -73,10 +73,10 @@ def read_keras_file(
 
 
 def _layers_by_name(document: dict[str, Any], model: str) -> Layers:
-    """Name layers as `keras.applications` does.
+    """Map layers to their names in `keras.applications`.
 
-    From Keras 3.6 on a layer's variables have its name. Before, only the number tells, which counts
-    the layers of a class in the order of the model; HDF5 lists them in another, the alphabet's.
+    Since Keras 3.6 a layer's variables carry its name. Before, only a number identifies the layer,
+    which counts the layers of a class in model order; HDF5 lists them in alphabetical order.
     """
     layers, known = document["layers"], _names_in_model_order(model)
     expected = {name for names in known.values() for name in names}
@@ -90,14 +90,14 @@ def _layers_by_name(document: dict[str, Any], model: str) -> Layers:
 
 
 def _names_in_model_order(model: str) -> dict[str, list[str]]:
-    """Map Keras' classes to the names of a model's layers in the order that Keras counts them."""
+    """Map Keras' layer classes to the names of a model's layers, in the order of Keras' count."""
     architecture = MODELS[model]
     if architecture.family == "vgg":
         return {"conv2d": [name for name in architecture.aliases if "conv" in name]}
     stems = ["conv1"]
     for stage, (_, num_blocks) in enumerate(STAGES, 2):
         for block in range(1, num_blocks + 1):
-            # The shortcut is made first, and listed where its depth in the graph puts it.
+            # The shortcut is created first but listed by its depth in the graph.
             order = "1203" if block == 1 else "123"
             stems += [f"conv{stage}_block{block}_{index}" for index in order]
     return {
@@ -114,10 +114,10 @@ def _name_by_number(key: str, known: dict[str, list[str]]) -> str:
 
 
 def _name_arrays(layers: Layers) -> dict[str, np.ndarray]:
-    """Name a layer's arrays as canonical variables; of an unknown number only the first."""
+    """Map arrays to canonical variables; an unknown number of arrays becomes one entry."""
     named: dict[str, np.ndarray] = {}
     for layer, arrays in layers.items():
-        # Keras' layer block4_conv2 holds what feeds both our conv4_2 and relu4_2.
+        # Keras' layer block4_conv2 has the parameters of our conv4_2 and relu4_2.
         name = _VGG_ALIASES.get(layer, layer).replace("relu", "conv")
         if len(arrays) == 2:
             paths = [f"params/{name}/{kind}" for kind in ("kernel", "bias")]

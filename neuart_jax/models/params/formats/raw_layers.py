@@ -1,8 +1,8 @@
-"""The arrays of Keras' and MatConvNet's files, as their layers hold them: for a process of its own.
+"""A program that reads the layers of Keras and MatConvNet files, run in a process of its own.
 
-The libraries that read HDF5 and .mat files crash, hang or fill the memory on some damaged ones. So
-`reader_process` runs this file as a program, which imports nothing of this package (and so starts
-in a fraction of a second), limits its own memory, and writes what it finds to its standard output.
+The libraries that read HDF5 and .mat files crash, hang or exhaust memory on some damaged files. So
+`reader_process` runs this file as a program, which imports nothing else of this package (and so
+starts in a fraction of a second), limits its own memory, and writes the arrays to its stdout.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 ARCHIVE_MEMBER = "model.weights.h5"
-"""Where a .keras archive has its weights."""
+"""Name of the weights file in a .keras archive."""
 
 TOP_LAYERS = ("fc1", "fc2", "predictions", "probs", "fc1000", "fc6", "fc7", "fc8")
-"""Classifiers' layers, in Keras' and in MatConvNet's files: left out."""
+"""Layers of classifiers in Keras and MatConvNet files, which are left out."""
 
 REFUSED = 3
-"""Exit code when a file is no such file; the reason is all of the output then."""
+"""Exit code if the file can't be read; the output is then the reason."""
 
-# A .keras archive holds its weights as they are. One that somebody packed anew is smaller, but
-# numbers like these never shrink to a quarter.
+# A .keras archive stores its weights uncompressed. A recompressed archive is smaller, but weights
+# never compress to a quarter.
 _MOST_EXPANSION = 4
 
 _DENSE = re.compile(r"dense(_\d+)?", re.ASCII)
@@ -39,12 +39,12 @@ def read_keras_layers(path: Path) -> dict[str, Any]:
     """Read a Keras file of any layout.
 
     Returns:
-      "layout": "legacy" or "Keras 3". "layers": one dictionary each, in the file's order, of
-      "arrays" in Keras' order and "name", which is empty where Keras 3 gave none; and "key", which
-      for Keras 3 has class and number.
+      "layout": "legacy" or "Keras 3". "layers": one dictionary per layer, in the file's order, with
+      "arrays" in Keras' order; "name", which is empty if Keras 3 stored none; and "key", which for
+      Keras 3 has class and number.
 
     Raises:
-      Exception: of any class: it is damaged, or no such file.
+      Exception: the file is damaged or of another format; exceptions of any class.
     """
     import h5py
 
@@ -57,23 +57,23 @@ def read_keras_layers(path: Path) -> dict[str, Any]:
 
 
 def read_matconvnet_layers(path: Path) -> dict[str, Any]:
-    """Read a MatConvNet file, with its fields named as they are now or as they were in 2014.
+    """Read a MatConvNet file, with the current field names or those of 2014.
 
     Returns:
-      "layers": one dictionary for each convolution of "name", "kernel" [height, width, in, out]
-      and "bias"; and "mean", the averageImage, or None where there is none.
+      "layers": one dictionary per convolution, with "name", "kernel" [height, width, in, out] and
+      "bias"; and "mean", the averageImage, or None if there is none.
 
     Raises:
-      Exception: of any class: it is damaged, or no such file.
+      Exception: the file is damaged or of another format; exceptions of any class.
     """
     import scipy.io
 
     document = scipy.io.loadmat(
         path,
         variable_names=("layers", "meta", "normalization"),
-        # MATLAB stores whole numbers as such, whatever they are to it.
+        # MATLAB stores integral values as integers, whatever their class.
         mat_dtype=True,
-        # Which has no vectors, only rows and columns.
+        # MATLAB has no vectors, only rows and columns.
         simplify_cells=True,
     )
     layers = []
@@ -94,12 +94,12 @@ READERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
     "keras": ("h5py", read_keras_layers),
     "matconvnet": ("scipy.io", read_matconvnet_layers),
 }
-"""A kind of files to the library that reads them, which is imported before memory is limited."""
+"""Library and reader of each kind of file; the library is imported before memory is limited."""
 
 
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[tuple[Any, int]]:
-    """Yield what h5py opens, and how many bytes it has."""
+    """Yield a file that h5py can open, and its size in bytes."""
     if not zipfile.is_zipfile(path):
         yield path, path.stat().st_size
         return
@@ -111,7 +111,7 @@ def _open_archive(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def _layers_of_legacy(root: Any, num_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield the layers of a legacy file: published or current spelling, weights or whole model."""
+    """Yield the layers of a legacy file: published or current names, weights or whole model."""
     for layer in _names(root, "layer_names"):
         if layer not in TOP_LAYERS:
             group = _follow(root, layer)
@@ -121,7 +121,7 @@ def _layers_of_legacy(root: Any, num_bytes: int) -> Iterator[dict[str, Any]]:
 
 
 def _layers_of_keras_3(root: Any, num_bytes: int) -> Iterator[dict[str, Any]]:
-    """Yield the layers of `layers/<class>[_n]/vars/<i>`, whose "vars" may have the layer's name."""
+    """Yield the layers at `layers/<class>[_n]/vars/<i>`, where "vars" may have the layer's name."""
     for key in root:
         group = _follow(root, key)
         if _DENSE.fullmatch(key) or "vars" not in group:
@@ -134,12 +134,12 @@ def _layers_of_keras_3(root: Any, num_bytes: int) -> Iterator[dict[str, Any]]:
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """Read an attribute of names, which Keras splits into name0, name1, ... when it is long."""
+    """Read an attribute of names, which Keras splits into name0, name1, ... if it is long."""
     if attribute in group.attrs or f"{attribute}0" not in group.attrs:
         names = np.ravel(group.attrs[attribute]).tolist()
         if not all(isinstance(name, bytes | str) for name in names):
             raise ValueError(f"{attribute} holds no names")
-        # Texts that h5py has decoded may still be none: it lets any bytes through.
+        # Encode and decode again, as h5py lets invalid bytes through.
         return [(n if isinstance(n, bytes) else n.encode()).decode() for n in names]
     names = []
     number = 0
@@ -150,7 +150,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _follow(group: Any, path: str) -> Any:
-    """Return what lies at a path, which never leaves the file: links of HDF5 may name others."""
+    """Return the object at a path, without following HDF5 links to other files."""
     import h5py
 
     for part in path.split("/"):
@@ -161,9 +161,9 @@ def _follow(group: Any, path: str) -> Any:
 
 
 def _read_array(dataset: Any, num_bytes: int) -> np.ndarray:
-    """Read an array of floating-point numbers that is no larger than the file says it is."""
+    """Read an array of floating-point numbers, which can't be larger than the file."""
     if dataset.dtype.kind != "f":
-        raise ValueError(f"numbers of the format {dataset.dtype} are no weights")
+        raise ValueError(f"weights can't have the dtype {dataset.dtype}")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{dataset.name} is in another file")
     if dataset.nbytes > num_bytes:
@@ -174,12 +174,12 @@ def _read_array(dataset: Any, num_bytes: int) -> np.ndarray:
 def _numbers(array: Any) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind != "f":
-        raise ValueError(f"numbers of the format {array.dtype} are no weights")
+        raise ValueError(f"weights can't have the dtype {array.dtype}")
     return array
 
 
 def write_document(file: BinaryIO, document: Mapping[str, Any]) -> None:
-    """Write a document of JSON's values and arrays: JSON as an array of bytes, then the arrays."""
+    """Write a document of JSON values and arrays: JSON as an array of bytes, then the arrays."""
     arrays = []
 
     def number(value: Any) -> Any:
@@ -192,25 +192,25 @@ def write_document(file: BinaryIO, document: Mapping[str, Any]) -> None:
 
 
 def load_document(file: BinaryIO) -> Any:
-    """Undo `write_document`."""
+    """Read a document from `write_document`."""
     text = np.load(file, allow_pickle=False).tobytes()
 
     def fill(value: dict[str, Any]) -> Any:
-        # JSON's objects come in the order in which they were written, and so do the arrays.
+        # JSON objects are parsed in the order in which they, and their arrays, were written.
         return np.load(file, allow_pickle=False) if value.keys() == {"array"} else value
 
     return json.loads(text, object_hook=fill)
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Have allocations fail that would take this process further than `num_bytes` from here.
+    """Limit the memory of this process to `num_bytes` more than it has now.
 
-    Where there are no such limits (Windows; macOS takes them and ignores them) nothing happens.
+    Without effect on systems without such limits (Windows; macOS accepts and ignores them).
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        # No core file in the working folder for a crash that is expected.
+        # No core dump in the working folder for an expected crash.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + num_bytes
@@ -218,11 +218,11 @@ def limit_memory(num_bytes: int) -> None:
 
 
 def main(kind: str, path: str, num_bytes: str) -> int:
-    """Read one file and write its document, or the reason why there is none."""
+    """Read one file and write its document to stdout, or the reason why it can't be read."""
     library, read = READERS[kind]
     importlib.import_module(library)
     limit_memory(int(num_bytes))
-    # The terminal's Ctrl-C is for the process that waits for this one.
+    # Ctrl-C is handled by the parent process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         document = read(Path(path))

@@ -1,7 +1,7 @@
-"""Files that a user names, read in a process of their own.
+"""Read a user's files in a separate process.
 
-Whatever a damaged file does to the library that reads it, a crash, a hang or an enormous
-allocation, it does to that process, and this one gets a sentence.
+A crash, a hang or an enormous allocation caused by a damaged file happens in that process only, and
+is reported here as one sentence.
 """
 
 import functools
@@ -17,42 +17,42 @@ from typing import Any
 from neuart_jax.models.params.formats import raw_layers
 
 ReadFn = Callable[[str, Path], dict[str, Any]]
-"""What `read_in_process` is."""
+"""Type of `read_in_process`."""
 
 MOST_SECONDS = 60.0
-"""That reading a small file may take."""
+"""Time limit for a small file."""
 
 _BYTES_PER_SECOND = 4e6  # Of a slow disk or network.
-# Beyond the libraries themselves: a packed file's contents twice, and room to work.
+# Memory beyond the libraries: the contents of a compressed file twice, and working space.
 _MOST_EXPANSION = 10
 _ROOM_BYTES = 2**28
 
 
 def read_in_process(kind: str, path: Path) -> dict[str, Any]:
-    """Read a file without trusting it.
+    """Read an untrusted file in a separate process with limits on memory and time.
 
     Args:
-      kind: of `raw_layers.READERS`, whose functions say what is returned.
+      kind: key of `raw_layers.READERS`, whose functions document the result.
       path: the file.
 
     Raises:
-      ValueError: it is damaged, or no such file; with the reason, which is fit for brackets.
-      OSError: there is no such file.
+      ValueError: the file is damaged or of another format, with the reason in a few words.
+      OSError: the file doesn't exist.
     """
     num_bytes = path.stat().st_size
     seconds = MOST_SECONDS + num_bytes / _BYTES_PER_SECOND
     most_bytes = _ROOM_BYTES + _MOST_EXPANSION * num_bytes
-    # -P: modules of this folder are nobody else's. What can be imported here can be there.
+    # -P keeps this folder off the child's module path; the path of this process is passed on.
     command = [sys.executable, "-P", raw_layers.__file__, kind, os.fspath(path), str(most_bytes)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        # Threads would take address space, which is what is limited.
+        # Threads would use up address space, which is limited.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
     try:
-        # A file takes less time and memory than a pipe: the arrays are 80 MB.
+        # For 80 MB of arrays a file takes less time and memory than a pipe.
         with tempfile.TemporaryFile(prefix="neuart_jax-") as output:
             done = subprocess.run(
                 command,
@@ -72,11 +72,11 @@ def read_in_process(kind: str, path: Path) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"its reader did not end within {seconds:.0f} seconds") from error
     except OSError as error:
-        raise ValueError(f"its reader can't be run: {error}") from error
+        raise ValueError(f"its reader can't be started: {error}") from error
 
 
 def remember_readings() -> ReadFn:
-    """Return a `read_in_process` that reads each file once, and remembers its failures, too."""
+    """Return a memoized `read_in_process`, which caches failures as well."""
 
     @functools.cache
     def attempt(kind: str, path: Path) -> dict[str, Any] | Exception:

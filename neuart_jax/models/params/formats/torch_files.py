@@ -1,6 +1,6 @@
 """torchvision's and timm's weights files: .safetensors with numpy alone, .pth with torch.
 
-Both spell the layers alike, but for the classifier, which is left out.
+Both use the same layer names, except for the classifier, which is left out.
 """
 
 import re
@@ -32,10 +32,10 @@ _CONVENTION = Convention(
     stride_on="3x3",
     has_biases=True,
 )
-# torchvision's classifiers, and timm's of VGG; the counters are of use in training only.
+# torchvision's classifiers, and timm's for VGG; the counters are only used in training.
 _IGNORED = re.compile(r"(classifier|fc|head|pre_logits)\..*|.*\.num_batches_tracked")
-_PREFIX = "module."  # What torch.nn.DataParallel puts before every name.
-_WRAPPERS = ("state_dict", "model")  # What training scripts keep their weights under.
+_PREFIX = "module."  # Prefix of all names from torch.nn.DataParallel.
+_WRAPPERS = ("state_dict", "model")  # Keys under which training scripts save weights.
 _BATCH_NORM = {
     "weight": ("params", "scale"),
     "bias": ("params", "bias"),
@@ -49,12 +49,12 @@ def read_torch_safetensors(path: Path, *, model: str, preprocessing: str = "") -
 
     Args:
       path: the file; its name doesn't matter.
-      model: row of `models.MODELS`.
-      preprocessing: "caffe", "torch", or empty for what such files usually want, "torch". The
-        layout doesn't show it.
+      model: key of `models.MODELS`.
+      preprocessing: "caffe", "torch", or empty for the usual one of this layout, "torch". The file
+        doesn't state it.
 
     Raises:
-      InputError: the file is damaged, or not such a file.
+      InputError: the file is damaged or of another format.
     """
     convention = _find_convention(model, preprocessing, "torchvision .safetensors")
     with reading(
@@ -72,16 +72,16 @@ def read_torch_safetensors(path: Path, *, model: str, preprocessing: str = "") -
 def read_pth(path: Path, *, model: str, preprocessing: str = "") -> Weights:
     """Read torchvision's weights from a .pth file, in the old stream container or in a zip.
 
-    Such a file is a pickle, which could run any program: torch's loader for weights only is all
-    that ever reads it.
+    Such a file is a pickle, which could run any program, so it is only read by torch's
+    weights-only loader.
 
     Args:
       path: the file; its name doesn't matter.
-      model: row of `models.MODELS`.
+      model: key of `models.MODELS`.
       preprocessing: see `read_torch_safetensors`.
 
     Raises:
-      InputError: torch is not installed, or the file is damaged, or not such a file, or holds
+      InputError: torch is not installed, or the file is damaged, of another format, or contains
         anything but weights.
     """
     convention = _find_convention(model, preprocessing, "torchvision .pth")
@@ -90,7 +90,7 @@ def read_pth(path: Path, *, model: str, preprocessing: str = "") -> Weights:
     except ImportError as error:
         raise InputError(
             f"{path} is a .pth file, which only torch can read",
-            expected="torch to be installed, or another kind of file",
+            expected="an installed torch, or another kind of file",
             remedy="pip install 'neuart_jax[torch]', or give timm's .safetensors file instead",
         ) from error
     with reading(
@@ -103,10 +103,10 @@ def read_pth(path: Path, *, model: str, preprocessing: str = "") -> Weights:
         if is_zip:
             _check_sums(path)
         with warnings.catch_warnings():
-            # The old container's storages are deprecated, says torch, while it reads them.
+            # torch warns that the storages of the old container are deprecated.
             warnings.simplefilter("ignore")
-            # Without mmap the sizes that a zip's pickle states would be believed; see
-            # _check_sums for its numbers.
+            # mmap keeps torch from allocating the sizes stated by a zip's pickle; _check_sums
+            # verifies the bytes.
             document = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         tensors = _unwrap(document)
         size = path.stat().st_size
@@ -123,7 +123,7 @@ def _find_convention(model: str, preprocessing: str, layout: str) -> Convention:
 
 
 def _check_sums(path: Path) -> None:
-    """Check what torch does not: that a zip's bytes are those that were written."""
+    """Check a zip's checksums, which torch ignores."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
@@ -138,27 +138,27 @@ def _unwrap(document: Any) -> Mapping[str, Any]:
         if isinstance(document, Mapping) and isinstance(document.get(name), Mapping):
             document = document[name]
     if not isinstance(document, Mapping) or not all(isinstance(name, str) for name in document):
-        raise ValueError("it holds no table of names and arrays")
+        raise ValueError("it contains no table of names and arrays")
     return document
 
 
 def _wanted(names: Iterable[str]) -> dict[str, str]:
-    """Map names without the prefix to those in the file, leaving out what is not needed."""
+    """Map names without the prefix to those in the file, leaving out unneeded arrays."""
     bare = {name.removeprefix(_PREFIX): name for name in names}
     return {ours: name for ours, name in bare.items() if not _IGNORED.fullmatch(ours)}
 
 
 def _to_numpy(tensor: Any, size: int) -> np.ndarray:
-    """Take a dense tensor's numbers; its shape may say no more than `size` bytes can hold."""
+    """Convert a dense tensor to numpy; a shape that exceeds `size` bytes is refused."""
     if tensor.numel() * tensor.element_size() > size:
         raise ValueError(f"an array would have {tensor.numel():,} numbers")
     if not tensor.is_floating_point():
-        raise ValueError(f"numbers of the format {tensor.dtype} are no weights")
+        raise ValueError(f"weights can't have the dtype {tensor.dtype}")
     return np.asarray(tensor.detach().float().numpy())
 
 
 def _name_arrays(arrays: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
-    """Name arrays as canonical variables; what has no such name keeps its own."""
+    """Map arrays to canonical variables; unknown arrays keep their names."""
     places = _places(model)
     return {places.get(name, name): array for name, array in arrays.items()}
 
@@ -166,8 +166,8 @@ def _name_arrays(arrays: Mapping[str, np.ndarray], model: str) -> dict[str, np.n
 def _places(model: str) -> dict[str, str]:
     """Map torchvision's names to canonical paths.
 
-    VGG's `features` are numbered as our layers are: convolution, ReLU, ..., pool. ResNet50's
-    blocks are named one to one, `layer1.0` for conv2_block1 and its `downsample` for the shortcut.
+    VGG's `features` are numbered like our layers: convolution, ReLU, ..., pool. ResNet50's blocks
+    correspond one to one, `layer1.0` to conv2_block1 and its `downsample` to the shortcut.
     """
     layers = MODELS[model].layer_names
     places = {}

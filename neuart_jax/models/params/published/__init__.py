@@ -1,1 +1,1 @@
-"""Published weights: found, fetched and checked."""
+"""Published weights: search, download and verification."""

@@ -1,6 +1,6 @@
-"""Published files in canonical form: converted once, kept in the cache, checked at every reading.
+"""Cache of published files converted to canonical form, verified at every read.
 
-Later runs need neither the original nor the libraries that its layout takes.
+Later runs need neither the original file nor the libraries for its layout.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 _SECONDS_OF_A_PART = 7 * 24 * 3600
 
 CONVERSION_VERSION = 1
-"""Part of a conversion's name: raised whenever the converters give other numbers."""
+"""Part of a conversion's name; increment when the converters give other numbers."""
 
 
 def cache_folder() -> Path:
-    """Return where published weights are kept."""
+    """Return the cache folder of published weights."""
     return user_cache("weights")
 
 
 def conversion_path(file: PublishedFile) -> Path:
-    """Return where the conversion of a published file is, or would be."""
+    """Return the path of a published file's conversion, which may not exist."""
     source = (file.sha256 or file.md5)[:16]
     name = f"{file.model}-{file.flavor}-{source}-v{CONVERSION_VERSION}.safetensors"
     return cache_folder() / name
 
 
 def read_conversion(file: PublishedFile) -> Weights | None:
-    """Read the conversion of a published file; a damaged one is told and removed."""
+    """Read the conversion of a published file; log and remove a damaged one."""
     path = conversion_path(file)
     if not os.path.isfile(path):
         return None
@@ -54,17 +54,17 @@ def read_conversion(file: PublishedFile) -> Weights | None:
 
 
 def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> Weights:
-    """Read a published file, by way of its conversion if there is one.
+    """Read a published file from its conversion, which is created if it doesn't exist.
 
-    A line (level INFO) names those to whom attribution is owed when the conversion is made.
+    When a file is converted, a log line (level INFO) gives the attribution.
 
     Args:
       file: row of the catalog.
-      path: its original.
-      fingerprint: of the original, which has been found to be the published one.
+      path: the original file.
+      fingerprint: fingerprint of the original, already verified.
 
     Raises:
-      InputError: it can't be read.
+      InputError: the file can't be read.
     """
     weights = read_conversion(file)
     if weights is not None:
@@ -84,7 +84,7 @@ def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> W
         with alone_in_cache():
             cache_folder().mkdir(parents=True, exist_ok=True)
             write_safetensors(conversion_path(file), weights, model=file.model)
-    # Costs the next run time, never this one its weights.
+    # If the cache can't be written, the next run takes longer, but this one has its weights.
     except (OSError, InputError) as error:
         logger.warning("The converted weights could not be cached: %s", error)
     logger.info("Converted %s, by %s (%s).", file.name, file.attribution, file.licence)
@@ -93,14 +93,14 @@ def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> W
 
 @contextlib.contextmanager
 def alone_in_cache() -> Iterator[None]:
-    """Keep other processes from writing here meanwhile, if that can be done at all.
+    """Lock the cache against other processes, where locks are available.
 
-    Another that comes waits, and one line tells so. What a killed process has left half-written
-    is removed. It may be entered again from within.
+    Another process waits and logs a line. Partial files of killed processes are removed. The lock
+    is reentrant.
     """
     folder = cache_folder()
     lock: filelock.BaseFileLock | None = None
-    # Where there are no locks, two processes do the same work twice; every file is still whole.
+    # Without locks, two processes may do the same work twice, but every file is still complete.
     with contextlib.suppress(OSError, NotImplementedError):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / "lock", is_singleton=True)
@@ -110,7 +110,7 @@ def alone_in_cache() -> Iterator[None]:
             logger.info("Waiting for another run that is getting weights.")
             lock.acquire()
         remove_leftovers(folder, seconds=0)
-        # Beginnings of files that nobody has gone on with.
+        # Partial downloads that were not resumed.
         for leftover in folder.glob("*.part"):
             if time.time() - leftover.stat().st_mtime > _SECONDS_OF_A_PART:
                 leftover.unlink(missing_ok=True)

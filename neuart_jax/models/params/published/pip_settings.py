@@ -1,8 +1,8 @@
-"""Which package indexes the user's pip is set up for, read from where pip reads it.
+"""The package indexes that the user's pip is configured for, from pip's own configuration.
 
 Source: pip's documentation, "Configuration" (the files and their order) and "Network" (the
-variables), and `pip._internal.configuration` where that is silent. Of uv only its two variables are
-read, where pip is told nothing.
+variables), and `pip._internal.configuration` for details. Of uv's settings only two variables are
+read, if pip has no configuration.
 """
 
 import configparser
@@ -19,21 +19,21 @@ import platformdirs
 DEFAULT_INDEX = "https://pypi.org/simple"
 
 _SECTIONS = ("global", "install", "download")
-"""The later ones count more, whichever file they are in."""
+"""Sections of the configuration; later ones take precedence, whichever file they are in."""
 
 _VARIABLE_PREFIX = "PIP_"
 _UV_NAME = re.compile(r"[\w.-]+=(?=[a-z]+://)")
 
 Credentials = tuple[str, str]
-"""User and password, as they are sent."""
+"""User name and password."""
 
 
 class Address(NamedTuple):
-    """Where something is, without the secrets that an address may hold.
+    """An address, with its credentials split off.
 
     Attributes:
-      url: without user and password.
-      credentials: what was there of them.
+      url: the address without user name and password.
+      credentials: the credentials in the address, if any.
     """
 
     url: str
@@ -41,15 +41,15 @@ class Address(NamedTuple):
 
 
 class PipSettings(NamedTuple):
-    """What pip would ask, and how.
+    """pip's indexes and network settings.
 
     Attributes:
-      indexes: first asked first; none where pip is told to use none.
-      find_links: folders, or pages with links, which pip asks besides.
-      cert: file or folder of certificates to trust; empty for the usual ones.
-      client_cert: file with the certificate to show; empty for none.
-      trusted_hosts: "host" or "host:port", asked without looking at their certificates.
-      proxy: for every address; empty for what the system says.
+      indexes: indexes in order of precedence; empty if pip is configured to use none.
+      find_links: additional folders, or pages with links.
+      cert: file or folder of trusted certificates; empty for the default ones.
+      client_cert: file with the client certificate; empty for none.
+      trusted_hosts: "host" or "host:port" whose certificates aren't verified.
+      proxy: proxy for all addresses; empty for the system's settings.
     """
 
     indexes: tuple[Address, ...]
@@ -61,7 +61,7 @@ class PipSettings(NamedTuple):
 
 
 def split_credentials(url: str) -> Address:
-    """Take user and password out of an address."""
+    """Split user name and password off an address."""
     parts = urlsplit(url)
     user_info, at, host = parts.netloc.rpartition("@")
     if not at:
@@ -71,7 +71,7 @@ def split_credentials(url: str) -> Address:
 
 
 def read_pip_settings() -> PipSettings:
-    """Read pip's configuration files and variables; what can't be read counts as not there."""
+    """Read pip's configuration files and variables; unreadable files are ignored."""
     options = dict(_read_options())
     words = {name: tuple(text.split()) for name, text in options.items()}
     first = words.get("index-url") or _from_uv("UV_DEFAULT_INDEX", "UV_INDEX_URL")
@@ -91,7 +91,7 @@ def read_pip_settings() -> PipSettings:
 
 def _from_uv(*variables: str) -> tuple[str, ...]:
     for variable in variables:
-        # Names before the addresses are uv's own matter.
+        # uv allows a name before each address.
         words = tuple(_UV_NAME.sub("", word) for word in os.environ.get(variable, "").split())
         if words:
             return words
@@ -99,7 +99,7 @@ def _from_uv(*variables: str) -> tuple[str, ...]:
 
 
 def _read_options() -> Iterator[tuple[str, str]]:
-    """Yield name and value of every option, those that count more later."""
+    """Yield name and value of every option, in order of increasing precedence."""
     files = [_read_file(path) for path in _configuration_files()]
     for section in _SECTIONS:
         for file in files:
@@ -130,13 +130,13 @@ def _read_file(path: Path) -> Mapping[str, Mapping[str, str]]:
 
 
 def _configuration_files() -> list[Path]:
-    """Return pip's configuration files, those that count more later."""
+    """Return pip's configuration files, in order of increasing precedence."""
     own = os.environ.get("PIP_CONFIG_FILE", "")
     if own == os.devnull:
         return []
     name = "pip.ini" if sys.platform == "win32" else "pip.conf"
     files = [folder / name for folder in _global_folders()]
-    # As in pip, one's own file takes the place of the user's.
+    # As in pip, PIP_CONFIG_FILE replaces the user's file.
     if not (own and os.path.exists(own)):
         home = Path(os.path.expanduser("~"))
         files += [home / ("pip" if sys.platform == "win32" else ".pip") / name]

