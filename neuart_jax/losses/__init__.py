@@ -1,6 +1,6 @@
 """Losses on arrays: pure functions of features, float[height, width, channels], and of images.
 
-What `__all__` names is public. Every function can be differentiated, compiled and mapped.
+The names in `__all__` are public. Every function can be differentiated, compiled and vmapped.
 """
 
 from neuart_jax.losses.elementwise import content_loss, range_penalty, total_variation

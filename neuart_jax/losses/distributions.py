@@ -1,6 +1,6 @@
-"""Style losses that sort: distributions of features along directions, or of every channel.
+"""Style losses based on sorting: distributions of features along directions or of every channel.
 
-Symbols as in `style`. They need all features of a layer at once.
+The symbols are those of `style`. These losses need all features of a layer at once.
 """
 
 import functools
@@ -17,7 +17,7 @@ from neuart_jax.losses.quantiles import Quantiles, find_quantiles, match
 
 
 def _shares(weights: Array | None) -> Array | None:
-    """Return weights as float[positions] with the sum 1, or zeros where there is none."""
+    """Normalize weights to float[positions] with the sum 1; all-zero weights stay zeros."""
     if weights is None:
         return None
     column = weight_column(weights)
@@ -25,16 +25,17 @@ def _shares(weights: Array | None) -> Array | None:
 
 
 def _distance_of_rows(values: Array, weights: Array | None, target: Quantiles) -> Array:
-    """Sum, over rows, the mean squared difference to what `match` makes of the values.
+    """Sum, over rows, the mean squared difference between the values and `match(values, target)`.
 
-    The squared Wasserstein-2 distance of two distributions along a line; with as many quantiles as
-    positions, mean (sort(x) - sort(y))^2. Which value belongs to which is held constant in the
-    gradient, where it doesn't change anyway: it is that of a squared error, through no sort.
+    This is the squared Wasserstein-2 distance of two one-dimensional distributions; with as many
+    quantiles as positions, mean (sort(x) - sort(y))^2. The assignment of values is constant under
+    differentiation, as it is piecewise constant anyway: the gradient is that of a squared error and
+    doesn't pass through a sort.
 
     Args:
       values: float[rows, positions].
-      weights: of the positions, float[height, width], or None.
-      target: of the same rows.
+      weights: weights of the positions, float[height, width], or None.
+      target: target distribution of every row.
     """
     shares = _shares(weights)
     matched = match(lax.stop_gradient(values), target, shares)
@@ -45,17 +46,17 @@ def _distance_of_rows(values: Array, weights: Array | None, target: Quantiles) -
 
 
 def energy_of_rows(target: Quantiles) -> Array:
-    """Sum, over rows, the mean square."""
+    """Sum the mean squares of all rows."""
     return jnp.sum(jnp.square(target.values)) / target.values.shape[1]
 
 
 class Slices(NamedTuple):
-    """A distribution of features as seen from several directions.
+    """Projections of a distribution of features onto several directions.
 
     Attributes:
-      directions: float[directions, channels] of length 1. Part of the statistic, so that they are
-        data of the compiled step; a mean of statistics leaves them as they are.
-      quantiles: of the projections, one row per direction.
+      directions: unit vectors, float[directions, channels]. They are part of the statistic, so that
+        they are data of the compiled step; means of statistics leave them unchanged.
+      quantiles: quantiles of the projections, one row per direction.
     """
 
     directions: Array
@@ -64,9 +65,9 @@ class Slices(NamedTuple):
 
 @functools.cache
 def draw_directions(num_channels: int) -> npt.NDArray[np.float64]:
-    """Return an orthonormal basis float64[channels, channels] in rows, always the same.
+    """Return a fixed orthonormal basis float64[channels, channels], in rows.
 
-    It is drawn evenly from all rotations and reflections, as in Mezzadri 2007, "How to generate
+    The basis is sampled uniformly from the orthogonal group, as in Mezzadri 2007, "How to generate
     random matrices from the classical compact groups".
     """
     normal = np.random.default_rng(0).standard_normal((num_channels, num_channels))
@@ -77,14 +78,14 @@ def draw_directions(num_channels: int) -> npt.NDArray[np.float64]:
 
 
 def slice_features(features: Array, weights: Array | None = None) -> Slices:
-    """Compute the quantiles of the features' projections on the directions of `draw_directions`."""
+    """Compute the quantiles of the features' projections onto `draw_directions`."""
     positions = position_rows(features)
     directions = jnp.asarray(draw_directions(positions.shape[1]), positions.dtype)
     return Slices(directions, find_quantiles(_project(positions, directions), _shares(weights)))
 
 
 def _project(positions: Array, directions: Array) -> Array:
-    # With positions last, where they are sorted.
+    # Positions are the last axis, along which they are sorted.
     return jnp.einsum("pc,dc->dp", positions, directions, precision=lax.Precision.HIGHEST)
 
 
@@ -93,18 +94,18 @@ def distance_of_slices(features: Array, weights: Array | None, target: Slices) -
 
     Source: Heitz, Vanhoey, Chambon & Belcour 2021, "A sliced Wasserstein loss for neural texture
     synthesis", arXiv 2006.07229, section 3.
-    Differs from source: the directions, as many as channels, are a fixed orthonormal basis, where
-    new ones are drawn for every evaluation: a line search needs one function. Every difference of
-    means then counts in full, and the energies of the projections have the sum of the channels'.
-    Styles of other sizes have their quantile functions, linear between the sorted values, read at
-    (i + 1/2) / M.
+    Differs from source: the directions, as many as channels, are a fixed orthonormal basis, instead
+    of being resampled at every evaluation, because a line search needs a fixed function. Every
+    difference of means then counts in full, and the energies of the projections add up to those of
+    the channels. For styles of other sizes, the quantile function, linear between the sorted
+    values, is evaluated at (i + 1/2) / M.
     """
     projections = _project(position_rows(features), target.directions)
     return _distance_of_rows(projections, weights, target.quantiles)
 
 
 def energy_of_slices(target: Slices) -> Array:
-    """Sum, over directions, the mean square of the projections."""
+    """Sum the mean squares of the projections over all directions."""
     return energy_of_rows(target.quantiles)
 
 
@@ -118,9 +119,9 @@ def distance_of_histograms(features: Array, weights: Array | None, target: Quant
 
     Source: Risser, Wilmot & Barnes 2017, "Stable and controllable neural texture synthesis and
     style transfer using histogram losses", arXiv 1701.08893, equation (8), with R held constant.
-    Differs from source: R is exact, by sorting, where the source's histograms have 256 bins; equal
-    values, such as the zeros after a ReLU, are shared out among the style's values instead of all
-    becoming the same one, so that the histograms are the same wherever the loss is 0; and it is a
-    mean over positions, where the source has a sum.
+    Differs from source: R is exact, by sorting, instead of using histograms with 256 bins; equal
+    values, such as the zeros after a ReLU, are distributed over several values of the style instead
+    of all being mapped to the same one, so that the loss is 0 only for equal histograms; and the
+    loss is a mean over positions instead of a sum.
     """
     return _distance_of_rows(position_rows(features).T, weights, target)

@@ -1,7 +1,7 @@
 """Errors, content losses and total variation: arrays in, scalar out, every divisor stated.
 
-Symbols: F, P are the features float[height, width, channels] of the image being made and of the
-target; N = channels; M = height * width positions. What compares styles is in `style`.
+Symbols: F, P are the features float[height, width, channels] of the image being optimized and of
+the target; N = channels; M = height * width positions. Style losses are in `style`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Below any energy that real features have, and far above float32's smallest normal number: it only
+# Below the energy of any real features, and far above float32's smallest normal number: it only
 # keeps the relative losses of an all-zero target finite.
 TINY = 1e-12
 
@@ -23,12 +23,12 @@ def sum_squared_error(values: Array, target: Array) -> Array:
 
 
 class SquaredErrors(NamedTuple):
-    """Sums over elements, which those over parts of an array add up to.
+    """Sums over elements; the sums over parts of an array add up to those over the whole.
 
     Attributes:
       error: sum (F - P)^2, float[].
       energy: sum P^2, float[].
-      num_elements: of each.
+      num_elements: number of elements of F.
     """
 
     error: Array
@@ -50,15 +50,15 @@ def _mean(errors: SquaredErrors) -> Array:
 
 
 def relative_error(values: Array, target: Array) -> Array:
-    """Compute sum (values - target)^2 / sum target^2: free of the scale of network and image.
+    """Compute sum (values - target)^2 / sum target^2, invariant to the scale of the features.
 
-    1 means as far from the target as zero is. Finite for an all-zero target.
+    A value of 1 means as far from the target as zeros. Finite for an all-zero target.
     """
     return _relative(_measure_errors(values, target))
 
 
 def mean_squared_error(values: Array, target: Array) -> Array:
-    """Average the squared differences of two arrays of one shape."""
+    """Compute the mean squared difference of two arrays of one shape."""
     return _mean(_measure_errors(values, target))
 
 
@@ -78,10 +78,10 @@ CONTENT_FORMULAS: dict[str, Callable[[SquaredErrors], Array]] = {
 
 
 def content_loss(formula: str, features: Array, target: Array) -> Array:
-    """Compute one of `CONTENT_FORMULAS` of features that are there in full.
+    """Compute a content loss of complete features.
 
     Args:
-      formula: its name.
+      formula: key of `CONTENT_FORMULAS`.
       features: F, float[height, width, channels].
       target: P, of the same shape.
     """
@@ -93,12 +93,12 @@ def smooth(features: Array, temperature: Array | float) -> Array:
 
     Source: Wang, Li & Vasconcelos 2021, "Rethinking and improving the robustness of image style
     transfer", arXiv 2104.05623, equation (11).
-    Differs from source: the factor N M, so that the mean is 1 at every size and the values stay
-    in float32's good range; and the temperature, which is 1 there.
+    Differs from source: the factor N M, which makes the mean 1 at every size and keeps values in a
+    good range of float32; and the temperature, which is 1 in the source.
 
     Args:
       features: F, float[height, width, channels].
-      temperature: T, in the features' own unit, above 0.
+      temperature: T, in the unit of the features, above 0.
 
     Returns:
       float of the same shape with mean 1, in float32 or better.
@@ -108,24 +108,24 @@ def smooth(features: Array, temperature: Array | float) -> Array:
 
 
 def total_variation(image: Array) -> Array:
-    """Average the squared steps between vertical neighbors, add the same of horizontal ones.
+    """Add the mean squared differences of vertical neighbors and of horizontal neighbors.
 
     Source: Mahendran & Vedaldi 2015, arXiv 1412.0035, equation (4) with beta = 2.
     Differs from source: a mean, so that the weight doesn't depend on the image's size.
 
     Args:
-      image: float[height, width, channels], each side of at least 1 (a single row has no steps).
+      image: float[height, width, channels], each side at least 1 (a single row has no neighbors).
     """
     return _over_steps(image, lambda step: jnp.mean(jnp.square(step)))
 
 
 def half_sum_total_variation(image: Array) -> Array:
-    """Compute 1/2 sum of squared steps, whose gradient jcjohnson/neural-style adds."""
+    """Compute 1/2 sum of squared differences, the loss behind jcjohnson/neural-style's gradient."""
     return _over_steps(image, lambda step: 0.5 * jnp.sum(jnp.square(step)))
 
 
 def absolute_total_variation(image: Array) -> Array:
-    """Sum the absolute steps: Rudin, Osher & Fatemi 1992, anisotropic."""
+    """Sum the absolute differences of neighbors: Rudin, Osher & Fatemi 1992, anisotropic."""
     return _over_steps(image, lambda step: jnp.sum(jnp.abs(step)))
 
 
@@ -135,7 +135,7 @@ def _over_steps(image: Array, measure: Callable[[Array], Array]) -> Array:
 
 
 def range_penalty(image: Array) -> Array:
-    """Average the squared distance of an image's numbers from [0, 1], which a file can hold.
+    """Compute the mean squared distance of pixel values from the range [0, 1] of image files.
 
     Args:
       image: float[height, width, channels].
@@ -148,4 +148,4 @@ TV_LOSSES: dict[str, Callable[[Array], Array]] = {
     "half_sum_squares": half_sum_total_variation,
     "sum_absolute": absolute_total_variation,
 }
-"""Total variation formulas over an image whose white is `pixel_scale`."""
+"""Total variation formulas, by name, for an image whose white is `pixel_scale`."""

@@ -1,4 +1,4 @@
-"""The Wasserstein distance of normal distributions, and square roots of matrices."""
+"""Wasserstein distance between normal distributions, and matrix square roots."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,24 @@ from jax import Array, lax
 from neuart_jax.losses.elementwise import TINY, sum_squared_error
 
 _LEAST_ROOTS = {"float32": 1e-3, "float64": 1e-7}
-"""Roots of eigenvalues, over the largest, that are found in full; smaller ones are found too small.
+"""Ratio to the largest root above which roots of eigenvalues converge; smaller roots come out too
+small.
 
-Rounding makes eigenvalues of about -1e-8 of features in float32, whose rows are fewer than their
-channels. They grow as fast as small positive ones, and for 1e-4 instead of 1e-3 the iteration ended
-at infinity with VGG16's relu5_1. As it is, the distance of two images' features was right to 2e-4
-in each of its layers.
+For float32 features with fewer positions than channels, rounding produces eigenvalues of about
+-1e-8. They grow as fast as small positive ones, and with 1e-4 instead of 1e-3 the iteration
+diverged for VGG16's relu5_1. With 1e-3, the distance between two images' features was accurate to
+2e-4 in each of its layers.
 """
 
 
 class TargetGaussian(NamedTuple):
-    """A normal distribution that many others are compared with.
+    """A normal distribution prepared for comparison with many others.
 
     Attributes:
       mean: float[channels].
       covariance: float[channels, channels].
-      ridge: added to both covariances, float[].
-      root: of the covariance with the ridge, float[channels, channels].
+      ridge: multiple of the identity added to both covariances, float[].
+      root: square root of the covariance with the ridge, float[channels, channels].
     """
 
     mean: Array
@@ -36,7 +37,7 @@ class TargetGaussian(NamedTuple):
 
 
 def make_target_gaussian(statistic: tuple[Array, Array]) -> TargetGaussian:
-    """Do once what every comparison with a distribution needs; see `gaussian_wasserstein`.
+    """Precompute what `gaussian_wasserstein` needs of a target distribution.
 
     Args:
       statistic: mean float[channels] and covariance float[channels, channels].
@@ -58,8 +59,8 @@ def gaussian_wasserstein(
 
     Source: Dowson & Landau 1982, "The Frechet distance between multivariate normal
     distributions"; for style transfer: github.com/crowsonkb/style-transfer-pytorch.
-    Differs from source: 1e-4 of the target's mean variance is added to both covariances, where
-    the latter adds 1e-4, so that the scale of the weights doesn't matter.
+    Differs from source: 1e-4 of the target's mean variance is added to both covariances, instead of
+    1e-4 itself, so that the distance is invariant to the scale of the features.
 
     Args:
       statistic: mean float32[channels] and covariance float32[channels, channels].
@@ -70,7 +71,7 @@ def gaussian_wasserstein(
     ridged = covariance + target.ridge * jnp.eye(channels, dtype=covariance.dtype)
     product = _matmul(_matmul(target.root, ridged), target.root)
     traces = jnp.trace(ridged) + jnp.trace(target.covariance) + channels * target.ridge
-    # Rounding can leave it just below zero where both are the same.
+    # For equal distributions, rounding can make the trace slightly negative.
     trace = jnp.maximum(traces - 2 * trace_of_root(product), 0)
     return sum_squared_error(mean, target.mean), trace
 
@@ -80,12 +81,12 @@ def _matmul(left: Array, right: Array) -> Array:
 
 
 def _stretches(least: float) -> list[float]:
-    """Return the factors by which the root's estimate is stretched before each round.
+    """Return the factors by which the estimate of the root is scaled before each iteration.
 
     Source: Chen & Chow 2014, "A stable scaling of Newton-Schulz for improving the sign function
-    computation of a Hermitian matrix", Algorithm 2: with the numbers between `least` and 1, the
-    factor is the one that leaves the smallest and the largest of them equal after the round. Small
-    numbers grow by up to 2.6 in a round, where they grow by 1.5 without it.
+    computation of a Hermitian matrix", Algorithm 2: for eigenvalues between `least` and 1, the
+    factor makes the smallest and the largest equal after the iteration. Small eigenvalues grow by a
+    factor of up to 2.6 per iteration, against 1.5 without scaling.
     """
     factors: list[float] = []
     while least < 1 - 1e-9:
@@ -96,13 +97,14 @@ def _stretches(least: float) -> list[float]:
 
 
 def _square_roots(matrix: Array) -> tuple[Array, Array]:
-    """Compute the square root of a positive definite matrix, and its inverse.
+    """Compute the square root of a positive definite matrix, and the root's inverse.
 
     Source: the coupled Newton-Schulz iteration, Higham 2008, "Functions of Matrices", (6.35), with
     the scaling of `_stretches`.
     """
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    # A bound of the largest eigenvalue; squares of small entries would be zero in float32.
+    # A bound on the largest eigenvalue. Not the Frobenius norm, as squares of small entries
+    # underflow in float32.
     scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
 
     def improve(pair: tuple[Array, Array], stretch: Array) -> tuple[tuple[Array, Array], None]:

@@ -1,7 +1,7 @@
-"""Photorealism: how far an image is, locally, from a photograph with its colors changed affinely.
+"""Photorealism regularizer: the matting Laplacian's energy.
 
-A photograph stays one if, in every small window, the new colors are an affine function of the old
-ones: edges stay where they are, and nothing is painted that wasn't there.
+An image stays photorealistic if, in every small window, its colors are an affine function of the
+photograph's: edges stay in place, and no new structure is painted.
 """
 
 from typing import NamedTuple
@@ -16,48 +16,48 @@ _SIDE = 3
 _WINDOW = tuple((y, x) for y in range(_SIDE) for x in range(_SIDE))
 _PIXELS = len(_WINDOW)
 _MARGIN = _SIDE - 1
-# From a pixel to those after it, row by row, that share a window with it.
+# Offsets from a pixel to the later pixels, in row-major order, that share a window with it.
 _OFFSETS = tuple((y, x) for y in range(_SIDE) for x in range(1 - _SIDE, _SIDE) if (y, x) > (0, 0))
 
 
 class AffineGuide(NamedTuple):
-    """What a photograph says of which pixels change together: its matting Laplacian L.
+    """The matting Laplacian L of a photograph.
 
-    L has no more than 25 numbers in a row, is symmetric, and its rows' sums are zero, so that 12
-    numbers per pixel are all of it.
+    L is symmetric, has at most 25 nonzero entries per row, and its rows sum to zero, so it is
+    determined by 12 numbers per pixel.
 
     Attributes:
-      affinities: float32[12, height, width]: -L_ij of every pixel i and the 12 pixels j after it,
-        row by row, that share a window of 3x3 with it; 0 where j is outside the image.
+      affinities: float32[12, height, width]: -L_ij of every pixel i and the 12 later pixels j, in
+        row-major order, that share a 3x3 window with it; 0 where j is outside the image.
     """
 
     affinities: Array
 
 
 def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGuide:
-    """Compute the affinities that `affine_energy` needs of a photograph.
+    """Compute the matting Laplacian of a photograph, for `affine_energy`.
 
     W_ij = sum_k 1/9 (1 + (I_i - m_k)^T (S_k + epsilon/9)^-1 (I_j - m_k)) over all windows k of 3x3
-    pixels that hold both i and j, where I are colors, and m_k and S_k are the mean and the
-    covariance of those in the window.
+    pixels that contain both i and j, where I are colors, and m_k and S_k are their mean and
+    covariance in the window.
 
     Source: Levin, Lischinski & Weiss 2008, "A closed-form solution to natural image matting", IEEE
     TPAMI 30(2), equation (12), whose L_ij is -W_ij where i is not j.
-    Differs from source: no inverse. A matrix of the nine I_i - m_k above sqrt(epsilon) times the
-    identity has the orthonormal columns Q, with which W_ij = sum_k (1/9 + Q_i . Q_j). Where colors
-    lie on a line, as in every window of a gray photograph, numbers in the inverse are as large as
-    9 / epsilon, too large for float32 to hold them well enough; those in Q are at most 1.
+    Differs from source: no inverse. With the orthonormal columns Q of the matrix of the nine
+    I_i - m_k stacked on sqrt(epsilon) times the identity, W_ij = sum_k (1/9 + Q_i . Q_j). If colors
+    lie on a line, as in every window of a gray photograph, entries of the inverse are as large as
+    9 / epsilon, too large for the precision of float32; those of Q are at most 1.
 
     Args:
       guide_image: I, float32[height, width, 3], sRGB in [0, 1].
-      epsilon: above 0; the larger, the smaller the coefficients of the affine functions.
+      epsilon: regularization of the affine functions' coefficients, above 0.
 
     Returns:
-      The guide. All affinities are zero if the image has no window, being below 3 pixels high or
-      wide.
+      The guide. All affinities are zero for an image below 3 pixels high or wide, which has no
+      window.
 
     Raises:
-      InputError: when epsilon is not positive.
+      InputError: epsilon is not positive.
     """
     if not epsilon > 0:
         raise InputError(
@@ -88,36 +88,36 @@ def make_affine_guide(guide_image: Array, *, epsilon: float = 1e-7) -> AffineGui
 
 
 def affine_energy(image: Array, guide: AffineGuide) -> Array:
-    """Average how badly an affine function of the guide's colors gives the image's, in each window.
+    """Compute the mean error of local affine fits of the guide's colors to the image's.
 
     1/(3K) sum_k sum_c min_{a,b} sum_i (V_ic - a^T I_i - b)^2 + epsilon |a|^2 over all K windows k
-    of 3x3 pixels i wholly inside the image, and its channels c, where V is the image and I the
-    guide. It is sum_c V_c^T L V_c / (3K) with the matting Laplacian L of the guide.
+    of 3x3 pixels i inside the image, and its channels c, where V is the image and I the guide. This
+    equals sum_c V_c^T L V_c / (3K) with the matting Laplacian L of the guide.
 
     Sources: Levin, Lischinski & Weiss 2008, "A closed-form solution to natural image matting", IEEE
     TPAMI 30(2), equations (2), (5) and (12); as a loss: Luan, Paris, Shechtman & Bala 2017, "Deep
     photo style transfer", arXiv 1703.07511, equation (2).
-    Differs from source: the mean in place of the sum, so that the coefficient doesn't depend on the
-    image's size. With K = (height - 2) (width - 2), a coefficient lambda of the sum is 3K lambda
-    here. Luan's published lambda is 1e4 with white at 1, as here.
+    Differs from source: a mean instead of a sum, so that the coefficient doesn't depend on the
+    image's size. With K = (height - 2) (width - 2), a coefficient lambda of the sum corresponds to
+    3K lambda here. Luan's published lambda is 1e4 with white at 1, as here.
 
     Args:
       image: V, float32[height, width, 3], sRGB in [0, 1].
-      guide: of an image of the same size, from `make_affine_guide`.
+      guide: guide of a photograph of the same size, from `make_affine_guide`.
 
     Returns:
-      float32[], never negative; 0 for images without a window. An affine change of all the
-      guide's colors costs at most epsilon |a|^2.
+      float32[], at least 0; 0 for images without a window. A global affine change of the guide's
+      colors costs at most epsilon |a|^2.
 
     Raises:
-      InputError: when the sizes differ.
+      InputError: the sizes differ.
     """
     height, width, channels = image.shape
     if guide.affinities.shape[1:] != (height, width):
         raise InputError(
             f"an image of {height} x {width} came with a guide of shape {guide.affinities.shape}",
-            expected=f"one of a picture of the same size, (12, {height}, {width})",
-            remedy="make the guide of a picture scaled to the image's size",
+            expected=f"a guide of an image of the same size, (12, {height}, {width})",
+            remedy="make the guide from a photograph scaled to the image's size",
         )
     if not _num_windows(height, width):
         return jnp.zeros(())
@@ -131,12 +131,12 @@ def _num_windows(height: int, width: int) -> int:
 
 
 def _differences(colors: Array) -> Array:
-    """Return float[rows, channels, 9, columns]: what colors differ by from their window's mean.
+    """Return colors minus their window's mean, float[rows, channels, 9, columns].
 
-    Differences to the center come first. They are exact between similar numbers, where those to a
-    rounded mean would be as coarse as the numbers themselves: a gain of three digits where contrast
-    is low. Columns are last, and what is summed over comes before them, because on a CPU that takes
-    a twentieth of the time that it takes with what is summed over first.
+    Differences to the center pixel are taken first. They are exact for similar numbers, whereas
+    differences to a rounded mean would be as coarse as the numbers themselves: a gain of three
+    digits at low contrast. Columns are the last axis, after the axis that is summed over, because
+    on a CPU that takes a twentieth of the time of the opposite order.
     """
     height, width, _ = colors.shape
     rows = jnp.moveaxis(colors, -1, 1)
@@ -147,10 +147,10 @@ def _differences(colors: Array) -> Array:
 
 
 def _orthonormalize(vectors: Array) -> Array:
-    """Make float[rows, vectors, elements, columns] orthonormal, in order.
+    """Orthonormalize the vectors of float[rows, vectors, elements, columns], in order.
 
     Source: Bjorck 1967, "Solving linear least squares problems by Gram-Schmidt orthogonalization",
-    the modified method. A second pass over each vector gains no more than half a digit here.
+    the modified method. A second pass over each vector gains at most half a digit here.
     """
     basis: list[Array] = []
     for index in range(vectors.shape[1]):
@@ -165,8 +165,8 @@ def _orthonormalize(vectors: Array) -> Array:
 def _quadratic_form(colors: Array, affinities: Array) -> Array:
     """Compute sum_c V_c^T L V_c.
 
-    Its gradient is twice what its value is made of. The automatic rule doesn't know that and takes
-    ten times as long on a CPU.
+    The gradient is 2 L V_c, computed together with the value. Automatic differentiation takes ten
+    times as long on a CPU.
     """
     return _quadratic_form_forward(colors, affinities)[0]
 
@@ -174,19 +174,19 @@ def _quadratic_form(colors: Array, affinities: Array) -> Array:
 def _quadratic_form_forward(colors: Array, affinities: Array) -> tuple[Array, tuple[Array, Array]]:
     product = _multiply_by_laplacian(colors, affinities)
     value = jnp.vdot(colors, product, precision=jax.lax.Precision.HIGHEST)
-    # Rounding can leave it just below zero where the image is an affine function of the guide.
+    # If the image is an affine function of the guide, rounding can make the value negative.
     return jnp.maximum(value, 0), (colors, product)
 
 
 def _quadratic_form_backward(kept: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     colors, product = kept
-    # By affinity it is the squared difference of a pair: V^T L V = sum_{i<j} W_ij (V_i - V_j)^2.
+    # The derivative by an affinity is a squared difference: V^T L V = sum_{i<j} W_ij (V_i - V_j)^2.
     squares = [jnp.sum(jnp.square(step), axis=0) for step in _steps(colors, 1)]
     return 2 * cotangent * product, cotangent * jnp.stack(squares)
 
 
 def _multiply_by_laplacian(colors: Array, affinities: Array) -> Array:
-    """Compute L V_c of each channel: sum_j W_ij (V_i - V_j)."""
+    """Compute L V_c for each channel: sum_j W_ij (V_i - V_j)."""
     _, height, width = colors.shape
     padded = jnp.pad(affinities, ((0, 0), (_MARGIN, 0), (_MARGIN, _MARGIN)))
     total = jnp.zeros_like(colors)
@@ -200,9 +200,9 @@ def _multiply_by_laplacian(colors: Array, affinities: Array) -> Array:
 
 
 def _steps(colors: Array, sign: int) -> list[Array]:
-    """Return V_i - V_j for all j that are `sign` times one of the offsets away from i.
+    """Return V_i - V_j for all j at `sign` times one of the offsets from i.
 
-    Beyond the border is the border's color, of no importance since its affinity is 0.
+    Beyond the border the border's color is repeated, which doesn't matter as affinities are 0.
     """
     _, height, width = colors.shape
     padded = jnp.pad(colors, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)), mode="edge")

@@ -1,8 +1,8 @@
-"""What sums over positions tell of features: Gram matrices, means, deviations, covariances.
+"""Statistics from sums over positions: Gram matrices, means, standard deviations, covariances.
 
 Symbols: F are the features float[height, width, channels]; M = height * width positions; w are the
-weights float[height, width] of the positions, and M their sum where there are any. No gradient
-flows into them. Sums are kept in float32 or better, whatever the features' dtype.
+weights float[height, width] of the positions, in which case M is their sum. No gradient flows into
+the weights. Sums are computed in float32 or better, whatever the features' dtype.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,7 @@ from neuart_jax.losses.elementwise import TINY
 
 
 class Moments(NamedTuple):
-    """Sums over positions, which those over parts of an image add up to.
+    """Sums over positions; the sums over parts of an image add up to those over the whole.
 
     Attributes:
       total_weight: M, float[].
@@ -39,9 +39,10 @@ def sum_moments(
 
     Args:
       features: F, float[height, width, channels].
-      weights: w, float[height, width] of at least 0.
-      origin: o, float[channels]; None is 0. Near the mean, nothing cancels in variances.
-      diagonal: whether only squares are summed up, not the products of different channels.
+      weights: w, float[height, width] of at least 0; None stands for ones.
+      origin: o, float[channels]; None is 0. An origin near the mean avoids cancellation in
+        variances.
+      diagonal: whether to sum only squares, not products of different channels.
     """
     rows = position_rows(features)
     if origin is not None:
@@ -57,7 +58,7 @@ def sum_moments(
     elif origin is not None:
         second = _inner_products(rows)
     else:
-        # Factors of half precision are multiplied as they are.
+        # Half-precision factors are multiplied without conversion.
         second = _inner_products(features.reshape(-1, features.shape[-1]))
     return Moments(count, _weighted_sum(rows, weights), second)
 
@@ -77,7 +78,7 @@ def gram_of(moments: Moments, origin: Array | None) -> Array:
 
 
 def mean_of(moments: Moments, origin: Array | None) -> Array:
-    """Return sum_k w_k F_k / M, 0 where nothing has a weight."""
+    """Return sum_k w_k F_k / M, or 0 if all weights are zero."""
     count, first, _ = moments
     total = first if origin is None else first + count * origin
     return total / jnp.maximum(count, TINY)
@@ -92,16 +93,16 @@ def gaussian_of(moments: Moments, origin: Array | None) -> tuple[Array, Array]:
 
 
 def deviation_of(moments: Moments, origin: Array | None) -> tuple[Array, Array]:
-    """Return every channel's mean and standard deviation, of diagonal moments."""
+    """Return every channel's mean and standard deviation, from diagonal moments."""
     count, first, second = moments
     step = first / jnp.maximum(count, TINY)
     variance = second / jnp.maximum(count, TINY) - jnp.square(step)
-    # The root's slope has no bound at zero, where a channel is flat.
+    # The derivative of the root is unbounded at zero, where a channel is constant.
     return mean_of(moments, origin), jnp.sqrt(jnp.maximum(variance, TINY))
 
 
 def find_mean(features: Array, weights: Array | None = None) -> Array:
-    """Compute every channel's mean, float[channels], as an origin: no gradient flows into it."""
+    """Compute every channel's mean, float[channels], as an origin, without gradient."""
     rows = lax.stop_gradient(position_rows(features))
     count = rows.shape[0] if weights is None else jnp.sum(weight_column(weights))
     return _weighted_sum(rows, weights) / jnp.maximum(count, TINY)
@@ -112,7 +113,7 @@ def mean_and_deviation(features: Array, weights: Array | None = None) -> tuple[A
 
     Args:
       features: float[height, width, channels].
-      weights: how much each position counts, float[height, width]; None counts all alike.
+      weights: weights of the positions, float[height, width]; None weights all equally.
     """
     mean = find_mean(features, weights)
     return deviation_of(sum_moments(features, weights, origin=mean, diagonal=True), mean)
@@ -123,7 +124,7 @@ def gaussian_statistic(features: Array, weights: Array | None = None) -> tuple[A
 
     Args:
       features: float[height, width, channels].
-      weights: how much each position counts, float[height, width]; None counts all alike.
+      weights: weights of the positions, float[height, width]; None weights all equally.
     """
     mean = find_mean(features, weights)
     return gaussian_of(sum_moments(features, weights, origin=mean), mean)
@@ -139,19 +140,19 @@ def gram_matrix(
 
     Source: Gatys et al. 2015, arXiv 1508.06576, equation (3), which has no divisor; the weights:
     Gatys et al. 2017, arXiv 1611.07865, section 4.
-    Differs from source: the latter's guides weight F, and so the products by their squares; here
-    the Gram matrices of regions whose weights have the sum 1 everywhere have the sum that the
-    whole has.
+    Differs from source: guidance channels there multiply F, so the products are multiplied by their
+    squares; here the Gram matrices of regions whose weights sum to 1 at every position add up to
+    that of the whole.
 
     Args:
       features: float[height, width, channels].
       divisor: "positions" divides by M, so that images of different sizes can be compared;
-        "elements" by N M; "none" leaves the sum.
-      weights: float[height, width] of at least 0; zeros all over give zeros.
+        "elements" divides by N M; "none" doesn't divide.
+      weights: float[height, width] of at least 0; all-zero weights give zeros.
 
     Returns:
-      float[channels, channels], accumulated in float32 or better whatever the features' dtype:
-      an entry easily passes float16's 65,504.
+      float[channels, channels], accumulated in float32 or better whatever the features' dtype, as
+      entries easily exceed float16's 65,504.
     """
     count, _, products = sum_moments(features, weights)
     count = jnp.maximum(count, TINY)
@@ -170,7 +171,7 @@ def _inner_products(positions: Array) -> Array:
 
 @_inner_products.defjvp
 def _inner_products_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # The automatic rule takes two products, of which one is the other's transpose.
+    # Automatic differentiation computes two products, one of which is the other's transpose.
     (positions,), (tangent,) = primals, tangents
     half = _multiply_transposed(tangent, positions)
     return _inner_products(positions), half + half.T
@@ -191,7 +192,7 @@ def _sum_dtype(values: Array) -> Any:
 
 
 def position_rows(features: Array) -> Array:
-    """Return float[positions, channels] in float32 or better."""
+    """Return features as float[positions, channels] in float32 or better."""
     return features.reshape(-1, features.shape[-1]).astype(_sum_dtype(features))
 
 
@@ -201,5 +202,5 @@ def weight_column(weights: Array) -> Array:
 
 
 def _weighted_sum(rows: Array, weights: Array | None) -> Array:
-    """Sum float[positions, channels] up over positions."""
+    """Sum float[positions, channels] over positions."""
     return jnp.sum(rows if weights is None else weight_column(weights) * rows, axis=0)

@@ -1,7 +1,7 @@
-"""Distributions along a line: their quantiles, and which value of one belongs to which of another.
+"""One-dimensional distributions: their quantiles, and optimal transport between them.
 
-Rows are independent of each other: channels, or projections. A row's values lie at positions whose
-order doesn't matter, each with a share of the whole; no shares means equal ones.
+Rows are independent: channels, or projections. A row's values lie at positions whose order doesn't
+matter, each with a share of the total; no shares means equal shares.
 """
 
 from typing import NamedTuple
@@ -14,27 +14,27 @@ from jax import Array, lax
 class Quantiles(NamedTuple):
     """One distribution per row, as its quantile function at equally spaced levels.
 
-    The mean of several is the quantile function of their Wasserstein-2 barycenter.
+    The mean of several quantile functions is that of their Wasserstein-2 barycenter.
 
     Attributes:
-      values: float[rows, levels], ascending: the quantiles of the levels (i + 1/2) / levels, and
-        linear between them. With equal shares and as many levels as positions these are the sorted
-        values, and nothing is lost.
+      values: float[rows, levels], ascending: the quantiles at the levels (i + 1/2) / levels; the
+        quantile function is linear between them. With equal shares and as many levels as positions,
+        these are the sorted values, without any loss.
     """
 
     values: Array
 
 
 def find_quantiles(values: Array, shares: Array | None = None) -> Quantiles:
-    """Return as many quantiles as there are positions.
+    """Compute as many quantiles as there are positions.
 
-    A value stands at the middle of its share: at the sum of the shares below it and half its own.
-    Between two values the quantile function is linear, and beyond the outer ones constant.
+    A value is the quantile at the middle of its share: at the sum of the shares below it and half
+    its own. The quantile function is linear between values, and constant beyond the outer ones.
 
     Args:
       values: float[rows, positions].
-      shares: float[positions] with the sum 1. A value without a share doesn't count. If none has
-        one, every quantile is 0.
+      shares: float[positions] with the sum 1. Values with a zero share don't count. If all shares
+        are zero, every quantile is 0.
     """
     num_positions = values.shape[1]
     if shares is None:
@@ -42,7 +42,7 @@ def find_quantiles(values: Array, shares: Array | None = None) -> Quantiles:
     counts = (shares > 0).reshape(1, num_positions)
     largest = jnp.max(jnp.where(counts, values, -jnp.inf), axis=1, keepdims=True)
     largest = jnp.where(jnp.any(counts), largest, 0)
-    # What doesn't count goes to the end, where it is a repetition.
+    # Values that don't count are sorted to the end, where they repeat the last quantile.
     order = _argsort(jnp.where(counts, values, jnp.inf))
     nodes = jnp.take_along_axis(jnp.where(counts, values, largest), order, axis=1)
     levels = _middles(num_positions, values.dtype)
@@ -52,7 +52,7 @@ def find_quantiles(values: Array, shares: Array | None = None) -> Quantiles:
 
 
 def resample(quantiles: Quantiles, num_levels: int) -> Quantiles:
-    """Bring quantiles to another number of levels; nothing changes if they have it."""
+    """Resample quantiles to another number of levels; without effect if the number is equal."""
     if quantiles.values.shape[1] == num_levels:
         return quantiles
     levels = _middles(num_levels, quantiles.values.dtype)
@@ -60,15 +60,15 @@ def resample(quantiles: Quantiles, num_levels: int) -> Quantiles:
 
 
 def match(values: Array, target: Quantiles, shares: Array | None = None) -> Array:
-    """Return what each value becomes if its row takes on the target's distribution.
+    """Map each row's values to the target's distribution by optimal transport.
 
-    The smallest value becomes the smallest of the target, and so on: the cheapest transport along
-    a line. Equal values get different ones in the order of their positions.
+    The smallest value is mapped to the smallest of the target, and so on. Equal values are mapped
+    to different ones in the order of their positions.
 
     Args:
       values: float[rows, positions].
-      target: of the same rows, with any number of levels.
-      shares: of the positions, float[positions] with the sum 1.
+      target: distribution of every row, with any number of levels.
+      shares: shares of the positions, float[positions] with the sum 1; None means equal shares.
 
     Returns:
       float[rows, positions].
@@ -95,7 +95,7 @@ def _levels(shares: Array, order: Array) -> Array:
 
 
 def _interpolate(values: Array, levels: Array) -> Array:
-    """Evaluate one row's quantile function, values float[num_levels], at any levels."""
+    """Evaluate a row's quantile function, given by values float[num_levels], at any levels."""
     last = values.shape[0] - 1
     places = jnp.clip(levels * values.shape[0] - 0.5, 0, last)
     below = jnp.floor(places).astype(jnp.int32)
@@ -103,14 +103,14 @@ def _interpolate(values: Array, levels: Array) -> Array:
 
 
 def _argsort(values: Array) -> Array:
-    """Return the order int32[rows, positions] that sorts each row."""
+    """Return the permutation int32[rows, positions] that sorts each row."""
     if values.dtype != jnp.float32:
         return jnp.argsort(values, axis=1)
-    # Numbers and their positions as single integers of 64 bits. On CPUs, XLA sorts pairs and
-    # floats by calling a comparison, which took four times as long at 65,536 positions.
+    # Values and their positions are packed into 64-bit integers. On CPUs, XLA sorts pairs and
+    # floats with a comparison function, which took four times as long at 65,536 positions.
     with jax.enable_x64(True):
         bits = lax.bitcast_convert_type(values, jnp.int32)
-        # Negative floats are sign and magnitude, which rises downwards.
+        # Negative floats are stored as sign and magnitude, so their order must be reversed.
         ranked = jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits).astype(jnp.int64)
         positions = lax.broadcasted_iota(jnp.int64, values.shape, 1)
         ordered = lax.sort((ranked << 32) | positions, dimension=1)

@@ -1,13 +1,13 @@
-"""Style losses: what is kept of a layer without its places, and how an image is compared with it.
+"""Style losses: position-invariant statistics of a layer's features, and distances between them.
 
-Symbols: F, P are the features float[height, width, channels] of the image being made and of the
-style; N = channels; M = height * width positions; G, A are their Gram matrices; m, s and m', s' the
-means and standard deviations of their channels.
+Symbols: F, P are the features float[height, width, channels] of the image being optimized and of
+the style; N = channels; M = height * width positions; G, A are their Gram matrices; m, s and m', s'
+the means and standard deviations of their channels.
 
-Every loss takes soft regions: `weights` float[height, width] of at least 0, the membership of each
-position. Sums over positions become weighted sums, M becomes the sum of the weights, and no weights
-mean that every one is 1. The weights are data: no gradient flows into them. Statistics are kept and
-compared in float32 or better, whatever the features' dtype.
+Every loss supports soft masks: `weights` float[height, width] of at least 0, the membership of each
+position in a region. Sums over positions become weighted sums, M becomes the sum of the weights,
+and None stands for ones. The weights are data: no gradient flows into them. Statistics are computed
+and compared in float32 or better, whatever the features' dtype.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +47,9 @@ class StyleLoss(NamedTuple):
     """A style formula.
 
     Attributes:
-      statistic: (features of the style, weights or None) -> any pytree of float arrays without
-        positions, of which `blend_statistics` takes means.
-      compare: (features of the image being made, weights or None, statistic of the style) ->
+      statistic: (features of the style, weights or None) -> any pytree of float arrays without an
+        axis of positions, which `blend_statistics` can average.
+      compare: (features of the image being optimized, weights or None, statistic of the style) ->
         scalar.
     """
 
@@ -60,12 +60,12 @@ class StyleLoss(NamedTuple):
 def blend_statistics(statistics: Sequence[Any], shares: Sequence[Array | float]) -> Any:
     """Return the weighted mean of several styles' statistics: one target.
 
-    Styles of different sizes have different numbers of quantiles: they get those of the largest,
-    so that none loses any.
+    Styles of different sizes have different numbers of quantiles; all are resampled to the largest
+    number, so that nothing is lost.
 
     Args:
-      statistics: of one kind of `StyleLoss`.
-      shares: of each, with the sum 1.
+      statistics: statistics of the same `StyleLoss`.
+      shares: share of each statistic, with the sum 1.
     """
 
     def blend(*parts: Any) -> Any:
@@ -78,16 +78,16 @@ def blend_statistics(statistics: Sequence[Any], shares: Sequence[Array | float])
 
 
 class MomentLoss(NamedTuple):
-    """A style formula over sums, which can be added up over parts of an image.
+    """A style formula over moments, which can be summed over parts of an image.
 
     Attributes:
       read: (moments, their origin or None) -> statistic; see `moments`.
-      distance: (statistic of the image being made, target, M) -> scalar.
-      prepare: statistic of the style, a mixture of several perhaps -> target: what every comparison
-        would compute of it anew.
-      centered: whether the moments are best taken about the mean, which then is the first part of
-        the statistic; else they are about 0.
-      diagonal: whether products of different channels play no part.
+      distance: (statistic of the image being optimized, target, M) -> scalar.
+      prepare: (statistic of the style, possibly a blend) -> target, with everything that can be
+        precomputed for comparisons.
+      centered: whether moments should be taken about the mean, which is then the first part of the
+        statistic; otherwise they are about 0.
+      diagonal: whether products of different channels are not needed.
     """
 
     read: Callable[[Moments, Array | None], Any]
@@ -97,26 +97,26 @@ class MomentLoss(NamedTuple):
     diagonal: bool = False
 
     def origin(self, target: Any) -> Array | None:
-        """Return what the moments are to be taken about where they are compared with a style's."""
+        """Return the origin of moments that are compared with a style's target."""
         return target[0] if self.centered else None
 
     def sum(self, features: Array, weights: Array | None, origin: Array | None) -> Moments:
-        """Return the sums that `read` wants."""
+        """Return the moments that `read` needs."""
         return sum_moments(features, weights, origin=origin, diagonal=self.diagonal)
 
     def compare(self, moments: Moments, origin: Array | None, target: Any) -> Array:
-        """Return the loss of the features with these moments about an origin."""
+        """Return the loss of features with these moments about an origin."""
         return self.distance(
             self.read(moments, origin), target, jnp.maximum(moments.total_weight, TINY)
         )
 
     def measure(self, features: Array, weights: Array | None) -> tuple[Moments, Array | None]:
-        """Return the moments of features that are there in full, and their origin."""
+        """Return the moments of complete features, and their origin."""
         origin = find_mean(features, weights) if self.centered else None
         return self.sum(features, weights, origin), origin
 
     def over_features(self) -> StyleLoss:
-        """Return the same formula for features that are there in full."""
+        """Return the same formula as a loss of complete features."""
 
         def statistic(features: Array, weights: Array | None) -> Any:
             return self.read(*self.measure(features, weights))
@@ -128,7 +128,7 @@ class MomentLoss(NamedTuple):
 
 
 def _gram_loss(distance: Callable[[Array, Array, Array], Array]) -> MomentLoss:
-    """Make a loss of a distance over (G/M, A/M, M)."""
+    """Make a loss from a distance of (G/M, A/M, M)."""
     return MomentLoss(gram_of, distance)
 
 
@@ -152,7 +152,7 @@ def _energy_of_deviations(target: tuple[Array, Array]) -> Array:
 
 
 def _gaussian_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
-    """Make a loss of what divides a sum over channels: (sum, statistic of the style) -> scalar."""
+    """Make a loss from a normalization: (sum over channels, statistic of the style) -> scalar."""
     return MomentLoss(
         gaussian_of,
         lambda own, target, m: divide(_distance_of_gaussians(own, target), target),
@@ -175,10 +175,10 @@ def _by_channels(total: Array, target: Sequence[Array]) -> Array:
 
 
 def _by(energy: Callable[[Any], Array]) -> Callable[[Array, Any], Array]:
-    """Make a division that frees a loss of the scale of network and image.
+    """Make a normalization by the style's energy, so that a loss is invariant to feature scale.
 
-    The energy of a style's statistic is sum P^2 / M, as far as the statistic tells; a loss is
-    finite for a zero style, too.
+    The energy of a style is sum P^2 / M, as computed from its statistic; the loss is finite for an
+    all-zero style as well.
     """
     return lambda total, target: total / jnp.maximum(energy(target), TINY)
 
@@ -213,17 +213,17 @@ MOMENT_LOSSES: dict[str, MomentLoss] = {
     "mean": _gram_loss(lambda gram, target, m: mean_squared_error(gram, target)),
     # sum (G/M - A/M)^2
     "sum": _gram_loss(lambda gram, target, m: sum_squared_error(gram, target)),
-    # 1/2 sum (G - A)^2, both times the image's M where the images' sizes differ.
+    # 1/2 sum (G - A)^2, both with the optimized image's M if the images' sizes differ.
     "half_sum": _gram_loss(lambda gram, target, m: 0.5 * m**2 * sum_squared_error(gram, target)),
-    # sum (G - A)^2 / (4 N^2 M^2): Gatys et al. 2015, arXiv 1508.06576, equation (4). It doesn't
-    # say which M it means where the images' sizes differ; here each Gram has its own.
+    # sum (G - A)^2 / (4 N^2 M^2): Gatys et al. 2015, arXiv 1508.06576, equation (4). The paper
+    # doesn't say which M it means if the images' sizes differ; here each Gram matrix has its own.
     "gatys": _gram_loss(lambda gram, target, m: 0.25 * mean_squared_error(gram, target)),
     # 1/N^2 sum (G/NM - A/NM)^2: github.com/jcjohnson/neural-style
     "mean_elements": _gram_loss(
         lambda gram, target, m: mean_squared_error(gram, target) / gram.shape[0] ** 2
     ),
-    # (|m-m'|^2 + tr(...)) / N, see `gaussian.gaussian_wasserstein`. Its authors average over
-    # channels, and the diagonal for the trace.
+    # (|m-m'|^2 + tr(...)) / N, see `gaussian.gaussian_wasserstein`. The source averages over
+    # channels, and over the diagonal for the trace.
     "wasserstein": _gaussian_loss(_by_channels),
     # (|m-m'|^2 + tr(...)) / (|m'|^2 + tr S')
     "relative_wasserstein": _gaussian_loss(_by(_energy_of_gaussian)),
@@ -256,4 +256,4 @@ STYLE_LOSSES: dict[str, StyleLoss] = {
 """Style formulas, by name."""
 
 SORTING_LOSSES = frozenset(_SORTING_LOSSES)
-"""Those that keep and sort every feature, and need memory for it."""
+"""Style formulas that sort all features, and need the memory for it."""

@@ -1,1 +1,1 @@
-"""What is minimized: a weighted sum of terms over the network's features."""
+"""The objective: a weighted sum of terms over the network's features."""

@@ -1,4 +1,4 @@
-"""The term that compares features position by position."""
+"""The content term, which compares features position by position."""
 
 from typing import NamedTuple
 
@@ -32,12 +32,12 @@ def content_term(
     Source: Gatys et al. 2015, arXiv 1508.06576, equation (1).
 
     Args:
-      weight: coefficient.
+      weight: coefficient of the term.
       layer_weights: layers with their w_l.
       formula: key of `elementwise.CONTENT_FORMULAS`.
-      smoothing: of the features.
-      balance: divide each layer's loss by that of the layer's mean features at every position, so
-        that 1 means that nothing of the content is left.
+      smoothing: smoothing of the features.
+      balance: whether to divide each layer's loss by the loss of a constant image with the layer's
+        mean features, so that 1 means that nothing of the content is left.
     """
     layers = layer_names(layer_weights)
 
@@ -87,7 +87,7 @@ def _without_places(features: Array) -> Array:
 
 
 class _Smoothed(NamedTuple):
-    """Sums over a layer's elements that only smoothing asks for.
+    """Sums over a layer's elements that are only needed for smoothing.
 
     Attributes:
       total: sum of d.
@@ -103,15 +103,15 @@ class _Smoothed(NamedTuple):
 class _Sums(NamedTuple):
     """Sums over a layer's elements.
 
-    With q for the target's smoothed features of mean 1 and E for the `Smoothing.part` of the image
-    being made, d = E - (q - 1) is small where they are alike, and the smoothed features' difference
-    is (d - m q) / (1 + m), where m is the mean of E, and of d.
+    Let q be the target's smoothed features, of mean 1, and E the `Smoothing.part` of the image
+    being optimized. Then d = E - (q - 1) is small for similar features, and the difference of the
+    smoothed features is (d - m q) / (1 + m), where m is the mean of E, and of d.
 
     Attributes:
-      squares: sum of d^2; of squared differences where there is nothing left to smooth.
+      squares: sum of d^2, or of squared differences if no smoothing is left to do.
       energy: sum of squares of the target.
-      num_elements: of the layer.
-      smoothed: see `_Smoothed`; None where there is nothing left to smooth.
+      num_elements: number of the layer's elements.
+      smoothed: see `_Smoothed`; None if no smoothing is left to do.
     """
 
     squares: Array

@@ -1,4 +1,4 @@
-"""What terms that go through layers compare with, and how much each layer counts."""
+"""Targets of terms over layers, and the weights of the layers."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,20 +8,20 @@ from jax import Array
 
 from neuart_jax.config.fields import LayerWeights
 
-# Below any loss between images that differ: a layer without a loss to divide by keeps its weight.
+# Below the loss of any two different images: a layer with a smaller loss keeps its weight.
 _SMALLEST_REFERENCE = 1e-8
 
 
 class LayerTarget(NamedTuple):
-    """What a term that goes through layers compares with.
+    """Target of a term over layers; every attribute is a dictionary by layer.
 
     Attributes:
-      values: layer to features, or to one statistic per region.
-      temperatures: layer to that of the smoothing.
-      shifts: layer to that of the smoothing in parts.
-      layer_weights: layer to its w_l, balanced if that was asked for.
-      memberships: layer to float32[height', width', regions]; empty without regions.
-      importance: layer to each region's share of the loss, float32[regions].
+      values: the layer's features, or one statistic per region.
+      temperatures: temperature of the smoothing.
+      shifts: shift of the smoothing in parts.
+      layer_weights: the layer's w_l, balanced if requested.
+      memberships: soft masks, float32[height', width', regions]; empty without regions.
+      importance: each region's share of the loss, float32[regions].
     """
 
     values: dict[str, Any]
@@ -33,19 +33,19 @@ class LayerTarget(NamedTuple):
 
 
 def layer_names(layer_weights: LayerWeights) -> tuple[str, ...]:
-    """Return the layers that have a weight."""
+    """Return the names of the layers."""
     return tuple(name for name, _ in layer_weights)
 
 
 def weight_arrays(layer_weights: LayerWeights) -> dict[str, Array]:
-    """Return layer to w_l, float32[]."""
+    """Return every layer's w_l as float32[]."""
     return {name: jnp.float32(weight) for name, weight in layer_weights}
 
 
 def balance_weights(
     weights: Mapping[str, Array], references: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Divide each layer's weight by a loss of that layer, where there is one."""
+    """Divide each layer's weight by a reference loss of that layer, unless that loss is zero."""
     return {
         name: jnp.where(references[name] > _SMALLEST_REFERENCE, weight / references[name], weight)
         for name, weight in weights.items()

@@ -1,4 +1,4 @@
-"""What may become of features before they are compared: a softmax over a whole layer."""
+"""Smoothing of features before they are compared: a softmax over a whole layer."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,19 +13,19 @@ from neuart_jax.objective.windows import Measure, Window
 
 
 class Smoothing(NamedTuple):
-    """What becomes of features before they are compared; see `elementwise.smooth`.
+    """Smoothing of features by a softmax over the whole layer; see `elementwise.smooth`.
 
-    In parts of an image it is taken apart. With a shift c that is about the logarithm of the mean
-    of e^(F/T), `part` gives E = e^(F/T - c) - 1, which is as small as the smoothed features are
-    near 1; they are (1 + E) / (1 + m), where m is the mean of E over the whole layer. So nothing
-    cancels in float32, where sums of e^(F/T) would leave nothing of small differences.
+    For parts of an image the softmax is decomposed. With a shift c close to the logarithm of the
+    mean of e^(F/T), `part` computes E = e^(F/T - c) - 1, which is small if the smoothed features
+    are near 1; they are (1 + E) / (1 + m), where m is the mean of E over the whole layer. This
+    avoids cancellation in float32, where sums of e^(F/T) would lose small differences.
 
     Attributes:
-      kind: "none"; "softmax"; or "centered_softmax", less its mean. Gram matrices of features
-        with the mean 1 are nearly all ones at high temperatures, and a relative error sees little
-        else.
-      temperature: of the softmax: of "softmax" in the features' unit, of "centered_softmax" in
-        standard deviations of the target's features.
+      kind: "none"; "softmax"; or "centered_softmax", the softmax minus its mean. At high
+        temperatures, Gram matrices of features with the mean 1 are nearly all ones, which dominate
+        a relative error.
+      temperature: temperature of the softmax: in the unit of the features for "softmax", in
+        standard deviations of the target's features for "centered_softmax".
     """
 
     kind: str = "none"
@@ -33,34 +33,34 @@ class Smoothing(NamedTuple):
 
     @property
     def is_none(self) -> bool:
-        """Whether features stay as they are."""
+        """Whether features are left unchanged."""
         return self.kind == "none"
 
     @property
     def level(self) -> float:
-        """What smoothed features have for a mean."""
+        """Mean of the smoothed features."""
         return 0.0 if self.kind == "centered_softmax" else 1.0
 
     def find_temperatures(self, measure: Measure, layers: Sequence[str]) -> dict[str, Array]:
-        """Return each layer's temperature, in the features' own unit: part of a target.
+        """Return each layer's temperature in the unit of its features, as part of a target.
 
         Args:
-          measure: of the image that is the target.
-          layers: to be smoothed.
+          measure: `Measure` of the target image.
+          layers: the layers to smooth.
         """
         if self.kind != "centered_softmax":
             return {name: self.temperature * jnp.ones(()) for name in layers}
 
         means = _average(measure, layers, lambda name, values: values)
         variances = _average(measure, layers, lambda name, values: jnp.square(values - means[name]))
-        # A flat image's features have no spread to be measured in.
+        # The features of a constant image have no standard deviation.
         return {n: self.temperature * jnp.maximum(jnp.sqrt(v), 1e-6) for n, v in variances.items()}
 
     def find_shifts(self, measure: Measure, temperatures: dict[str, Array]) -> dict[str, Array]:
-        """Return the logarithm of the mean of e^(F/T) of each layer.
+        """Return the logarithm of the mean of e^(F/T) for each layer.
 
         Args:
-          measure: of the image that has the features F.
+          measure: `Measure` of the image with the features F.
           temperatures: T of every layer.
         """
         if self.is_none:
@@ -79,7 +79,7 @@ class Smoothing(NamedTuple):
         return {name: total - count for name, (total, count) in found.items()}
 
     def __call__(self, features: Array, temperature: Array) -> Array:
-        """Smooth one layer's features, which are there in full."""
+        """Smooth a layer's complete features."""
         if self.is_none:
             return features
         smoothed = smooth(features, temperature)
@@ -88,30 +88,31 @@ class Smoothing(NamedTuple):
     def begin(
         self, features: Array, temperature: Array, shift: Array, core: Array | None
     ) -> tuple[Array, "Smoothing"]:
-        """Smooth one layer as far as can be done in a window, and return what is left to do.
+        """Smooth a layer as far as possible within a window, and return the remaining smoothing.
 
         Args:
-          features: of the window.
-          temperature: of the layer.
-          shift: of the layer; see `part`.
-          core: of the window; without one it shows the whole layer, which is smoothed at once.
+          features: the layer's features in the window.
+          temperature: temperature of the layer.
+          shift: shift of the layer; see `part`.
+          core: core of the window; None for a window with the whole layer, which is smoothed
+            completely.
         """
         if core is None:
             return self(features, temperature), NO_SMOOTHING
         return self.part(features, temperature, shift), self
 
     def part(self, features: Array, temperature: Array, shift: Array) -> Array:
-        """Return E of a part of one layer's features, or the features if they aren't smoothed.
+        """Return E for a part of a layer's features, or the features if they aren't smoothed.
 
-        Features more than 40 temperatures above all those that the shift comes from overflow
-        float32 in the sums of squares.
+        Features more than 40 temperatures above all those that determined the shift overflow
+        float32 in sums of squares.
         """
         if self.is_none:
             return features
         return jnp.expm1(features.astype(_float(features)) / temperature - shift)
 
     def factor(self, mean: Array) -> Array:
-        """Return what a difference of E becomes in the smoothed features.
+        """Return the factor from a difference of E to one of the smoothed features.
 
         Args:
           mean: m, over all channels and positions of the layer.
@@ -119,11 +120,11 @@ class Smoothing(NamedTuple):
         return jnp.ones(()) if self.is_none else 1 / (1 + mean)
 
     def origin_of_part(self, origin: Array) -> Array:
-        """Return the E that becomes `origin` where m is 0."""
+        """Return the E that corresponds to `origin` for m = 0."""
         return origin if self.is_none else origin - self.level
 
     def origin(self, part: Array, mean: Array) -> Array:
-        """Return what E becomes in the smoothed features."""
+        """Return the smoothed features that correspond to E."""
         return part if self.is_none else self.level + (part - mean) / (1 + mean)
 
 
@@ -137,7 +138,7 @@ def _float(values: Array) -> jnp.dtype:
 def _average(
     measure: Measure, layers: Sequence[str], change: Callable[[str, Array], Array]
 ) -> dict[str, Array]:
-    """Return each layer's mean, over all elements, of what its features are changed into."""
+    """Return the mean of a function of each layer's features, over all elements."""
 
     def sums(features: Features, window: Window) -> dict[str, tuple[Array, Array]]:
         found = {}
@@ -154,7 +155,7 @@ def sum_elements(values: Array, core: Array | None) -> tuple[Array, Array]:
 
     Args:
       values: in float32 or better.
-      core: float32[height, width], 1 where a position counts and 0 elsewhere; None counts all.
+      core: float32[height, width], 1 for positions that count and 0 elsewhere; None counts all.
     """
     if core is None:
         return jnp.sum(values), jnp.full((), values.size, values.dtype)

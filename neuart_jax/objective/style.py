@@ -1,4 +1,4 @@
-"""The term that compares what is left of features without their places."""
+"""The style term, which compares position-invariant statistics of features."""
 
 import dataclasses
 import functools
@@ -37,20 +37,22 @@ from neuart_jax.objective.term import Additive, Inputs, Memberships, Term, weigh
 from neuart_jax.objective.windows import Measure, Window
 
 Presence = tuple[tuple[bool, ...], ...]
-"""Of every region, whether each style image has a part in it; empty without regions."""
+"""For every region, whether each style image has a part in it; empty without regions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StyleTerm:
-    """A style loss beside those of the configuration: another formula, or one of one's own.
+    """A style loss in addition to those of the configuration, with any formula.
 
-    Regions, opacity, the styles' shares, `stylization`, `balance` and smoothing are the run's.
+    Regions, opacity, the styles' shares, `stylization`, `balance` and smoothing are those of the
+    run.
 
     Attributes:
       name: key in the reported losses.
-      weight: coefficient.
-      layers: layer to its weight w_l, as a mapping, as pairs, or as text, "relu1_1:0.5,relu2_1:2".
-      formula: key of `losses.STYLE_LOSSES`, or a `losses.StyleLoss` of one's own.
+      weight: coefficient of the loss.
+      layers: layers with their weights w_l, as a mapping, as pairs, or as text,
+        "relu1_1:0.5,relu2_1:2".
+      formula: key of `losses.STYLE_LOSSES`, or a custom `losses.StyleLoss`.
     """
 
     name: str
@@ -64,7 +66,7 @@ class StyleTerm:
         if not self.layers:
             raise InputError(
                 f"the style term {self.name!r} has no layers",
-                expected="a layer with its weight, at least one",
+                expected="at least one layer with its weight",
                 remedy='give some, such as layers={"relu2_1": 1.0}',
             )
         if isinstance(self.formula, StyleLoss):
@@ -73,7 +75,7 @@ class StyleTerm:
             raise InputError(
                 f"a function came as the formula of the style term {self.name!r}",
                 expected="a StyleLoss(statistic, compare), or a formula's name",
-                remedy="wrap it, and what makes its target, in neuart_jax.losses.StyleLoss",
+                remedy="wrap the function, and that of its target, in neuart_jax.losses.StyleLoss",
             )
         if self.formula not in STYLE_LOSSES:
             raise InputError(
@@ -101,31 +103,31 @@ def style_term(
     balance: bool = False,
     name: str = "style",
 ) -> Term:
-    """Compare what is left of features without their places: sum over layers of w_l times a loss.
+    """Compare position-invariant statistics of features: sum over layers of w_l times a loss.
 
-    With regions, the loss is the sum over regions of the share of the image that each covers
-    times the loss between its features and those of its region in the styles.
+    With regions, the loss is a sum over regions: the share of the image that a region covers times
+    the loss between its features and those of the same region in the styles.
 
     Sources: Gatys et al. 2015, arXiv 1508.06576, equations (3) to (5); several styles in one
     target: github.com/jcjohnson/neural-style; regions: Gatys et al. 2017, arXiv 1611.07865,
     section 4.1, and Luan et al. 2017, arXiv 1703.07511, equations (4) and (5).
-    Differs from source: a region counts as much as it covers; and memberships weigh positions
-    linearly, where guidance maps weigh features, so that soft regions add up to the whole.
+    Differs from source: a region counts in proportion to its area; and soft masks weight positions
+    linearly, whereas guidance channels multiply features, so that soft regions add up to the whole.
 
     Args:
-      weight: coefficient.
+      weight: coefficient of the term.
       layer_weights: layers with their w_l.
-      formula: key of `style.STYLE_LOSSES`, or one that is in no table.
-      smoothing: of the features.
-      shares: of all styles.
+      formula: key of `style.STYLE_LOSSES`, or a custom `StyleLoss`.
+      smoothing: smoothing of the features.
+      shares: shares of all styles.
       members: the styles whose statistics are blended into this term's target; None takes all. A
-        style with the share 0 has no part in it, not even as an input.
+        style with the share 0 has no part in the term, not even as an input.
       presence: see `Presence`. A region's styles share it in proportion to their `shares`.
-      stylization: how far the target is from the content image's own statistics, 0, to the
-        style's, 1.
-      balance: divide each layer's loss by that of the content image, so that the term begins at
-        1 from there.
-      name: of the term.
+      stylization: interpolation of the target between the content image's own statistics, 0, and
+        the style's, 1.
+      balance: whether to divide each layer's loss by that of the content image, so that the term
+        is 1 there.
+      name: name of the term.
     """
     layers = layer_names(layer_weights)
     members = [i for i in (range(len(shares)) if members is None else members) if shares[i] > 0]
@@ -133,7 +135,7 @@ def style_term(
     regions = [_RegionMix.of(shares, members, has) for has in presence or ((True,) * len(shares),)]
     reads_content = balance or stylization < 1
     moment_loss = MOMENT_LOSSES.get(formula) if isinstance(formula, str) else None
-    # What a statistic is read from, (moments, origin) or (features, weights), is compared, too.
+    # `compare` takes the arguments of `read`, (moments, origin) or (features, weights).
     read, prepare, compare = _formulas(formula)
 
     def describe(
@@ -230,7 +232,7 @@ def style_term(
 def _formulas(
     formula: str | StyleLoss,
 ) -> tuple[Callable[..., Any], Callable[[Any], Any], Callable[..., Array]]:
-    """Return what reads a statistic, makes a target of it, and compares with that."""
+    """Return the functions that read a statistic, prepare a target, and compare with it."""
     loss = MOMENT_LOSSES.get(formula) if isinstance(formula, str) else None
     if loss is None:
         read, compare = STYLE_LOSSES[formula] if isinstance(formula, str) else formula
@@ -245,10 +247,10 @@ def _additive(
     layers: Sequence[str],
     loss_of: Callable[[Mapping[str, list[Any]], LayerTarget], Array],
 ) -> Additive:
-    """Return a loss over what sums tell of every region.
+    """Return the loss as a function of sums over every region.
 
-    Of a layer that is there in full the moments are about its own mean: nothing cancels then, as it
-    would about the target's where that is far away.
+    For a complete layer, moments are taken about its own mean, which avoids the cancellation about
+    the target's mean if that is far away.
     """
 
     def origins_of(wanted: Sequence[Any]) -> Origins:
@@ -286,11 +288,11 @@ def _additive(
 
 
 class _RegionMix(NamedTuple):
-    """What a term has to do with one region.
+    """A term's part in one region.
 
     Attributes:
-      parts: its styles there, with their shares of its target.
-      fraction: of the region's loss that is this term's, times the sum of its shares.
+      parts: the term's styles in the region, with their shares of the target.
+      fraction: the term's fraction of the region's loss, times the sum of its shares.
     """
 
     parts: list[tuple[int, float]]
@@ -305,7 +307,7 @@ class _RegionMix(NamedTuple):
 
 
 def _blend(parts: Sequence[tuple[float, Any]]) -> Any:
-    """Return the weighted mean of statistics; None where there are none."""
+    """Return the weighted mean of statistics; None if there are none."""
     if len(parts) < 2:
         return parts[0][1] if parts else None
     shares, statistics = zip(*parts, strict=True)

@@ -1,4 +1,4 @@
-"""Statistics of smoothed layers, one per region, from features in full or window by window."""
+"""Statistics of smoothed layers, one per region, from complete features or window by window."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ from neuart_jax.objective.smoothing import Smoothing, sum_elements
 from neuart_jax.objective.windows import Measure, Window
 
 Origins = Sequence[Array | None]
-"""Of every region, about what moments are taken; None is 0."""
+"""Origin of the moments of every region; None is 0."""
 
 
 class LayerSums(NamedTuple):
-    """Sums over one layer of what `Smoothing.part` makes of it.
+    """Sums over the `Smoothing.part` of a layer.
 
     Attributes:
-      total: over all elements, for the smoothing; None without.
-      num_elements: their number, for the smoothing; None without.
-      moments: of every region; None where a region has no part in a term.
-      means: of every region, about which its moments are; None where others were given.
+      total: sum over all elements, for the smoothing; None without smoothing.
+      num_elements: number of elements, for the smoothing; None without smoothing.
+      moments: moments of every region; None for a region without a part in the term.
+      means: mean of every region, the origin of its moments; None if origins were given.
     """
 
     total: Array | None
@@ -35,13 +35,14 @@ class LayerSums(NamedTuple):
 def region_weights(
     memberships: Array | None, number: int, *, layer: str = "", window: Window | None = None
 ) -> Array | None:
-    """Return how much each position of a window counts for a region; None is 1.
+    """Return the weights of a window's positions in a region; None stands for ones.
 
     Args:
-      memberships: of the whole layer, float32[height', width', regions]; None without regions.
-      number: of the region.
-      layer: that they belong to.
-      window: None shows all.
+      memberships: soft masks of the whole layer, float32[height', width', regions]; None without
+        regions.
+      number: index of the region.
+      layer: name of the layer.
+      window: the window; None stands for the whole layer.
     """
     core = None if window is None else window.core(layer)
     if memberships is None:
@@ -61,16 +62,16 @@ def sum_layer(
     present: Sequence[bool],
     core: Array | None,
 ) -> LayerSums:
-    """Add up what a style formula and the smoothing want to know of a window.
+    """Compute the sums over a window that a style formula and the smoothing need.
 
     Args:
-      loss: the formula.
-      smoothing: of the features.
-      part: what `Smoothing.part` made of them.
-      weights: of a region, by its number.
-      origins: in the unit of `part`; None takes the means of what is there.
+      loss: the style formula.
+      smoothing: smoothing of the features.
+      part: the features, from `Smoothing.part`.
+      weights: index of a region -> weights of the positions.
+      origins: origins of the moments, in the unit of `part`; None takes the window's means.
       present: whether each region has a part in the term.
-      core: of the window.
+      core: core of the window.
     """
     means = None
     if origins is None:
@@ -91,12 +92,12 @@ def sum_layer(
 def read_sums(
     smoothing: Smoothing, sums: LayerSums, origins: Origins
 ) -> list[tuple[Moments, Array | None] | None]:
-    """Return every region's moments of the smoothed features, and their origin.
+    """Return the moments of the smoothed features for every region, and their origins.
 
     Args:
-      smoothing: what is left to do of it.
-      sums: of the whole layer.
-      origins: that were given to `sum_layer`, if any were.
+      smoothing: the remaining smoothing.
+      sums: sums over the whole layer.
+      origins: origins given to `sum_layer`, if any.
     """
     origins = origins if sums.means is None else sums.means
     if sums.total is None or sums.num_elements is None:
@@ -124,19 +125,19 @@ def describe_moments(
     memberships: Mapping[str, Array],
     num_regions: int,
 ) -> dict[str, list[tuple[Moments, Array | None]]]:
-    """Measure an image for a style formula.
+    """Compute the moments of an image for a style formula.
 
     Args:
-      loss: the formula.
-      smoothing: of the features.
-      measure: of the image.
-      temperatures: of the smoothing, of every layer.
-      memberships: layer to float32[height', width', regions]; empty without regions.
-      num_regions: 1 without regions.
+      loss: the style formula.
+      smoothing: smoothing of the features.
+      measure: `Measure` of the image.
+      temperatures: temperature of every layer.
+      memberships: soft masks of every layer, float32[height', width', regions]; empty without
+        regions.
+      num_regions: number of regions; 1 without regions.
 
     Returns:
-      Layer to every region's moments and their origin, which `MomentLoss.read` makes a statistic
-      of.
+      For every layer, each region's moments and their origin, as arguments of `MomentLoss.read`.
     """
     shifts = smoothing.find_shifts(measure, dict(temperatures))
     numbers = range(num_regions)
@@ -144,7 +145,7 @@ def describe_moments(
     def add_up(
         fn: Callable[[str, Array, Callable[[int], Array | None], Array | None], Any],
     ) -> Any:
-        """Measure a function of (layer, part, weights of a region, core)."""
+        """Sum a function of (layer, part, weights of a region, core) over all windows."""
 
         def sums(features: Features, window: Window) -> dict[str, Any]:
             found = {}
@@ -182,5 +183,5 @@ def describe_moments(
             core=core,
         )
     )
-    # With every region present, none is None.
+    # All regions are present, so no entry is None.
     return {n: read_sums(smoothing, sums[n], origins[n]) for n in sums}  # type: ignore[misc]

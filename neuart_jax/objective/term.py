@@ -1,6 +1,6 @@
 """The objective over the pixels: a weighted sum of terms, each with a target computed once.
 
-A term is a pair of pure functions. Adding a loss of one's own means writing one `Term`.
+A term is a pair of pure functions. A custom loss is added by writing a `Term`.
 """
 
 import dataclasses
@@ -18,23 +18,23 @@ LossTerms = dict[str, Array]
 
 
 Memberships = dict[str, Array]
-"""Layer to float32[height', width', regions], which sum to 1 at every position."""
+"""Soft masks by layer, float32[height', width', regions], which sum to 1 at every position."""
 
 
 class Inputs(NamedTuple):
-    """What targets are made from.
+    """The inputs from which targets are computed.
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[style_height, style_width, 3], sRGB in [0, 1], per style.
-      content_features: layer to float32[height', width', channels].
-      style_features: the same of every style image.
-      content_memberships: layer to float32[height', width', regions], how much each position
-        belongs to each region; empty where there are no regions.
-      style_memberships: the same of every style image.
-      content_measure: sums over the content's features, which serve images too large for
-        `content_features`, too; see `windows.Measure`.
-      style_measures: the same of every style image.
+      content_features: the content's features by layer, float32[height', width', channels].
+      style_features: the features of every style image, by layer.
+      content_memberships: the content's soft masks by layer, float32[height', width', regions], how
+        much each position belongs to each region; empty without regions.
+      style_memberships: the soft masks of every style image, by layer.
+      content_measure: computes sums over the content's features, also for images that are too large
+        for `content_features`; see `windows.Measure`.
+      style_measures: the same for every style image.
     """
 
     content_image: Array
@@ -48,14 +48,14 @@ class Inputs(NamedTuple):
 
 
 class Additive(NamedTuple):
-    """A loss that goes through layers as a function of sums, so that it is found in windows, too.
+    """A loss as a function of sums over positions, which can be computed window by window.
 
     Attributes:
-      sums: (features of a window, target, `Window`) -> any pytree of arrays, to be added up over
-        all windows.
-      loss: (sums of all windows, target) -> scalar.
-      kept_layers: layers whose content features `Term.make_target` wants in full; of all others
-        it only asks `Inputs.content_measure` and `Inputs.style_measures`.
+      sums: (features of a window, target, `Window`) -> any pytree of arrays, to be summed over all
+        windows.
+      loss: (sums over all windows, target) -> scalar.
+      kept_layers: layers whose complete content features `Term.make_target` needs; for all other
+        layers it only uses `Inputs.content_measure` and `Inputs.style_measures`.
     """
 
     sums: Callable[[Features, Any, Window], Any]
@@ -63,7 +63,7 @@ class Additive(NamedTuple):
     kept_layers: tuple[str, ...] = ()
 
     def loss_fn(self, image: Array, features: Features, target: Any) -> Array:
-        """Compute the loss with one window that shows all: a `Term.loss_fn`."""
+        """Compute the loss with a single window for the whole image, as a `Term.loss_fn`."""
         return self.loss(self.sums(features, target, WHOLE), target)
 
 
@@ -73,14 +73,14 @@ class Term:
 
     Attributes:
       name: key in `LossTerms`.
-      weight: its coefficient.
-      make_target: `Inputs` -> any pytree of arrays that the loss compares with.
+      weight: coefficient of the term.
+      make_target: `Inputs` -> target, any pytree of arrays.
       loss_fn: (image, features, target) -> scalar. Pure, differentiable in image and features.
-      content_layers: layers that `make_target` reads of the content image.
-      style_layers: layers that `make_target` reads of the style image.
-      layers: layers that `loss_fn` reads of the image being made.
-      additive: how to do without the features of the whole image, where that can be done;
-        `loss_fn` is its own then.
+      content_layers: layers of the content image that `make_target` reads.
+      style_layers: layers of the style images that `make_target` reads.
+      layers: layers of the image being optimized that `loss_fn` reads.
+      additive: the loss as a function of sums, if it can be computed window by window; `loss_fn` is
+        then `additive.loss_fn`.
     """
 
     name: str
@@ -94,12 +94,12 @@ class Term:
 
 
 class Targets(NamedTuple):
-    """All numbers of an objective: an argument of the compiled step, so that pairs can share it.
+    """All data of an objective: an argument of the compiled step, so that pairs can share it.
 
     Attributes:
-      weights: term name to its coefficient, float32[].
-      values: term name to what its `make_target` returned.
-      canvas: what is painted on, for an objective that asks for it; see `canvas.Canvas`.
+      weights: coefficient of every term, float32[], by name.
+      values: target of every term, from its `make_target`, by name.
+      canvas: photograph and paint mask, for an objective that needs them; see `canvas.Canvas`.
     """
 
     weights: dict[str, Array]
@@ -112,7 +112,7 @@ Objective = Callable[[Array, Any, Targets], tuple[Array, LossTerms]]
 
 
 def weighted_sum(losses: Mapping[str, Array], weights: Mapping[str, Array]) -> Array:
-    """Add up losses, each times the weight of its name."""
+    """Sum losses, each multiplied by the weight of the same name."""
     total = jnp.zeros(())
     for name, loss in losses.items():
         total = total + weights[name] * loss
@@ -120,18 +120,18 @@ def weighted_sum(losses: Mapping[str, Array], weights: Mapping[str, Array]) -> A
 
 
 def layers_of(terms: Sequence[Term], field: str) -> tuple[str, ...]:
-    """Return what all terms name in one of their fields of layers, each layer once."""
+    """Return the union of the terms' layers in one of their fields of layers."""
     return tuple(dict.fromkeys(name for term in terms for name in getattr(term, field)))
 
 
 def all_layers(terms: Sequence[Term]) -> tuple[str, ...]:
-    """Return every layer that terms read of any image."""
+    """Return all layers that terms read, of any image."""
     fields = ("content_layers", "style_layers", "layers")
     return tuple(dict.fromkeys(name for field in fields for name in layers_of(terms, field)))
 
 
 def measure_features(features: Features) -> Measure:
-    """Return the `Measure` of an image whose features are there in full."""
+    """Return the `Measure` of an image whose complete features are given."""
     return lambda fn, **_: fn(features, WHOLE)
 
 
@@ -147,9 +147,10 @@ def make_targets(
     content_measure: Measure | None = None,
     style_measures: tuple[Measure, ...] = (),
 ) -> Targets:
-    """Compute what every term compares with.
+    """Compute the targets of all terms.
 
-    Arguments as in `Inputs`; without measures, the features themselves are measured.
+    The other arguments are the attributes of `Inputs`; without measures, sums are computed from the
+    features.
     """
     inputs = Inputs(
         content_image=content_image,
@@ -168,11 +169,11 @@ def make_targets(
 
 
 def make_objective(feature_fn: FeatureFn, terms: Sequence[Term]) -> Objective:
-    """Return the function of the pixels that is minimized: sum over terms of weight * loss.
+    """Make the function of the pixels that is minimized: sum over terms of weight * loss.
 
     Args:
       feature_fn: (params, image) -> features, with at least the layers that the terms read.
-      terms: see `Term`. Only their functions are used here; the numbers come with the targets.
+      terms: the terms, of which only the functions are used; their data are in `Targets`.
     """
 
     def objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:

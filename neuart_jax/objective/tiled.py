@@ -1,9 +1,9 @@
 """The objective and its targets window by window: large images in the memory of a small one.
 
 Source: Galerne, Raad, Lezama & Morel 2024, "Scaling painting style transfer", arXiv 2212.13459,
-section 4: what a style loss reads of a layer are sums over positions. A first pass adds them up, a
-second one takes every window's gradient, given that of the sums; the image never goes through the
-network as a whole.
+section 4: a style loss depends on a layer only through sums over positions. A first pass computes
+the sums, a second one every window's gradient from the gradient of the sums; the whole image never
+passes through the network at once.
 Differs from source: equal to the objective of the whole image up to rounding; see `windows`.
 """
 
@@ -41,16 +41,16 @@ from neuart_jax.objective.windows import (
 
 
 def check_additive(terms: Sequence[Term]) -> None:
-    """Check that every term can be found window by window.
+    """Check that every term can be computed window by window.
 
     Raises:
-      InputError: one needs the features of the whole image.
+      InputError: a term needs the features of the whole image.
     """
     for term in terms:
         if term.additive is None and (term.layers or term.content_layers or term.style_layers):
             raise InputError(
                 f"the loss term {term.name!r} needs all features of a layer at once",
-                expected="terms that sums over windows are enough for",
+                expected="terms that depend on sums over windows only",
                 remedy="choose a style loss that doesn't sort, such as relative or wasserstein, or "
                 "paint without windows",
             )
@@ -59,18 +59,18 @@ def check_additive(terms: Sequence[Term]) -> None:
 def make_tiled_objective(
     feature_fn: FeatureFn, terms: Sequence[Term], tiling: Tiling, reaches: Mapping[str, Reach]
 ) -> Objective:
-    """Return the function that `term.make_objective` returns, with one window's activations.
+    """Make the function of `term.make_objective` with the activations of one window at a time.
 
-    It is differentiable once in the image, in reverse mode; nothing is kept of the layers between
-    the value and its gradient, so that these take two forward passes and a backward one. Terms that
-    read no layer see the whole image. Features more than 40 temperatures of a softmax above the
-    target's give no finite loss.
+    The function is differentiable once with respect to the image, in reverse mode. No activations
+    are kept between the value and its gradient, so together they take two forward passes and a
+    backward pass. Terms that read no layer see the whole image. The loss is not finite for features
+    more than 40 temperatures of a softmax above the target's.
 
     Args:
       feature_fn: (params, image) -> features, with at least the layers that the terms read.
-      terms: see `check_additive`.
-      tiling: of the image being made.
-      reaches: of every layer that the terms read; see `models`.
+      terms: terms that pass `check_additive`.
+      tiling: tiling of the image being optimized.
+      reaches: receptive fields of all layers that the terms read; see `models`.
 
     Raises:
       InputError: see `check_additive`.
@@ -78,9 +78,9 @@ def make_tiled_objective(
     check_additive(terms)
     additive = {term.name: term.additive for term in terms if term.additive is not None}
 
-    def sums_of(pixels: Array, params: Any, targets: Targets, spot: tuple[Span, Span]) -> Any:
+    def sums_of(pixels: Array, params: Any, targets: Targets, tile: tuple[Span, Span]) -> Any:
         features = feature_fn(params, pixels)
-        window = _open(tiling, spot, features, reaches)
+        window = _open(tiling, tile, features, reaches)
         return {n: form.sums(features, targets.values[n], window) for n, form in additive.items()}
 
     def losses_of(image: Array, sums: Any, targets: Targets) -> tuple[Array, LossTerms]:
@@ -99,7 +99,7 @@ def make_tiled_objective(
 
     def forward(image: Array, params: Any, targets: Targets) -> tuple[Any, Any]:
         sums = _add_up(
-            tiling, lambda spot: sums_of(cut_pixels(tiling, spot, image), params, targets, spot)
+            tiling, lambda tile: sums_of(cut_pixels(tiling, tile, image), params, targets, tile)
         )
         return losses_of(image, sums, targets), (image, params, targets, sums)
 
@@ -108,10 +108,10 @@ def make_tiled_objective(
         _, pull_back = jax.vjp(lambda image, sums: losses_of(image, sums, targets), image, sums)
         image_bar, sums_bar = pull_back(cotangent)
 
-        def add_window(gradient: Array, spot: tuple[Span, Span]) -> Array:
-            pixels = cut_pixels(tiling, spot, image)
-            _, pull_back = jax.vjp(lambda pixels: sums_of(pixels, params, targets, spot), pixels)
-            return add_pixels(tiling, spot, gradient, pull_back(sums_bar)[0])
+        def add_window(gradient: Array, tile: tuple[Span, Span]) -> Array:
+            pixels = cut_pixels(tiling, tile, image)
+            _, pull_back = jax.vjp(lambda pixels: sums_of(pixels, params, targets, tile), pixels)
+            return add_pixels(tiling, tile, gradient, pull_back(sums_bar)[0])
 
         return scan_windows(tiling, add_window, image_bar), None, None
 
@@ -132,23 +132,23 @@ def make_tiled_targets(
     content_memberships: Memberships | None = None,
     style_memberships: tuple[Memberships, ...] = (),
 ) -> Targets:
-    """Compute what `term.make_targets` does, with the activations of one window.
+    """Compute the targets of `term.make_targets` with the activations of one window at a time.
 
-    Pure: compile it with all arrays as arguments. A style image is passed through the network
-    once or, depending on losses and smoothing, up to five times.
+    Pure: compile it with all arrays as arguments. A style image passes through the network once or,
+    depending on losses and smoothing, up to five times.
 
     Args:
-      terms: see `check_additive`.
+      terms: terms that pass `check_additive`.
       feature_fn: (params, image) -> features, with at least the layers that the terms read of any
         image.
-      params: its parameters.
+      params: parameters of the network.
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[style_height, style_width, 3] per style.
-      content_tiling: of the content image.
-      style_tilings: one for each style image.
-      reaches: of every layer that the terms read.
-      content_memberships: as in `term.Inputs`.
-      style_memberships: one for each style image.
+      content_tiling: tiling of the content image.
+      style_tilings: tiling of every style image.
+      reaches: receptive fields of all layers that the terms read.
+      content_memberships: the content's soft masks; see `term.Inputs`.
+      style_memberships: soft masks of every style image; see `term.Inputs`.
 
     Raises:
       InputError: see `check_additive`.
@@ -182,18 +182,18 @@ def make_tiled_targets(
 
 
 def _open(
-    tiling: Tiling, spot: tuple[Span, Span], features: Features, reaches: Mapping[str, Reach]
+    tiling: Tiling, tile: tuple[Span, Span], features: Features, reaches: Mapping[str, Reach]
 ) -> Window:
     shapes = {name: array.shape for name, array in features.items() if name in reaches}
-    return open_window(tiling, spot, shapes, reaches)
+    return open_window(tiling, tile, shapes, reaches)
 
 
 def _add_up(tiling: Tiling, fn: Any, combine: Any = jnp.add, initial: float = 0.0) -> Any:
-    """Combine what a function of the spot gives for every window."""
-    spot = jax.tree.map(lambda values: values[0], tiling.spots())
-    shapes = jax.eval_shape(fn, spot)
+    """Combine the results of a function of the tile over all windows."""
+    tile = jax.tree.map(lambda values: values[0], tiling.tiles())
+    shapes = jax.eval_shape(fn, tile)
     start = jax.tree.map(lambda s: jnp.full(s.shape, initial, s.dtype), shapes)
-    return scan_windows(tiling, lambda sums, spot: jax.tree.map(combine, sums, fn(spot)), start)
+    return scan_windows(tiling, lambda sums, tile: jax.tree.map(combine, sums, fn(tile)), start)
 
 
 def _measure(
@@ -207,9 +207,9 @@ def _measure(
         return measure_features(feature_fn(params, image))
 
     def measure(fn: Any, *, combine: Any = jnp.add, initial: float = 0.0) -> Any:
-        def found(spot: tuple[Span, Span]) -> Any:
-            features = feature_fn(params, cut_pixels(tiling, spot, image))
-            return fn(features, _open(tiling, spot, features, reaches))
+        def found(tile: tuple[Span, Span]) -> Any:
+            features = feature_fn(params, cut_pixels(tiling, tile, image))
+            return fn(features, _open(tiling, tile, features, reaches))
 
         return _add_up(tiling, found, combine, initial)
 
@@ -225,15 +225,15 @@ def _keep_features(
     *,
     layers: Sequence[str],
 ) -> Features:
-    """Put some layers' features of the whole image together from windows."""
+    """Assemble the features of some layers for the whole image from windows."""
     if tiling.is_whole or not layers:
         return {n: f for n, f in feature_fn(params, image).items() if n in layers}
     shapes = jax.eval_shape(feature_fn, params, image)
     empty = {n: jnp.zeros(shapes[n].shape, shapes[n].dtype) for n in layers}
 
-    def paste(whole: Features, spot: tuple[Span, Span]) -> Features:
-        features = feature_fn(params, cut_pixels(tiling, spot, image))
-        window = _open(tiling, spot, features, reaches)
+    def paste(whole: Features, tile: tuple[Span, Span]) -> Features:
+        features = feature_fn(params, cut_pixels(tiling, tile, image))
+        window = _open(tiling, tile, features, reaches)
         return {n: window.paste(n, whole[n], features[n]) for n in layers}
 
     return scan_windows(tiling, paste, empty)

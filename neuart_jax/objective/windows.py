@@ -1,9 +1,9 @@
-"""An image seen through windows: where they lie, and what of a layer each one answers for.
+"""Tiling of an image: overlapping windows, and the part of every layer that each contributes.
 
 Source: Galerne, Raad, Lezama & Morel 2024, "Scaling painting style transfer", arXiv 2212.13459,
 section 4, whose blocks overlap by a margin.
-Differs from source: no position is counted twice or missing, and a margin that the network's
-receptive field fits into leaves no difference to the whole image but rounding.
+Differs from source: every position is counted exactly once, and the halo covers the network's
+receptive field, so that the result equals that of the whole image up to rounding.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from jax import Array, lax
 from neuart_jax.config.errors import InputError
 from neuart_jax.models.receptive_field import Reach
 
-# Indices of one slice have to be of one type.
+# All indices of a slice must have the same dtype.
 _FIRST = np.int32(0)
 
 
@@ -25,9 +25,9 @@ class Span(NamedTuple):
     """A window along one side of the image, in pixels.
 
     Attributes:
-      start: its first pixel.
-      core_start: the first that it answers for.
-      core_end: the first behind these.
+      start: first pixel of the window.
+      core_start: first pixel of the core, the part that the window contributes.
+      core_end: first pixel behind the core.
     """
 
     start: int
@@ -36,19 +36,19 @@ class Span(NamedTuple):
 
 
 class Tiling(NamedTuple):
-    """Windows of one size that cover an image, every row of them by every column.
+    """A grid of equal-sized windows that covers an image.
 
-    Each lies wholly inside the image, and starts where the deepest layer has a position. Their
-    cores share out the image, and are far enough from every edge of a window that isn't one of
-    the image for the padding there not to matter.
+    Every window lies inside the image and starts at a position of the deepest layer. The cores
+    partition the image, and are separated by a halo from all window edges inside the image, so that
+    the padding there has no effect.
 
     Attributes:
-      height: of the image, in pixels.
-      width: of the image, in pixels.
-      window_height: of every window, in pixels.
-      window_width: of every window, in pixels.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      window_height: height of every window, in pixels.
+      window_width: width of every window, in pixels.
       rows: the windows from top to bottom.
-      columns: from left to right.
+      columns: the windows from left to right.
     """
 
     height: int
@@ -60,10 +60,10 @@ class Tiling(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether a single window shows everything."""
+        """Whether a single window covers the image."""
         return len(self.rows) == len(self.columns) == 1
 
-    def spots(self) -> tuple[Span, Span]:
+    def tiles(self) -> tuple[Span, Span]:
         """Return the rows and columns of all windows, each field int32[windows]."""
         pairs = [(row, column) for row in self.rows for column in self.columns]
         rows, columns = zip(*pairs, strict=True)
@@ -75,17 +75,17 @@ def _stack(spans: tuple[Span, ...]) -> Any:
 
 
 def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) -> Tiling:
-    """Cover an image with as few windows of one size as can be, and those no larger than needed.
+    """Cover an image with the fewest equal-sized windows, each as small as possible.
 
     Args:
-      height: of the image, in pixels.
-      width: of the image, in pixels.
-      halo: pixels that must lie between a core and a window's edge; see `find_margins`.
-      stride: pixels between neighboring positions of the deepest layer.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      halo: pixels between a core and the edge of its window; see `find_margins`.
+      stride: stride of the deepest layer, in pixels.
       window: longest side of a window, in pixels.
 
     Raises:
-      InputError: nothing would be left of such a window without its halo.
+      InputError: the window is smaller than its halo.
     """
     window_height, rows = _plan_side(height, halo=halo, stride=stride, window=window)
     window_width, columns = _plan_side(width, halo=halo, stride=stride, window=window)
@@ -93,7 +93,7 @@ def plan_tiles(height: int, width: int, *, halo: int, stride: int, window: int) 
 
 
 def one_window(height: int, width: int) -> Tiling:
-    """Return the tiling of an image that a single window shows."""
+    """Return the tiling of an image by a single window."""
     return Tiling(height, width, height, width, (Span(0, 0, height),), (Span(0, 0, width),))
 
 
@@ -103,17 +103,17 @@ def _plan_side(length: int, *, halo: int, stride: int, window: int) -> tuple[int
     margin = _round_up(halo, stride)
 
     def reach_of(size: int) -> int:
-        """Return how far a window may lie from the one before."""
+        """Return the largest distance from a window to the next."""
         return (size - halo) // stride * stride - margin
 
     smallest = margin + halo + 2 * stride - 1
     if window < smallest:
         raise InputError(
             f"a window of {window} pixels is too small for these layers",
-            expected=f"at least {smallest}, since they see {halo} pixels around every position",
-            remedy="take a larger window, or shallower layers",
+            expected=f"at least {smallest}, as they see {halo} pixels around every position",
+            remedy="use a larger window, or shallower layers",
         )
-    # The last window ends with the image, where its layers have to end, too.
+    # The last window ends with the image, so its layers must end there as well.
     size = window - (window - length) % stride
     steps = -(-(length - size) // reach_of(size))
     while length - (size - stride) <= steps * reach_of(size - stride):
@@ -129,43 +129,43 @@ def _round_up(value: int, step: int) -> int:
 
 
 def find_margins(reaches: Mapping[str, Reach]) -> tuple[int, int]:
-    """Return the halo and the stride that layers ask of `plan_tiles`.
+    """Return the halo and the stride that layers need in `plan_tiles`.
 
-    A position near a window's edge is right if all that it depends on lies inside; cores are made
-    of whole positions of the deepest layer.
+    A position is correct if its receptive field lies inside the window. Cores consist of whole
+    positions of the deepest layer.
 
     Args:
-      reaches: of all layers that are read.
+      reaches: receptive fields of all layers that are read.
     """
-    # The first pixel behind a core is `stride` behind that of its last position.
+    # The first pixel behind a core is `stride` pixels behind its last position's pixel.
     halo = max(max(r.before, r.after - r.stride + 1) for r in reaches.values())
     return halo, max(reach.stride for reach in reaches.values())
 
 
 Measure = Callable[..., Any]
-"""Adds up what is found in every window of one image: ``measure(fn, *, combine=jnp.add,
-initial=0.0)``, where `fn` is (features, `Window`) -> any pytree of arrays, and `combine` makes one
-array of two, beginning at `initial`. With a single window it is what `fn` returns."""
+"""Reduces a function over the windows of an image: ``measure(fn, *, combine=jnp.add,
+initial=0.0)``, where `fn` is (features, `Window`) -> any pytree of arrays, and `combine` combines
+two arrays, starting with `initial`. With a single window, the result is that of `fn`."""
 
 
 class Window(NamedTuple):
-    """What one window shows of every layer.
+    """The part of every layer that lies in one window.
 
     Attributes:
-      cores: layer to float32[height', width'] of the window's own size: 1 where it answers for a
-        position, else 0. A layer without one is seen as a whole.
-      starts: layer to the row and the column, int32[], of its first position in the image.
+      cores: float32[height', width'] by layer, of the window's size: 1 for positions in the core,
+        else 0. A layer without a core is seen completely.
+      starts: row and column, int32[], of the window's first position in the image, by layer.
     """
 
     cores: Mapping[str, Array]
     starts: Mapping[str, tuple[Array, Array]]
 
     def core(self, layer: str) -> Array | None:
-        """Return a layer's core; None if that is all of it."""
+        """Return a layer's core; None for the complete layer."""
         return self.cores.get(layer)
 
     def cut(self, layer: str, whole: Array) -> Array:
-        """Return the window's part of float[full height', full width', ...] of a layer."""
+        """Return the window's part of a layer's float[full height', full width', ...]."""
         if layer not in self.cores:
             return whole
         row, column = self.starts[layer]
@@ -174,7 +174,7 @@ class Window(NamedTuple):
         )
 
     def paste(self, layer: str, whole: Array, part: Array) -> Array:
-        """Return `whole` with the core of a window's `part` put in its place."""
+        """Return `whole` with the core of the window's `part` written to its place."""
         if layer not in self.cores:
             return part
         row, column = self.starts[layer]
@@ -185,31 +185,31 @@ class Window(NamedTuple):
 
 
 WHOLE = Window({}, {})
-"""A window that shows all."""
+"""A window that covers the whole image."""
 
 
 def open_window(
     tiling: Tiling,
-    spot: tuple[Span, Span],
+    tile: tuple[Span, Span],
     shapes: Mapping[str, tuple[int, ...]],
     reaches: Mapping[str, Reach],
 ) -> Window:
-    """Return what is to be seen of layers in one window.
+    """Return the part of every layer that lies in one window.
 
     Args:
-      tiling: see `plan_tiles`.
-      spot: the window's row and column, each field int32[].
-      shapes: of the layers' features in it, (height', width', channels).
-      reaches: of the same layers.
+      tiling: tiling of the image, from `plan_tiles`.
+      tile: row and column of the window, with fields int32[].
+      shapes: shapes of the layers' features in the window, (height', width', channels).
+      reaches: receptive fields of the same layers.
     """
 
     def inside(span: Span, side: int, count: int, stride: int) -> Array:
         places = span.start + stride * jnp.arange(count)
-        # A layer may have positions beyond the image, of its padding.
+        # A layer may have positions beyond the image, in its padding.
         is_last = span.core_end == side
         return (places >= span.core_start) & ((places < span.core_end) | is_last)
 
-    rows, columns = spot
+    rows, columns = tile
     cores: dict[str, Array] = {}
     starts: dict[str, tuple[Any, Any]] = {}
     for layer, (height, width, *_) in shapes.items():
@@ -222,20 +222,20 @@ def open_window(
 
 
 def scan_windows(tiling: Tiling, step: Callable[[Any, tuple[Span, Span]], Any], carry: Any) -> Any:
-    """Fold a function of (carry, spot) over all windows, one after the other."""
-    return lax.scan(lambda carry, spot: (step(carry, spot), None), carry, tiling.spots())[0]
+    """Fold a function of (carry, tile) over all windows, sequentially."""
+    return lax.scan(lambda carry, tile: (step(carry, tile), None), carry, tiling.tiles())[0]
 
 
-def cut_pixels(tiling: Tiling, spot: tuple[Span, Span], image: Array) -> Array:
+def cut_pixels(tiling: Tiling, tile: tuple[Span, Span], image: Array) -> Array:
     """Return a window's pixels of float[height, width, 3]."""
-    rows, columns = spot
+    rows, columns = tile
     shape = (tiling.window_height, tiling.window_width, image.shape[2])
     return lax.dynamic_slice(image, (rows.start, columns.start, _FIRST), shape)
 
 
-def add_pixels(tiling: Tiling, spot: tuple[Span, Span], image: Array, part: Array) -> Array:
+def add_pixels(tiling: Tiling, tile: tuple[Span, Span], image: Array, part: Array) -> Array:
     """Return float[height, width, 3] with a window's pixels added to it."""
-    rows, columns = spot
+    rows, columns = tile
     return lax.dynamic_update_slice(
-        image, cut_pixels(tiling, spot, image) + part, (rows.start, columns.start, _FIRST)
+        image, cut_pixels(tiling, tile, image) + part, (rows.start, columns.start, _FIRST)
     )

@@ -1,6 +1,6 @@
-"""How pixels are moved: optimizers that name the next image and are told what the loss is there.
+"""Optimizers of the pixels, with an ask-and-tell interface: they propose images and observe losses.
 
-What `__all__` names is public.
+The names in `__all__` are public.
 """
 
 from neuart_jax.optimizers.adam import make_adam

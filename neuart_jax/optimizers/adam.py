@@ -11,7 +11,7 @@ from neuart_jax.optimizers.lbfgs_memory import resize_gradient
 
 
 class AdamNumbers(NamedTuple):
-    """Numbers of Adam; see `make_adam`."""
+    """Hyperparameters of Adam; see `make_adam`."""
 
     learning_rate: float
     beta1: float
@@ -29,20 +29,20 @@ def make_adam(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
 ) -> Optimizer:
-    """Adam, with pixels kept in [0, 1] by projection after every update.
+    """Adam, with pixels projected to [0, 1] after every update.
 
-    Source: Kingma & Ba 2014, arXiv 1412.6980, Algorithm 1, whose own constants are the defaults.
-    Differs from source: the projection. Without it pixels wander off to where the file's range
-    cuts them, and the image that is written isn't the one that was optimized.
+    Source: Kingma & Ba 2014, arXiv 1412.6980, Algorithm 1, with its constants as defaults.
+    Differs from source: the projection. Without it, pixels drift out of the range of a file and are
+    clipped when written, so that the saved image isn't the optimized one.
 
     Args:
-      learning_rate: step in pixel units (white is 1).
-      schedule: "constant", or "cosine", along which it falls to zero (Loshchilov & Hutter 2016,
-        arXiv 1608.03983, equation 5, without restarts).
-      decay_steps: after so many steps.
+      learning_rate: step size in pixel units (white is 1).
+      schedule: "constant", or "cosine", which decays the learning rate to zero (Loshchilov & Hutter
+        2016, arXiv 1608.03983, equation 5, without restarts).
+      decay_steps: number of steps of the cosine decay.
       beta1: decay of the mean gradient.
       beta2: decay of the mean squared gradient.
-      epsilon: added to the root of that, in units of the gradient.
+      epsilon: added to the root of the mean squared gradient, in units of the gradient.
     """
     is_constant = {"constant": True, "cosine": False}[schedule]
 
@@ -50,7 +50,7 @@ def make_adam(
         def rate(count: Array) -> Array:
             if is_constant:
                 return jnp.asarray(numbers.learning_rate)
-            # `optax.cosine_decay_schedule` takes no number of steps that is an argument.
+            # `optax.cosine_decay_schedule` doesn't accept a traced number of steps.
             share = jnp.minimum(count, numbers.decay_steps) / numbers.decay_steps
             return numbers.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * share))
 
@@ -71,7 +71,7 @@ def make_adam(
         _, *fresh = init(image)
         mean = resize_gradient(moments.mu, image.shape)
         square = jnp.square(resize_gradient(jnp.sqrt(moments.nu), image.shape))
-        # The moments go on, with their count; the schedule is each run's own.
+        # The moments continue with their count; the schedule restarts.
         return (moments._replace(mu=mean, nu=square), *fresh)
 
     return Optimizer(

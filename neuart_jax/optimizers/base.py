@@ -1,7 +1,7 @@
-"""Optimizers behind one interface, so that one loop serves them all.
+"""The common ask-and-tell interface of all optimizers, so that one loop serves them all.
 
-An optimizer names the image to evaluate next and is told what the objective is there; it may take
-that image as its next step or ask for another. It never evaluates anything itself.
+An optimizer proposes the image to evaluate next and observes the objective there; it then accepts
+that image as its next iterate or proposes another. It never evaluates the objective itself.
 """
 
 import functools
@@ -28,8 +28,8 @@ class Evaluation(NamedTuple):
     gradient: Array
 
     def is_finite(self) -> Array:
-        """Return whether every number is, bool[]."""
-        # The sum is non-finite if any element is, and costs no array of booleans.
+        """Return whether the loss and all elements of the gradient are finite, bool[]."""
+        # The sum is non-finite if any element is, and needs no array of booleans.
         sums = [jnp.sum(jnp.abs(array)) for array in jax.tree.leaves(self.gradient)]
         return jnp.isfinite(self.loss) & jnp.isfinite(sum(sums[1:], sums[0]))
 
@@ -39,7 +39,7 @@ class Point(NamedTuple):
 
     Attributes:
       image: float32[height, width, 3].
-      evaluation: at that image.
+      evaluation: the objective at that image.
     """
 
     image: Array
@@ -47,13 +47,13 @@ class Point(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What an optimizer makes of a trial.
+    """An optimizer's decision on a trial.
 
     Attributes:
-      accepted: the trial is the next image, bool[].
-      failed: there is no way on from here, since nothing tried was finite, bool[].
+      accepted: whether the trial is the next iterate, bool[].
+      failed: whether the optimizer can't continue because no trial was finite, bool[].
       opt_state: the optimizer's next state.
-      stuck: there is no way on from here, since nothing tried was lower, bool[].
+      stuck: whether the optimizer can't continue because no trial was lower, bool[].
     """
 
     accepted: Array
@@ -63,16 +63,16 @@ class Decision(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """Pure functions. Between an update and the next there may be several trials.
+    """An optimizer as pure functions. There may be several trials between two updates.
 
     Attributes:
-      init: the first image, where nothing is known of the objective yet -> opt_state.
-      propose: (the current point, opt_state, numbers) -> (the image to try next, opt_state).
-      observe: (the current point, the trial, opt_state, whether it is the first, numbers) ->
-        Decision. The first trial is the start itself, and not what `propose` named.
-      carry: (the first image, the opt_state of a run at another size) -> opt_state.
-      numbers: any pytree of numbers, such as a learning rate: data of the compiled functions, so
-        that others can be handed to the same program.
+      init: initial image -> opt_state, before any evaluation of the objective.
+      propose: (current point, opt_state, numbers) -> (image to try next, opt_state).
+      observe: (current point, trial, opt_state, whether it is the first trial, numbers) ->
+        Decision. The first trial is the initial image itself, not one from `propose`.
+      carry: (initial image, opt_state of a run at another size) -> opt_state.
+      numbers: any pytree of hyperparameters, such as a learning rate: data of the compiled
+        functions, so that changing them compiles nothing.
     """
 
     init: Callable[[Array], Any]
@@ -83,25 +83,27 @@ class Optimizer(NamedTuple):
 
 
 def accept_if_finite(trial: Point, opt_state: Any) -> Decision:
-    """Take a trial as the next step whatever its loss, unless that is no number."""
+    """Accept a trial as the next iterate whatever its loss, if the loss is finite."""
     finite = trial.evaluation.is_finite()
     return Decision(finite, ~finite, opt_state)
 
 
 @functools.lru_cache(maxsize=16)
 def from_optax(transform: optax.GradientTransformation, *, clip: bool = True) -> Optimizer:
-    """Let any Optax transformation move the pixels, which are kept in [0, 1] after every update.
+    """Wrap an Optax transformation as an optimizer of the pixels.
 
     Every evaluation is a step. Transformations that evaluate the objective themselves, such as
-    `optax.lbfgs`, can't be used. At another size the transformation starts afresh.
+    `optax.lbfgs`, can't be used. At another size the transformation restarts.
 
     Args:
-      transform: such as ``optax.lion(1e-2)``. It gets the loss and the gradient as extra arguments.
-        The same one gives the same optimizer, for which nothing is compiled anew.
-      clip: False leaves the numbers as they are, which may be any pytree then.
+      transform: the transformation, such as ``optax.lion(1e-2)``. Its update gets the loss and the
+        gradient as extra arguments. The same transformation gives the same optimizer, so nothing is
+        recompiled.
+      clip: whether to clip pixels to [0, 1] after every update. False leaves the values as they
+        are, and allows any pytree.
 
     Raises:
-      InputError: from the functions returned, when it asks for more than that.
+      InputError: raised by the returned functions if the transformation needs other arguments.
     """
     full = optax.with_extra_args_support(transform)
 
@@ -113,9 +115,9 @@ def from_optax(transform: optax.GradientTransformation, *, clip: bool = True) ->
             if "argument" not in str(error):
                 raise
             raise InputError(
-                f"the optimizer asks for more than gradient, image and loss ({error})",
+                f"the optimizer needs more than gradient, image and loss ({error})",
                 expected="a transformation that doesn't evaluate the objective itself",
-                remedy="take another one, or optimizer='lbfgs' of the configuration",
+                remedy="use another one, or optimizer='lbfgs' in the configuration",
             ) from error
         image = optax.apply_updates(now.image, step)
         return optax.projections.projection_box(image, 0, 1) if clip else image, opt_state

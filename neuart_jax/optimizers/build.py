@@ -10,8 +10,8 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
     """Build the optimizer that the configuration names.
 
     Args:
-      config: which one, and its numbers.
-      num_steps: length of the run, over which the cosine schedule falls to zero.
+      config: name and hyperparameters of the optimizer.
+      num_steps: length of the run, over which the cosine schedule decays to zero.
     """
     learning_rate = config.learning_rate or LEARNING_RATES[config.optimizer]
     if config.optimizer == "lbfgs":
@@ -31,10 +31,10 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> Optimizer:
 
 
 def strip_numbers(config: OptimizerConfig) -> OptimizerConfig:
-    """Return a configuration that is equal for all whose compiled functions are.
+    """Return a configuration that is equal for optimizers with the same compiled functions.
 
     Args:
-      config: of whose settings only those stay that aren't in `Optimizer.numbers`.
+      config: settings of the optimizer; those in `Optimizer.numbers` are reset.
     """
     reads = ("schedule",) if config.optimizer == "adam" else ("history", "precondition")
     return OptimizerConfig(

@@ -1,17 +1,17 @@
-"""How stiff the objective is along coarse and along fine changes, learned on the way.
+"""A diagonal preconditioner in frequency bands, learned during the run.
 
-L-BFGS knows the curvature along its last few steps; of all other directions it knows one scale.
-Images change along many thousands of directions, whose curvatures differ by orders of magnitude,
-and most of the difference goes with the frequency: a total variation answers to fine changes,
-style losses most to changes of a whole image's color. So images are seen as sums of cosines, in
-bands of frequencies, and each pair of a step s and the gradient's change y tells how stiff each
-band is.
+L-BFGS knows the curvature along its last few steps; for all other directions it has a single scale.
+Images have many thousands of directions whose curvatures differ by orders of magnitude, and most of
+the difference depends on frequency: total variation responds to fine changes, style losses mostly
+to changes of the whole image's color. So images are represented as sums of cosines in frequency
+bands, and each pair of a step s and the gradient's change y gives an estimate of the curvature in
+each band.
 
-Source: for one band alone this is the scale of Barzilai & Borwein 1988, s . y / y . y, as L-BFGS
-has it for the whole (Nocedal & Wright 2006, equation (7.20)). That an image is better optimized in
-a basis of frequencies: Olah et al. 2017, "Feature visualization", doi:10.23915/distill.00007, with
-gains that are fixed beforehand. A cosine transform is that of an image mirrored at its borders,
-and connects no opposite ones.
+Source: for a single band this is the scale of Barzilai & Borwein 1988, s . y / y . y, which L-BFGS
+uses for all directions (Nocedal & Wright 2006, equation (7.20)). That an image is better optimized
+in a frequency basis: Olah et al. 2017, "Feature visualization", doi:10.23915/distill.00007, with
+fixed gains. The cosine transform is that of an image mirrored at its borders, which doesn't connect
+opposite borders.
 """
 
 import functools
@@ -24,24 +24,25 @@ from jax.scipy.fft import dctn, idctn
 _BANDS_PER_OCTAVE = 2
 _OCTAVES = 9
 NUM_BANDS = _BANDS_PER_OCTAVE * _OCTAVES + 1
-"""Their centers are half an octave apart; a component between two belongs to both, in shares."""
+"""Number of bands, with centers half an octave apart; components between two centers are shared."""
 
 _HIGHEST = 2**-0.5
 """Cycles per pixel of the finest checkerboard, the center of the last band."""
 
 _DECAY = 0.9
-"""Of the running mean over pairs. One pair alone says little of bands that its step hardly has."""
+"""Decay of the moving average over pairs; a single pair says little about bands that its step
+hardly excites."""
 
 _LEAST = 0.05
-"""Of sqrt(s.s / y.y): what s.y / y.y counts for at least, where a band bends the other way."""
+"""Lower bound of s.y / y.y, as a fraction of sqrt(s.s / y.y), for bands with negative curvature."""
 
 _AXES = (-3, -2)
-# Sums of energies span many orders of magnitude, more than accelerators' fast products keep.
+# Energies span many orders of magnitude, more than the fast products of accelerators can represent.
 _EXACT = lax.Precision.HIGHEST
 
 
 def to_cosines(image: Array) -> Array:
-    """Return an image's orthonormal cosine transform, DCT-II.
+    """Compute an image's orthonormal cosine transform, DCT-II.
 
     Args:
       image: float[..., height, width, channels].
@@ -50,14 +51,14 @@ def to_cosines(image: Array) -> Array:
 
 
 def from_cosines(components: Array) -> Array:
-    """Undo `to_cosines`."""
+    """Invert `to_cosines`."""
     return idctn(components, axes=_AXES, norm="ortho")
 
 
 def resize_components(components: Array, shape: tuple[int, ...]) -> Array:
     """Return the components of the same image at another size.
 
-    Frequencies that a smaller image can't hold are lost; those that a smaller one didn't have
+    Frequencies that a smaller image can't represent are dropped; those missing in a smaller image
     are zero.
 
     Args:
@@ -72,17 +73,17 @@ def resize_components(components: Array, shape: tuple[int, ...]) -> Array:
 
 
 def learn_gains(log_gains: Array, step: Array, change: Array, *, wanted: Array) -> Array:
-    """Return what is known of every band after one more pair.
+    """Update the estimated gain of every band with one more pair.
 
     Args:
-      log_gains: so far, float[bands]; zeros when nothing is known.
+      log_gains: estimate so far, float[bands]; zeros at first.
       step: s, components float[height, width, channels].
       change: y, components float[height, width, channels].
-      wanted: whether to learn from it, bool[].
+      wanted: whether to use the pair, bool[].
 
     Returns:
       The logarithm of each band's inverse curvature, float[bands]. Only differences between bands
-      mean something: of each pair, the mean over the bands that it has is taken off.
+      are meaningful: for each pair, the mean over its bands is subtracted.
     """
     products = jnp.stack([step * step, change * change, step * change]).sum(-1)
     steps, changes, both = _sum_bands(products)
@@ -100,9 +101,9 @@ def spread_gains(log_gains: Array, height: int, width: int) -> Array:
     """Return the gain of every component, float[height, width, 1].
 
     Args:
-      log_gains: from `learn_gains`.
-      height: of the image, in pixels.
-      width: of the image, in pixels.
+      log_gains: logarithms of the bands' gains, from `learn_gains`.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
     """
     down, across, radial = (
         jnp.asarray(shares, log_gains.dtype)
@@ -114,7 +115,7 @@ def spread_gains(log_gains: Array, height: int, width: int) -> Array:
 
 
 def _sum_bands(energies: Array) -> Array:
-    """Sum components by band: float[..., height, width] to float[..., bands]."""
+    """Sum components by band: float[..., height, width] -> float[..., bands]."""
     down, across, radial = (
         jnp.asarray(shares, energies.dtype)
         for shares in (*map(_shares, energies.shape[-2:]), _radial_shares())
@@ -133,12 +134,12 @@ def _share_out(frequencies: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _shares(side: int) -> np.ndarray:
-    """Return what share of an axis' components each band has, float[bands, side]."""
+    """Return each band's share of the components along an axis, float[bands, side]."""
     return _share_out(np.arange(side) / (2 * side))
 
 
 @functools.cache
 def _radial_shares() -> np.ndarray:
-    """Return what share of (band down, band across) each radial band has, float[bands] * 3."""
+    """Return each radial band's share of (vertical band, horizontal band), float[bands] * 3."""
     centers = _HIGHEST * 2.0 ** ((np.arange(NUM_BANDS) - NUM_BANDS + 1) / _BANDS_PER_OCTAVE)
     return _share_out(np.hypot(centers[:, None], centers))

@@ -1,4 +1,4 @@
-"""L-BFGS on the pixels, or on their frequencies, with a line search or without."""
+"""L-BFGS on the pixels or on their frequency components, with or without a line search."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,13 +32,13 @@ from neuart_jax.optimizers.line_search import Search, judge_trial, start_search
 
 
 class Coordinates(NamedTuple):
-    """What L-BFGS takes an image to be made of.
+    """Coordinates of an image in which L-BFGS works.
 
     Attributes:
-      of: an image, float[height, width, 3] -> its coordinates, in an array of the same shape.
-      image: the inverse of `of`.
-      resize: see `lbfgs_memory.Resize`.
-      has_bands: whether they are components whose gains are learned; see `frequency_bands`.
+      of: image, float[height, width, 3] -> coordinates, an array of the same shape.
+      to_image: the inverse of `of`.
+      resize: resizes coordinates; see `lbfgs_memory.Resize`.
+      has_bands: whether they are frequency components with learned gains; see `frequency_bands`.
     """
 
     of: Callable[[Array], Array]
@@ -52,13 +52,13 @@ _COSINES = Coordinates(to_cosines, from_cosines, resize_components, has_bands=Tr
 
 
 class Quasi(NamedTuple):
-    """What a quasi-Newton method knows at the current image, all in its coordinates.
+    """State of a quasi-Newton method at the current image, in its coordinates.
 
     Attributes:
-      memory: of the steps made.
-      log_gains: of bands of frequencies; see `frequency_bands.learn_gains`.
-      gradient: at the current image, float32[height, width, 3].
-      direction: from there, float32[height, width, 3].
+      memory: the last steps and changes of the gradient.
+      log_gains: logarithms of the frequency bands' gains; see `frequency_bands.learn_gains`.
+      gradient: gradient at the current image, float32[height, width, 3].
+      direction: search direction from there, float32[height, width, 3].
     """
 
     memory: Memory
@@ -96,15 +96,15 @@ def _advance(
     accepted: Array,
     is_first: Array,
 ) -> Quasi:
-    """Learn from a trial, and aim anew if it is accepted.
+    """Update the memory and the direction if a trial is accepted.
 
     Args:
-      coordinates: of all that follows.
-      known: at the current image.
-      gradient: at the trial.
-      step: its length, as a multiple of the direction.
-      accepted: whether the trial is the next image, bool[].
-      is_first: whether it is the start, which no step led to, bool[].
+      coordinates: coordinates of all other arguments.
+      known: state at the current image.
+      gradient: gradient at the trial.
+      step: step length to the trial, as a multiple of the direction.
+      accepted: whether the trial is the next iterate, bool[].
+      is_first: whether the trial is the initial image, bool[].
     """
     made = accepted & ~is_first
     moved, change = step * known.direction, gradient - known.gradient
@@ -113,8 +113,8 @@ def _advance(
         log_gains = learn_gains(log_gains, moved, change, wanted=made)
     gains = _gains_of(coordinates, log_gains, gradient.shape)
     memory = remember(known.memory, step=moved, change=change, wanted=made, gains=gains)
-    # Chosen afterwards, not computed under a condition: in a batch one pair accepts its trial
-    # while another one doesn't, and both are cheap beside an evaluation.
+    # Selected afterwards, not computed conditionally: in a batch some pairs accept their trials
+    # and others don't, and both branches are cheap compared with an evaluation.
     direction = find_direction(memory, gradient, gains=gains)
     return Quasi(
         memory,
@@ -125,7 +125,7 @@ def _advance(
 
 
 def _forget(known: Quasi, *, wanted: Array) -> Quasi:
-    """Aim along the gradient itself, as at the start, where that is `wanted`, bool[]."""
+    """Reset to the gradient's own direction if `wanted`, bool[]."""
     return known._replace(
         memory=forget(known.memory, wanted=wanted),
         log_gains=jnp.where(wanted, 0, known.log_gains),
@@ -137,8 +137,8 @@ class LbfgsState(NamedTuple):
     """State of L-BFGS between two trials.
 
     Attributes:
-      known: at the current image.
-      search: for the step length along the direction.
+      known: quasi-Newton state at the current image.
+      search: line search along the direction.
     """
 
     known: Quasi
@@ -149,13 +149,13 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
     """L-BFGS with a line search (strong Wolfe conditions).
 
     Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; `line_search`.
-    Pixels aren't clipped between steps: what is known belongs to the unclipped image.
-    If no step along a direction lowers the objective, the memory is emptied and the gradient's own
-    direction is searched; if none does there either, the optimizer is stuck.
+    Pixels aren't clipped between steps, as the memory refers to the unclipped image.
+    If no step along a direction lowers the objective, the memory is cleared and the search is
+    repeated along the negative gradient; if that fails as well, the optimizer is stuck.
 
     Args:
-      history: pairs of differences kept, each twice the image's size.
-      precondition: whether it learns how stiff each band of frequencies is; see `frequency_bands`.
+      history: number of pairs of differences kept, each twice the image's size.
+      precondition: whether to learn a preconditioner in frequency bands; see `frequency_bands`.
     """
     coordinates = _COSINES if precondition else _PIXELS
 
@@ -177,7 +177,7 @@ def make_lbfgs(*, history: int, precondition: bool = False) -> Optimizer:
         accepted, failed, found_nothing, next_trial = judge_trial(
             search, value=found.loss, slope=dot(gradient, known.direction), finite=finite
         )
-        # The start was searched for by nobody.
+        # The first evaluation is the initial image, not a trial of the line search.
         accepted, failed = jnp.where(is_first, finite, accepted), failed | (is_first & ~finite)
         known = _advance(
             coordinates, known, gradient, step=search.step, accepted=accepted, is_first=is_first
@@ -204,12 +204,13 @@ def make_lbfgs_fixed(
 ) -> Optimizer:
     """L-BFGS without a line search: every evaluation is a step.
 
-    Source: as `make_lbfgs`; the fixed step is jcjohnson/neural-style's and PyTorch's default.
+    Source: Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4 and 7.5; the fixed step is the
+    default of jcjohnson/neural-style and PyTorch.
 
     Args:
       learning_rate: factor of the quasi-Newton step; 1 is the full step.
-      history: pairs of differences kept, each twice the image's size.
-      precondition: as of `make_lbfgs`.
+      history: number of pairs of differences kept, each twice the image's size.
+      precondition: whether to learn a preconditioner in frequency bands; see `frequency_bands`.
     """
     coordinates = _COSINES if precondition else _PIXELS
 

@@ -1,7 +1,7 @@
-"""What L-BFGS knows of the curvature: its last steps, and how the gradient changed along them.
+"""The memory of L-BFGS: its last steps and the changes of the gradient along them.
 
-Nothing here depends on what the coordinates are, as long as they are orthonormal: pixels, or the
-components of a cosine transform (`frequency_bands`).
+The coordinates may be any orthonormal ones: pixels, or the components of a cosine transform
+(`frequency_bands`).
 """
 
 from collections.abc import Callable
@@ -12,18 +12,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Resize = Callable[[Array, tuple[int, ...]], Array]
-"""(float[..., height', width', 3], the image's new shape) -> the same image at that size."""
+"""(float[..., height', width', 3], new shape of the image) -> the same image at that size."""
 
 
 class Memory(NamedTuple):
-    """The newest pairs of differences, in a ring.
+    """The newest pairs of differences, in a ring buffer.
 
     Attributes:
       steps: s_k = x_{k+1} - x_k, float[history, height, width, 3].
       changes: y_k = g_{k+1} - g_k, float[history, height, width, 3].
-      inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 where there is no pair.
+      inverses: rho_k = 1 / (s_k . y_k), float[history]; 0 for empty slots.
       scale: gamma = s_k . y_k / y_k . P y_k of the newest pair, float[]; P are the gains.
-      num_stored: pairs stored since the memory was last empty, int32[].
+      num_stored: number of pairs stored since the memory was last empty, int32[].
     """
 
     steps: Array
@@ -46,7 +46,7 @@ def init_memory(image: Array, *, history: int) -> Memory:
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Return the sum of products over all elements."""
+    """Compute the inner product over all elements."""
     # Accelerators would round float32 factors to bfloat16 or TF32, too coarse for a line search.
     return jnp.vdot(a, b, precision=lax.Precision.HIGHEST)
 
@@ -54,25 +54,25 @@ def dot(a: Array, b: Array) -> Array:
 def remember(
     memory: Memory, *, step: Array, change: Array, wanted: Array, gains: Array | float = 1
 ) -> Memory:
-    """Store a pair in the oldest one's place if it is `wanted` (bool[]) and s . y is positive.
+    """Store a pair in place of the oldest one if `wanted` (bool[]) and s . y is positive.
 
     Any other pair would make the approximate Hessian indefinite. Source: Nocedal & Wright 2006,
     Algorithm 7.5; skipped pairs: PyTorch's and torch7's L-BFGS.
 
     Args:
-      memory: so far.
+      memory: the memory before.
       step: s, float[height, width, 3].
       change: y, float[height, width, 3].
-      wanted: whether to.
-      gains: P of `find_direction`, which has to be asked with the same.
+      wanted: whether to store the pair.
+      gains: P, equal to that of `find_direction`.
     """
     product, change_square = dot(step, change), dot(change, change)
-    # Below the rounding of s . y its sign means nothing.
+    # Below the rounding error of s . y its sign is meaningless.
     least = jnp.finfo(step.dtype).eps * jnp.sqrt(dot(step, step) * change_square)
     stored = wanted & (product > least)
     index = memory.num_stored % len(memory.inverses)
 
-    # One slot is read and written, never the whole memory, so that it stays where it is.
+    # Only one slot is read and written, so that the memory is updated in place.
     def put(ring: Array, value: Array) -> Array:
         return ring.at[index].set(jnp.where(stored, value, ring[index]))
 
@@ -86,7 +86,7 @@ def remember(
 
 
 def forget(memory: Memory, *, wanted: Array) -> Memory:
-    """Empty the memory if that is `wanted`, bool[]."""
+    """Clear the memory if `wanted`, bool[]."""
     return memory._replace(
         inverses=jnp.where(wanted, 0, memory.inverses),
         num_stored=jnp.where(wanted, 0, memory.num_stored),
@@ -94,22 +94,22 @@ def forget(memory: Memory, *, wanted: Array) -> Memory:
 
 
 def resize_pixels(images: Array, shape: tuple[int, ...]) -> Array:
-    """Bring images, float[..., height', width', 3], to another shape (height, width, 3)."""
+    """Resize images, float[..., height', width', 3], to another shape (height, width, 3)."""
     return jax.image.resize(images, (*images.shape[:-3], *shape), "linear")
 
 
 def resize_gradient(
     gradient: Array, shape: tuple[int, ...], *, resize: Resize = resize_pixels
 ) -> Array:
-    """Bring a gradient to another image size.
+    """Resize a gradient to another image size.
 
-    Losses are means over positions, so that a pixel's share of the gradient falls as their number
-    grows.
+    Losses are means over positions, so the gradient of a pixel is inversely proportional to the
+    number of pixels.
 
     Args:
       gradient: float[..., height', width', 3].
-      shape: (height, width, 3) of the image it is for.
-      resize: of these coordinates.
+      shape: new shape (height, width, 3).
+      resize: resizes these coordinates.
     """
     resized = resize(gradient, shape)
     return resized * (gradient.shape[-3] * gradient.shape[-2] / (shape[0] * shape[1]))
@@ -122,15 +122,15 @@ def resize_memory(
     resize: Resize = resize_pixels,
     gains: Array | float = 1,
 ) -> Memory:
-    """Bring a memory to another image size; a pair whose s . y isn't positive there is left out.
+    """Resize a memory to another image size, dropping pairs whose s . y isn't positive there.
 
-    Source: github.com/crowsonkb/style-transfer-pytorch carries Adam's moments like this; here
-    L-BFGS' differences.
+    Source: github.com/crowsonkb/style-transfer-pytorch resizes Adam's moments this way; here the
+    differences of L-BFGS.
 
     Args:
-      memory: of a run at another size.
-      shape: (height, width, 3).
-      resize: of these coordinates.
+      memory: memory of a run at another size.
+      shape: new shape (height, width, 3).
+      resize: resizes these coordinates.
       gains: P at the new size.
     """
     steps = resize(memory.steps, shape)
@@ -142,7 +142,7 @@ def resize_memory(
     return Memory(
         steps=steps,
         changes=changes,
-        # Without its newest pair a memory has no scale; it is empty then.
+        # Without its newest pair the memory has no scale, so it is cleared.
         inverses=jnp.where(good & good[newest], 1 / jnp.where(good, products, 1), 0),
         scale=jnp.where(good[newest], products[newest] / square, memory.scale),
         num_stored=jnp.where(good[newest], memory.num_stored, 0),
@@ -150,23 +150,24 @@ def resize_memory(
 
 
 def first_direction(gradient: Array) -> Array:
-    """Return what `find_direction` does with an empty memory and P = 1."""
+    """Return the result of `find_direction` for an empty memory and P = 1."""
     length = jnp.sqrt(dot(gradient, gradient))
     return -gradient * jnp.minimum(1, length) / jnp.where(length > 0, length, 1)
 
 
 def find_direction(memory: Memory, gradient: Array, *, gains: Array | float = 1) -> Array:
-    """Return -H g, with the inverse Hessian H that the memory implies.
+    """Return -H g, where H is the inverse Hessian approximated by the memory.
 
-    Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), H_0 = gamma P with gamma as
-    in equation (7.20) where P = 1: H_0 y comes as near to s as it can, measured by P^-1.
-    Differs from source: P, which says more of what isn't in the memory.
-    With an empty memory the step is as long as min(1, |g|), as in Optax; see `first_direction`.
+    Source: Nocedal & Wright 2006, Algorithm 7.4 (two-loop recursion), with H_0 = gamma P, where
+    gamma is that of equation (7.20) for P = 1: H_0 y is as close to s as possible in the norm of
+    P^-1.
+    Differs from source: the preconditioner P, for directions that aren't in the memory.
+    With an empty memory the step length is min(1, |g|), as in Optax; see `first_direction`.
 
     Args:
-      memory: of the steps that led here.
+      memory: memory of the last steps.
       gradient: g, float[height, width, 3].
-      gains: P, one positive number for every coordinate, or for all.
+      gains: P, a positive number for every coordinate, or for all.
     """
     history = len(memory.inverses)
     newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
@@ -182,7 +183,7 @@ def find_direction(memory: Memory, gradient: Array, *, gains: Array | float = 1)
 
     rest, factors = lax.scan(backward, gradient, newest_first)
     rest = gains * rest
-    # The norm of what is scaled: with an empty memory that is P g.
+    # With an empty memory, the vector to scale is P g.
     length, wanted = jnp.sqrt(dot(rest, rest)), jnp.sqrt(dot(gradient, gradient))
     first_scale = jnp.minimum(1, wanted) / jnp.where(length > 0, length, 1)
     scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)

@@ -1,8 +1,8 @@
-"""A line search that can be put down after every trial and taken up again.
+"""A resumable line search, which handles one trial per call.
 
-It is a state of a few numbers: whoever evaluates the objective tells it what a trial gave, and
-learns whether that trial is the next step or which step length to try instead. Many searches run
-side by side like this, one batched evaluation after another, and none waits for the others.
+Its state is a few numbers: the caller evaluates the objective at a trial, passes in the result, and
+learns whether the trial is accepted or which step length to try next. So many searches can run side
+by side in batched evaluations without waiting for each other.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ import optax
 from jax import Array
 
 SUFFICIENT_DECREASE = 1e-4
-"""c_1 of Nocedal & Wright 2006, equation (3.7a), with the value they name on page 62."""
+"""c_1 of Nocedal & Wright 2006, equation (3.7a), with the value given on page 62."""
 CURVATURE = 0.9
-"""c_2 of equation (3.7b), with the value they name for quasi-Newton directions."""
+"""c_2 of equation (3.7b), with the value given for quasi-Newton directions."""
 MAX_TRIALS = 20
-"""Trials per search; the same as Optax' and SciPy's L-BFGS."""
+"""Largest number of trials per search, as in Optax's and SciPy's L-BFGS."""
 
 
 class Point(NamedTuple):
@@ -34,17 +34,17 @@ class Point(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search under way.
+    """State of a search.
 
     Attributes:
-      start: where it began, with the step 0.
-      low: the lowest point so far that decreases the objective sufficiently; `start` at first.
-      high: the other end of the interval that holds a minimum; its step is infinite until there
-        is one, while steps still grow.
-      step: the next trial, float[].
-      num_trials: trials made, int32[].
-      found_finite: whether any of them was finite, bool[].
-      gave_up: whether the next trial is accepted, whatever it gives, bool[].
+      start: the starting point, with step 0.
+      low: the lowest point so far with a sufficient decrease; `start` at first.
+      high: the other end of the interval that contains a minimum; its step is infinite while steps
+        are still growing and no interval is known.
+      step: step of the next trial, float[].
+      num_trials: number of trials made, int32[].
+      found_finite: whether any trial was finite, bool[].
+      gave_up: whether the next trial is accepted unconditionally, bool[].
     """
 
     start: Point
@@ -57,13 +57,13 @@ class Search(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
-      accepted: it is the next step, bool[].
-      failed: the search ends with nothing, since no trial was finite, bool[].
-      stuck: the search ends with nothing, since no trial was lower than the start, bool[].
-      search: how to go on if it is none of these.
+      accepted: whether the trial is accepted, bool[].
+      failed: whether the search ended because no trial was finite, bool[].
+      stuck: whether the search ended because no trial was lower than the start, bool[].
+      search: state to continue with otherwise.
     """
 
     accepted: Array
@@ -94,22 +94,22 @@ def start_search(*, value: Array, slope: Array) -> Search:
 
 
 def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) -> Verdict:
-    """Accept the trial at `search.step`, or name the next one.
+    """Accept the trial at `search.step`, or choose the next one.
 
-    A trial is accepted if it fulfils the strong Wolfe conditions, Nocedal & Wright 2006, equation
-    (3.7). After `MAX_TRIALS` the lowest point with a sufficient decrease is tried again and
-    accepted; without one the search is stuck.
+    A trial is accepted if it satisfies the strong Wolfe conditions, Nocedal & Wright 2006, equation
+    (3.7). After `MAX_TRIALS`, the lowest point with a sufficient decrease is tried again and
+    accepted; if there is none, the search is stuck.
 
     Source: Nocedal & Wright 2006, Algorithms 3.5 and 3.6.
-    Differs from source: both are one rule here, with an interval that has no end at first.
-    A trial that fulfils the conditions is accepted even if the one before it was lower. Where
-    values differ by rounding only, slopes decide (Hager & Zhang 2005, equation (4.1)).
+    Differs from source: both algorithms are one rule here, with an interval that is unbounded at
+    first. A trial that satisfies the conditions is accepted even if the one before was lower. If
+    values differ only by rounding, slopes decide (Hager & Zhang 2005, equation (4.1)).
 
     Args:
-      search: before the trial.
-      value: objective there, float[].
-      slope: its derivative along the direction, float[].
-      finite: whether both are, and every element of the gradient, bool[].
+      search: state before the trial.
+      value: objective at the trial, float[].
+      slope: derivative along the direction at the trial, float[].
+      finite: whether value, slope and all elements of the gradient are finite, bool[].
     """
     start, low, high = search.start, search.low, search.high
     trial = Point(search.step, jnp.where(finite, value, jnp.inf), jnp.where(finite, slope, 0))
@@ -126,7 +126,7 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
     exhausted = num_trials >= MAX_TRIALS
     accepted = finite & (search.gave_up | (decreases & is_flat))
 
-    # A minimum lies between the two ends: low falls towards high, which is higher or rises.
+    # A minimum lies between the two ends: low decreases towards high, which is higher or increases.
     lower = decreases & (trial.value < low.value)
     turns = jnp.where(high.step > low.step, trial.slope >= 0, trial.slope <= 0)
     new_low = optax.tree.where(lower, trial, low)
@@ -154,7 +154,7 @@ def judge_trial(search: Search, *, value: Array, slope: Array, finite: Array) ->
 
 
 def _minimum_of_cubic(a: Point, b: Point) -> Array:
-    """Minimize the cubic through two points with their slopes; not finite if it has no minimum.
+    """Return the minimum of the cubic through two points and their slopes; non-finite if none.
 
     Source: Nocedal & Wright 2006, equation (3.59).
     """
@@ -165,7 +165,7 @@ def _minimum_of_cubic(a: Point, b: Point) -> Array:
 
 
 def _interpolate(low: Point, high: Point) -> Array:
-    # A tenth of the interval is kept from either end, so that it shrinks at every trial.
+    # At least a tenth of the interval from either end, so that it shrinks at every trial.
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     step, margin = _minimum_of_cubic(low, high), 0.1 * (right - left)
     inside = jnp.clip(step, left + margin, right - margin)
@@ -173,7 +173,7 @@ def _interpolate(low: Point, high: Point) -> Array:
 
 
 def _extrapolate(last: Point, trial: Point) -> Array:
-    # Steps grow by a factor of 2 at least, so that a minimum is reached, and of 10 at most.
+    # Steps grow by at least a factor of 2, so that a minimum is reached, and at most of 10.
     step = _minimum_of_cubic(last, trial)
     least, most = 2 * trial.step, 10 * trial.step
     ahead = jnp.isfinite(step) & (step > trial.step)
