@@ -104,7 +104,7 @@ def test_the_step_that_a_run_goes_on_after_is_logged(pictures, tmp_path, caplog)
     caplog.set_level("INFO", logger="neuart_jax")
     transfer(config, callback=lambda progress: steps.append(progress.num_steps))
     assert steps == [6]
-    assert "Going on after step 4" in caplog.text
+    assert "Resuming after step 4" in caplog.text
 
 
 def test_a_run_that_was_stopped_has_a_picture_and_goes_on(pictures, tmp_path):
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(pictures, tmp_path, mo
     transfer(config_for(pictures, tmp_path / "a"))
     assert (tmp_path / "a/result.png").exists()
     [warning] = [r for r in caplog.messages if "checkpoint" in r]
-    assert "(No space left on device); the run goes on without" in warning
+    assert "(No space left on device); the run continues without" in warning
 
 
 def test_a_batch_goes_on_with_every_pair_where_it_was(pictures, tmp_path):

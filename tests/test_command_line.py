@@ -287,7 +287,7 @@ def test_two_pictures_without_flags(run_words):
     [
         ("--content=photo.png --content=texture.png --style=painting.png", "--content has 2 files"),
         ("--content photo.png texture.png --style=painting.png", "--content has 2 files"),
-        ("--content=photo.png,texture.png --style=painting.png", "is 2 pictures.*--pair=cross"),
+        ("--content=photo.png,texture.png --style=painting.png", "is 2 images.*--pair=cross"),
         ("--content=photo.png --style=painting.png,none.png", "none.png.*--style=A --style=B"),
         ("--content=photo.png --style=painting.png --init random", "write --init=noise"),
         ("-content_image photo.png -style_image painting.png -gpu 0", "--style=painting.png"),

@@ -75,12 +75,12 @@ def test_what_output_names():
     Path("old.png").mkdir()
     assert found("old.png") == ("old.png", None)
     for name in ("a.jgp", "a.bmp", "a.pgn", "a.gif"):
-        with pytest.raises(InputError, match=f"--output={name} ends in .*or put a slash"):
+        with pytest.raises(InputError, match=f"--output={name} ends in .*or add a slash"):
             found(name)
     with pytest.raises(InputError, match="leave one of the two out"):
         found("a.png", image_name="b.png")
     assert find_batch_folder(OutputConfig(output="~/all")) == Path.home() / "all"
-    with pytest.raises(InputError, match="a.png is a picture; expected a folder for all pairs"):
+    with pytest.raises(InputError, match="a.png is an image; expected a folder for all pairs"):
         find_batch_folder(OutputConfig(output="a.png"))
 
 
@@ -184,7 +184,7 @@ def test_a_run_with_too_long_a_side_is_refused_before_it_is_painted():
 def test_a_row_names_a_folder_and_no_picture(run_main, capsys):
     Path("rows.csv").write_text("content,style,output\nphoto.png,painting.png,a.png\n")
     assert run_main(manifest="rows.csv", output="all", weights="random") == 2
-    assert "output='a.png' ends like a picture" in capsys.readouterr().err
+    assert "output='a.png' has the extension of an image" in capsys.readouterr().err
 
 
 def test_frames_keep_the_contents_transparency():
@@ -221,6 +221,6 @@ def test_a_changed_start_is_another_run(caplog):
 def test_a_picture_that_is_there_stays(run_main, capsys):
     Path("painted.png").write_bytes(b"mine")
     assert run_main(**TINY, output="painted.png") == 2
-    assert "painted.png is there already" in capsys.readouterr().err
+    assert "painted.png exists already" in capsys.readouterr().err
     assert Path("painted.png").read_bytes() == b"mine"
     assert not Path("painted").exists()

@@ -460,7 +460,7 @@ def test_judges_have_settings_of_their_own_and_nothing_of_the_variants(
     [
         (
             ["a:model=vgg19", "A:model=resnet50"],
-            "the judge a comes 2 times; expected a name of its own for every judge; rename one.",
+            "the judge a comes 2 times; expected a unique name for every judge; rename one.",
         ),
         ([], "there is no judge; expected at least one; give one with --judge."),
         (["a:model=vgg91"], "model 'vgg91' is not known"),

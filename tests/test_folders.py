@@ -92,7 +92,7 @@ def test_no_row_takes_a_name_of_the_batchs_own(config, tmp_path, caplog, name):
     base = config.replace(content="", style=(), output="")
     with pytest.raises(InputError, match="2 of 2 rows"):
         run_batch(read_manifest(base, str(table)), tmp_path / "batch")
-    assert f"Row 1: output={name!r} is the name of what the batch itself writes" in caplog.text
+    assert f"Row 1: output={name!r} is the name of a file of the batch itself" in caplog.text
     assert "Row 2: " in caplog.text
     assert not (tmp_path / "batch").exists()  # Nothing was done, and nothing stays behind.
 
@@ -242,7 +242,7 @@ def test_the_command_line_starts_where_there_are_no_locks():
 
 def test_a_mark_of_somebody_elses_is_refused(tmp_path):
     (tmp_path / MARK_NAME).write_text("my notes on this program")
-    with pytest.raises(InputError, match="is not this program's"):
+    with pytest.raises(InputError, match="was not written by this program"):
         OwnFolder(tmp_path)
     (tmp_path / MARK_NAME).unlink()
     (tmp_path / "target").write_text("")

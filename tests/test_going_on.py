@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from neuart_jax import Config, transfer
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.images import load_image, save_image
-from neuart_jax.runs.batch.summary import Line, write_gallery
+from neuart_jax.runs.batch.summary import SummaryLine, write_gallery
 from neuart_jax.runs.prepare import prepare
 from neuart_jax.runs.record import read_record
 
@@ -45,7 +45,7 @@ def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog
     # Rounding to 8 bits is all that is lost.
     assert second.history[0]["total"] == pytest.approx(first.losses["total"], rel=0.02)
     assert second.losses["total"] <= second.history[0]["total"]
-    assert "Going on from first/result.png at full size only; --scales=2 begins" in caplog.text
+    assert "Continuing from first/result.png at full size only; --scales=2 begins" in caplog.text
     # Who wants a coarser size gets one.
     prepared = prepare(config.replace(init="first/result.png", scales=2))
     assert prepared.config.run.scales == 2
@@ -56,7 +56,7 @@ def test_a_picture_that_has_the_name_of_the_kept_one_stays():
     config = Config().replace(**TINY, scales=1, output="out", report_every=2)
     transfer(config.replace(steps=4))
     Path("out/result_4_steps.png").write_bytes(b"mine")
-    with pytest.raises(InputError, match="result_4_steps.png is there already"):
+    with pytest.raises(InputError, match="result_4_steps.png exists already"):
         transfer(config.replace(steps=7))
     assert Path("out/result_4_steps.png").read_bytes() == b"mine"
     # What a kill has left of the same is no obstacle.
@@ -70,7 +70,7 @@ def test_a_finished_run_is_prolonged(caplog):
     earlier = load_image("out/result.png").image
     with caplog.at_level("INFO", "neuart_jax"):
         longer = transfer(config.replace(steps=7))
-    assert "out has this run with 4 steps: 3 more are made from its picture" in caplog.text
+    assert "out has this run with 4 steps; 3 more follow, from its image" in caplog.text
     assert (longer.result.num_steps, longer.image_path) == (3, Path("out/result.png"))
     assert longer.result.losses["total"] < first.result.losses["total"]
     assert_array_equal(load_image("out/result_4_steps.png").image, earlier)
@@ -127,7 +127,7 @@ def test_links_of_the_gallery_lead_to_the_pictures(tmp_path):
     (tmp_path / "a__b").mkdir()
     save_image(tmp_path / "a__b" / name, np.zeros((4, 4, 3)))
     image = f"a__b/{name}"
-    line = Line(1, "a__b", "completed", "photo.png", ("painting.png",), image, {"steps": 1})
+    line = SummaryLine(1, "a__b", "completed", "photo.png", ("painting.png",), image, {"steps": 1})
     page = write_gallery(tmp_path, [line]).read_text()
     href = page.partition('<a href="')[2].partition('"')[0]
     parts = urllib.parse.urlsplit(href)

@@ -27,4 +27,4 @@ def test_the_sentence_comes_where_the_content_is_missing(init, content, loss, lo
     result = types.SimpleNamespace(losses={"content": content})
     sentence = describe_lost_content(config, result)
     assert bool(sentence) == lost
-    assert not lost or f"--init={init} it takes a larger --content_weight, 6 say" in sentence
+    assert not lost or f"--init={init}, use a larger --content_weight, 6 say" in sentence

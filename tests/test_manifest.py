@@ -123,8 +123,8 @@ BAD_ROWS = {
     "a.png,b.png,many,": "steps='many'",
     "a.png,b.png,3,../x": "output='../x'",
     "a.png,b.png,3,two words": "output='two words'",
-    "a.png,b.png,3,Good": "output='Good' is taken by an earlier row",
-    "a.png,b.png,3,x,y": "1 cells more than the head",
+    "a.png,b.png,3,Good": "output='Good' is used by an earlier row",
+    "a.png,b.png,3,x,y": "1 cells more than the header",
 }
 
 
@@ -161,13 +161,13 @@ def test_bad_lines(line, sentence, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "content,style\n"])
 def test_tables_without_rows(tmp_path, text):
-    with pytest.raises(InputError, match="has no row"):
+    with pytest.raises(InputError, match="has no rows"):
         write(tmp_path, text)
 
 
 def test_bad_pairs(folders):
     photos, paintings = folders / "photos", folders / "paintings"
-    with pytest.raises(InputError, match="--content has 2 pictures and --style has 1"):
+    with pytest.raises(InputError, match="--content has 2 images and --style has 1"):
         jobs_of(photos, ["x.png"], pair="zip")
     with pytest.raises(InputError, match="--pair=crss is not known.*'cross'"):
         jobs_of(photos, [paintings], pair="crss")

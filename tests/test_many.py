@@ -473,7 +473,7 @@ def test_many_sizes_are_worth_a_word(config, tmp_path):
         num_threads=1,
     )
     assert advise_on_sizes(checked).startswith("The pictures have 9 sizes")
-    assert advise_on_sizes(checked).endswith("--size_step=64 makes them 1.")
+    assert advise_on_sizes(checked).endswith("--size_step=64 reduces them to 1.")
     assert advise_on_sizes(checked[:7]) == ""
 
 

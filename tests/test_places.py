@@ -106,7 +106,7 @@ def test_bad_paths_in_rows_hide_no_other_row(kind, tmp_path):
     assert [bad.row for bad in manifest.bad_rows] == list(range(1, len(rows)))
     told = [bad.reason for bad in manifest.bad_rows]
     assert [r for r in told if "is not a valid path" not in r] == (
-        ["it has letters that are no UTF-8; expected a table in UTF-8; save it as such."]
+        ["it has characters that are not UTF-8; expected a table in UTF-8; save it as UTF-8."]
         if kind == "csv"
         else []
     )
@@ -134,7 +134,7 @@ def test_a_report_of_many_bad_rows_ends_after_twenty(tmp_path, caplog):
         run_batch(Manifest("the rows", [], bad), tmp_path / "out")
     assert len(caplog.messages) == 21
     path = tmp_path / "out/bad_rows.txt"
-    assert caplog.messages[-1] == f"And 80 more, all of them in {path}."
+    assert caplog.messages[-1] == f"And 80 more, all listed in {path}."
     lines = path.read_text().splitlines()
     assert len(lines) == 100 and lines[-1].startswith("Row 100: reason ")
     # It is this program's own, and the next report takes its place.

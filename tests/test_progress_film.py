@@ -60,9 +60,9 @@ def test_it_changes_no_pixel_and_other_frames_stay_as_asked(config, tmp_path):
     ("name", "said"),
     [
         ("progress.webq", "--animation=progress.webq has the extension '.webq'; expected one of"),
-        ("films/progress.webp", "is no name that is free in the result's folder"),
-        ("result.png", "is no name that is free"),
-        ("losses.png", "is no name that is free"),
+        ("films/progress.webp", "is not an unused name in the result's folder"),
+        ("result.png", "is not an unused name"),
+        ("losses.png", "is not an unused name"),
     ],
 )
 def test_nonsense_is_one_sentence_before_anything_is_painted(config, tmp_path, name, said):
@@ -87,4 +87,4 @@ def test_a_film_that_cannot_be_written_costs_no_picture(config, tmp_path, monkey
     transfer(config)
     assert run_folder.is_whole(tmp_path / "out/result.png")
     [line] = [m for m in caplog.messages if "progress.webp" in m]
-    assert line == "The run goes on without progress.webp: the encoder has left."
+    assert line == "The run continues without progress.webp: the encoder has left."

@@ -450,7 +450,7 @@ def test_parts_of_ones_own_leave_a_folder_with_a_record(tmp_path, caplog):
     second = neuart_jax.read_record(tmp_path / "unnamed/config.json").own
     assert first.startswith("unnamed ") and first != second
     differences = record._replace(own="darker 2").unlike(record)
-    assert differences == ["parts of one's own: darker 1 (mine 0.5) there, darker 2 here"]
+    assert differences == ["custom parts: darker 1 (mine 0.5) there, darker 2 here"]
 
 
 def test_a_cut_run_goes_on_only_under_its_label(tmp_path, caplog):
@@ -495,7 +495,7 @@ def test_a_cut_run_goes_on_only_under_its_label(tmp_path, caplog):
                 ):
                     run(label, label, term=dataclasses.replace(term, weight=5.0))
             assert run(label or "none", label).num_steps == 6
-        assert ("Going on after step" in caplog.text) == bool(label)
+        assert ("Resuming after step" in caplog.text) == bool(label)
 
 
 @pytest.mark.parametrize(

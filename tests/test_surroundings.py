@@ -84,7 +84,9 @@ def test_on_a_disk_with_room_for_the_picture_only_that_is_written(
         load_image(tmp_path / "out/result.png").image,
         load_image(tmp_path / "whole/result.png").image,
     )
-    said = [message for message in caplog.messages if message.startswith("The run goes on without")]
+    said = [
+        message for message in caplog.messages if message.startswith("The run continues without")
+    ]
     assert said and len(said) == len(set(said))  # Each once.
     assert all("No space left on device" in message for message in said)
     assert not list((tmp_path / "out").rglob("*.tmp"))
@@ -93,7 +95,7 @@ def test_on_a_disk_with_room_for_the_picture_only_that_is_written(
 def test_where_the_picture_has_no_room_nothing_is_painted(config, tmp_path, monkeypatch):
     limit(monkeypatch, tmp_path / "out", num_bytes=10_000)
     painted = []
-    with pytest.raises(InputError, match="out has no room for the picture .No space left"):
+    with pytest.raises(InputError, match="out has no room for the image .No space left"):
         transfer(config, callback=painted.append)
     assert not painted and not (tmp_path / "out").exists()
 
@@ -159,7 +161,7 @@ def test_a_batch_without_room_for_its_reports_has_its_pictures(
         monkeypatch.setattr(f"neuart_jax.runs.batch.progress.{name}", full)
     result = run_batch(Manifest("the rows", [Job("one", config)], []), tmp_path / "batch")
     assert result.failed == 0 and (tmp_path / "batch/one/result.png").exists()
-    assert caplog.text.count("The batch goes on without a report: summary.csv can't be") == 1
+    assert caplog.text.count("The batch continues without a report: summary.csv can't be") == 1
 
 
 def test_who_quits_at_once_while_a_checkpoint_is_written_leaves_the_one_before(

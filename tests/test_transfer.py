@@ -252,7 +252,7 @@ def test_styles_have_a_size_of_their_own(pictures, tmp_path, settings, shape):
 
 
 def test_a_style_is_not_enlarged_unasked(pictures, tmp_path):
-    with pytest.raises(InputError, match="style_scale=2 wants .*painting.png at 80x112 pixels"):
+    with pytest.raises(InputError, match="style_scale=2 needs .*painting.png at 80x112 pixels"):
         prepare(config_for(pictures, tmp_path, style_scale=2))
 
 
@@ -387,7 +387,7 @@ def test_a_file_in_the_folders_place(tmp_path):
 
 RESNET = {"model": "resnet50", "content_layers": "stem", "style_layers": "stem"}
 BAD_FLAGS = [
-    ({"content": ""}, "--content is missing; expected two pictures"),
+    ({"content": ""}, "--content is missing; expected two images"),
     ({"style": "nowhere.png"}, "nowhere.png"),
     ({"content": "empty.png"}, "empty.png"),
     ({"content": "text.png"}, "text.png"),

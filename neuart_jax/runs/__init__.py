@@ -1,1 +1,1 @@
-"""From files to folders: single runs, batches, experiments."""
+"""Runs from files to folders: single runs, batches and experiments."""

@@ -1,7 +1,7 @@
-"""Checkpoints: where a run is, on the disk, so that a crash costs its last seconds only.
+"""Checkpoints of a run's state, so that a crash costs only the last seconds.
 
-Each is whole or not there at all, and says itself what it belongs to and whether it is intact. The
-one before it stays until the next is complete.
+Every checkpoint is written atomically, and contains the record of its run and a checksum. The
+previous one is kept until the next is complete.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ logger = logging.getLogger(__name__)
 _VERSION = 4
 _NAME = re.compile(r"([0-9]{6,18})\.checkpoint", re.ASCII)
 _KEPT = 2
-# Of the run's time, at the most: a huge image's state takes long to write.
+# Largest share of the run's time: the state of a huge image takes long to write.
 _SHARE_OF_TIME = 0.05
 
 
 class Checkpoints:
-    """The checkpoints of one run, or of a batch that runs as one.
+    """The checkpoints of a run, or of a batch of pairs that run together.
 
     Args:
-      path: their folder; made with the first one.
-      records: of the batch's pairs, in their order: what the checkpoints belong to.
-      seconds: between two of them; 0 writes none.
+      path: folder of the checkpoints, created with the first one.
+      records: records of the pairs, in order, which identify the run.
+      seconds: interval between checkpoints; 0 writes none.
     """
 
     def __init__(self, path: Path, records: Sequence[Record], *, seconds: float) -> None:
@@ -55,32 +55,36 @@ class Checkpoints:
         self._failed = False
 
     def restore(self, output: OutputConfig) -> RunState | None:
-        """Return where to go on, which is said; else None, and what is there is removed.
+        """Return the state to resume from and log it; otherwise remove old checkpoints.
 
         Args:
-          output: of the run: whether it is to go on, and whether another run's may be dropped.
+          output: settings that say whether to resume, and whether another run's checkpoints may be
+            removed.
+
+        Returns:
+          The state, or None if the run starts from the beginning.
 
         Raises:
           InputError: the checkpoints belong to another run.
         """
         make_folder(self._path.parent)
-        # Parts of one's own that nobody has named may be others by now.
+        # Custom parts without a label may have changed.
         resumes = output.resume and not any(record.is_unnamed for record in self._records)
         state = self.load(overwrite=output.overwrite) if resumes else None
         if state is None:
             self.remove()
         else:
             steps = min(pair.history[-1]["step"] for pair in state.pairs)
-            logger.info("Going on after step %d, from %s.", steps, self._path)
+            logger.info("Resuming after step %d, from %s.", steps, self._path)
         return state
 
     def load(self, *, overwrite: bool = False) -> RunState | None:
         """Return the last intact state; None if there is none.
 
-        One that is damaged is passed over, with a warning that says so.
+        Damaged checkpoints are skipped with a warning.
 
         Args:
-          overwrite: take those of another run for none.
+          overwrite: whether to ignore checkpoints of another run.
 
         Raises:
           InputError: the checkpoints belong to another run.
@@ -92,7 +96,7 @@ class Checkpoints:
                 facts, arrays = _read(self._path, number)
                 records = [Record.from_dict(each) for each in facts["records"]]
                 state = _from_plain(arrays, facts["run"])
-            # Anything may be wrong with a file that was cut short, or that another version wrote.
+            # A truncated file, or one from another version, may raise any exception.
             except Exception as error:
                 logger.warning(
                     "Checkpoint %s can't be used (%s).",
@@ -107,7 +111,7 @@ class Checkpoints:
             for there, here in zip(records, self._records, strict=True):
                 if changed := here.differences(there):
                     what = ", ".join(changed)
-                    logger.warning("Pixels may differ: the run was begun with other %s.", what)
+                    logger.warning("Pixels may differ: the run was started with other %s.", what)
             return state
         return None
 
@@ -118,11 +122,11 @@ class Checkpoints:
         return [difference for here, there in pairs for difference in here.unlike(there)]
 
     def keep(self, fetch: Callable[[], RunState], *, now: bool = False) -> None:
-        """Write a checkpoint if it is time for one. A failure is a warning: the run goes on.
+        """Write a checkpoint if one is due. A failure is a warning: the run continues.
 
         Args:
-          fetch: see `state.CheckpointFn`.
-          now: whether it is time in any case, but for runs that keep none.
+          fetch: returns the state; see `state.CheckpointFn`.
+          now: whether to write one in any case, unless checkpoints are off.
         """
         waited = time.monotonic() - self._last
         due = waited >= max(self._seconds, self._cost / _SHARE_OF_TIME)
@@ -136,7 +140,7 @@ class Checkpoints:
         except (OSError, InputError) as error:
             if not self._failed:
                 logger.warning(
-                    "No checkpoint could be written to %s (%s); the run goes on without.",
+                    "No checkpoint could be written to %s (%s); the run continues without.",
                     self._path,
                     brief_cause(error.__cause__ or error),
                 )
@@ -152,7 +156,7 @@ class Checkpoints:
             "run": run,
             "arrays": {name: [array.dtype.name, array.shape] for name, array in arrays.items()},
         }
-        # Not made again where somebody has removed it: the result would have no place either.
+        # Raises if the run's folder was removed: it isn't created again for a checkpoint.
         self._path.parent.stat()
         self._path.mkdir(exist_ok=True)
         self._number += 1
@@ -163,7 +167,7 @@ class Checkpoints:
             full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
             if not full or len(find_checkpoints(self._path)) < _KEPT:
                 raise
-            # The last one is enough to go on from.
+            # On a full disk, the last checkpoint alone is enough.
             self._drop_old(1)
             self._write_file(facts, blobs)
         self._drop_old(_KEPT)
@@ -178,13 +182,13 @@ class Checkpoints:
             _file(self._path, number).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all of them; the result is there."""
+        """Remove all checkpoints, once the result is saved."""
         if writes_files():
             remove_checkpoints(self._path)
 
 
 def remove_checkpoints(path: Path) -> None:
-    """Remove the checkpoints in a folder, and the folder if there is nothing else in it."""
+    """Remove the checkpoints in a folder, and the folder if it is empty then."""
     with contextlib.suppress(OSError):
         remove_leftovers(path, seconds=0)
         for number in find_checkpoints(path):
@@ -193,20 +197,20 @@ def remove_checkpoints(path: Path) -> None:
 
 
 def read_owners(path: Path) -> list[Record]:
-    """Return the records of the run that the last checkpoint in a folder belongs to.
+    """Return the records in the last checkpoint of a folder.
 
-    Empty if there is none, or none that can be read.
+    Empty if there is no checkpoint, or none that can be read.
     """
     for number in reversed(find_checkpoints(path)):
         try:
             return [Record.from_dict(each) for each in _read(path, number)[0]["records"]]
-        except Exception as error:  # As in `Checkpoints.load`, which says so.
+        except Exception as error:  # `Checkpoints.load` will warn of it.
             logger.debug("%s", error)
     return []
 
 
 def find_checkpoints(path: Path) -> list[int]:
-    """Return the numbers of the complete checkpoints in a folder, the oldest first."""
+    """Return the numbers of the complete checkpoints in a folder, oldest first."""
     with contextlib.suppress(OSError):
         return sorted(
             int(found[1]) for name in os.listdir(path) if (found := _NAME.fullmatch(name))
@@ -221,9 +225,9 @@ def _file(path: Path, number: int) -> Path:
 def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     facts, blobs = unseal(_file(path, number).read_bytes())
     if facts["version"] != _VERSION:
-        raise ValueError("it is of another version")
+        raise ValueError("it has another format version")
     arrays = {
-        # Also of types that aren't numpy's own, such as bfloat16.
+        # Via bytes, for dtypes that aren't native to numpy, such as bfloat16.
         name: np.frombuffer(blobs[name], np.uint8).view(jnp.dtype(dtype)).reshape(shape)
         for name, (dtype, shape) in facts["arrays"].items()
     }
@@ -235,7 +239,7 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 
 
 def _to_plain(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Take a state apart: named arrays, and the rest as JSON."""
+    """Split a state into named arrays, and the rest as plain JSON types."""
     arrays = {f"state{number:03d}": array for number, array in enumerate(state.arrays or [])}
     pairs = []
     for number, pair in enumerate(state.pairs):
@@ -244,7 +248,7 @@ def _to_plain(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             figures = result._asdict() | {"status": result.status.name}
             for field in _ARRAYS:
                 arrays[f"pair{number}_scale{level}_{field}"] = np.asarray(figures.pop(field))
-            # Of a scale that is done the next one has it already.
+            # For a finished scale, the next scale already has it.
             del figures["opt_state"], figures["parameters"]
             scales.append(figures)
         pairs.append({**dataclasses.asdict(dataclasses.replace(pair, scales=[])), "scales": scales})
@@ -256,7 +260,7 @@ _ARRAYS = ("image", "step_losses")
 
 
 def _from_plain(arrays: Mapping[str, np.ndarray], run: Mapping[str, Any]) -> RunState:
-    """Put a state together again."""
+    """Rebuild a state from the output of `_to_plain`."""
     pairs = []
     for number, pair in enumerate(run["pairs"]):
         scales = [

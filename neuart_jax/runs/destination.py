@@ -1,4 +1,4 @@
-"""Where a run's image and its folder go, checked before anything is computed."""
+"""Destinations of a run's image and folder, checked before anything is computed."""
 
 import contextlib
 import difflib
@@ -19,26 +19,26 @@ PLOT_NAME = "losses.png"
 """Name of the plot of the losses, in a run's folder."""
 
 _SECONDS_OF_A_COPY = 3600
-# Pixels a side that a kind of file holds.
+# Largest side, in pixels, by format.
 _LARGEST_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 
 
 class Destination(NamedTuple):
-    """Where a run writes.
+    """The destination of a run's files.
 
     Attributes:
-      folder: of all its files; empty for one that is still to be named.
-      image: a file beside the folder that is to be the image; None where it is in the folder.
+      folder: folder of all files; empty for the default one.
+      image_path: path of the image beside the folder; None for an image in the folder.
     """
 
     folder: str
     image_path: Path | None
 
     def put_image(self, made: Path) -> Path:
-        """Copy the image of a run's folder to where it is wanted; return its path there."""
+        """Copy the image from the run's folder to its destination; return its path."""
         if self.image_path is None:
             return made
-        # Of copies that were killed; others may write there.
+        # Left by killed copies. Young files are kept, as other processes may be writing there.
         remove_leftovers(self.image_path.parent, seconds=_SECONDS_OF_A_COPY)
         with open(made, "rb") as source, write_atomically(self.image_path) as file:
             shutil.copyfileobj(source, file)
@@ -46,14 +46,14 @@ class Destination(NamedTuple):
 
 
 def find_destination(output: OutputConfig) -> Destination:
-    """Tell whether --output names an image or a folder.
+    """Determine whether --output names an image or a folder.
 
-    A name that ends like an image is one, unless there is such a folder; then the folder is what
-    the name is without its end.
+    A name with an image's extension is an image, unless it is an existing folder; the run's folder
+    is then the name without the extension.
 
     Raises:
-      InputError: it names a kind of image that can't be written, or nearly names one; or
-        `image_name` is given as well.
+      InputError: the extension is one of an image format that can't be written, or close to an
+        image's; or `image_name` is given as well.
     """
     path = check_place(output.output, name="--output")
     if not output.output or output.output.endswith(("/", os.sep)) or path.is_dir():
@@ -64,29 +64,29 @@ def find_destination(output: OutputConfig) -> Destination:
         if is_image or difflib.get_close_matches(extension, WRITABLE, n=1, cutoff=0.7):
             raise InputError(
                 f"--output={output.output} ends in {path.suffix}",
-                expected=f"a folder, or a picture that ends in {', '.join(WRITABLE)}",
-                remedy="change its end, or put a slash behind it if it is to be a folder",
+                expected=f"a folder, or an image that ends in {', '.join(WRITABLE)}",
+                remedy="change the extension, or add a slash if it is a folder",
             )
         return Destination(str(path), None)
     if output.image_name not in (OutputConfig().image_name, path.name):
         raise InputError(
             f"--output={output.output} came with --image_name={output.image_name}",
-            expected="one name for the picture",
+            expected="one name for the image",
             remedy="leave one of the two out",
         )
     return Destination(str(path.with_suffix("")), path)
 
 
 def find_batch_folder(output: OutputConfig) -> Path:
-    """Return the folder of many pairs.
+    """Return the folder of a batch.
 
     Raises:
-      InputError: there is none, or --output names an image.
+      InputError: --output is missing or names an image.
     """
     destination = find_destination(output)
     if not destination.folder or destination.image_path is not None:
         raise InputError(
-            f"--output={output.output} is a picture" if output.output else "--output is missing",
+            f"--output={output.output} is an image" if output.output else "--output is missing",
             expected="a folder for all pairs",
             remedy="give --output=FOLDER" if output.output else "add --output=FOLDER",
         )
@@ -94,10 +94,10 @@ def find_batch_folder(output: OutputConfig) -> Path:
 
 
 def check_image_name(name: str) -> None:
-    """Check that an image can have this name in a run's folder.
+    """Check that a name can be used for the image in a run's folder.
 
     Raises:
-      InputError: it is no plain name, is taken, or has an extension that no format goes by.
+      InputError: the name isn't a plain file name, is taken, or has an unknown extension.
     """
     if Path(name).name != name:
         raise InputError(
@@ -109,32 +109,32 @@ def check_image_name(name: str) -> None:
         raise InputError(
             f"--image_name={name} is the name of the plot of the losses",
             expected="another name, such as result.png",
-            remedy="change it",
+            remedy="choose another name",
         )
     check_output_name(name)
 
 
 def check_room_in_file(name: str, *, height: int, width: int) -> None:
-    """Check that the kind of file that a name stands for holds an image of a size in pixels.
+    """Check that the file format of a name supports an image of a size in pixels.
 
     Raises:
-      InputError: it doesn't.
+      InputError: the image is too large for the format.
     """
     extension = Path(name).suffix.lower()
     largest = _LARGEST_SIDES.get(extension)
     if largest is not None and max(height, width) > largest:
         raise InputError(
             f"{name} would have {width}x{height} pixels",
-            expected=f"at most {largest} a side, which is all that a {extension} file holds",
-            remedy="end the name in .png or .tif, or take a smaller --size",
+            expected=f"at most {largest} per side, the limit of {extension} files",
+            remedy="use a .png or .tif file, or a smaller --size",
         )
 
 
 @contextlib.contextmanager
 def removing_empty_folders(folders: Iterable[Path]) -> Iterator[None]:
-    """Remove folders that weren't there before, and those above them, if the block fails.
+    """If the block fails, remove folders, and their parents, that didn't exist before.
 
-    Those that hold something by then stay.
+    Folders that aren't empty are kept.
     """
     missing = [f for folder in folders for f in (folder, *folder.parents) if not f.exists()]
     try:

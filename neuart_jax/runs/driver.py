@@ -1,4 +1,4 @@
-"""Runs from files to files: what the command line does, for programs."""
+"""A run from files to files: the command line's function, for use in programs."""
 
 import functools
 import logging
@@ -38,8 +38,8 @@ class Transfer(NamedTuple):
     """A finished run.
 
     Attributes:
-      result: what it gave.
-      image_path: the image's file.
+      result: result of the run.
+      image_path: path of the image.
     """
 
     result: Result
@@ -59,33 +59,36 @@ def transfer(
 ) -> Transfer:
     """Read both images, stylize, and write the run's folder.
 
-    A run that was cut, by a signal or a crash, goes on at its last checkpoint and ends with the
-    image that it would have ended with; see `OutputConfig.resume`.
+    A run that was interrupted by a signal or a crash is resumed at its last checkpoint, and ends
+    with the same image as without the interruption; see `OutputConfig.resume`.
 
     Args:
-      config: with `content` and `style` set.
-      network: loaded beforehand as `config.network` says, for these images and for at least the
-        layers of `config`; the record names only what these layers use. None loads it, and logs
-        as one line (level INFO) which weights it has. Or a network of one's own.
-      extra_terms: losses of one's own, as in `stylize`.
-      optimizer: instead of the one that `config.optimizer` names, as in `stylize`.
-      parametrization: of the image, as in `stylize`.
-      label: names the parts of one's own in the record. A run that was cut goes on, and a finished
-        one isn't painted again, only where the label is the same: code can't be compared. Without
-        a label every run begins anew.
+      config: configuration with `content` and `style` set.
+      network: network loaded for `config.network`, for these images and for at least the layers of
+        `config`; the record only names what these layers use. None loads the network, and logs one
+        line (level INFO) that describes its weights. Or a custom network, as in `stylize`.
+      extra_terms: additional losses; see `stylize`.
+      optimizer: optimizer to use instead of that of `config.optimizer`; see `stylize`.
+      parametrization: parametrization of the image; see `stylize`.
+      label: name of the custom parts in the record. As code can't be compared, a run with custom
+        parts is resumed, and a finished result reused, only if the label is the same. Without a
+        label, every run starts from the beginning.
       callback: called with a `Progress` after every chunk; returning True stops the run, and the
         best image so far is written, with a checkpoint beside it.
-      repeated: the record that this run repeats; what is not the same is logged.
+      repeated: the record that this run repeats; differences are logged.
+
+    Returns:
+      The result and the path of the image.
 
     Raises:
-      InputError: something given can't be used, or the folder can't be written.
+      InputError: an argument is invalid, or the folder can't be written.
     """
     destination = find_destination(config.output)
     config = config.replace(output=destination.folder)
     if destination.image_path is not None:
         config = config.replace(image_name=destination.image_path.name)
         _check_free(destination.image_path, config.output)
-    # Before anything is downloaded, so that what can be refused is; and each file is read once.
+    # Before any download, so that bad input is refused early. Each file is read only once.
     own = read_own_parts(
         network=network,
         extra_terms=extra_terms,
@@ -103,7 +106,7 @@ def transfer(
     else:
         found, reason = settle_network(config.network)
     if (found.model, found.weights) != (config.network.model, config.network.weights):
-        # What was left open turned out, and settings that were, too, may mean something else.
+        # Other settings left empty may depend on the resolved model and weights.
         config = config.replace(model=found.model, weights=found.weights)
         prepared = read(config)
     folder = _choose_folder(prepared)
@@ -128,30 +131,30 @@ def transfer(
 
 
 def _put_image_again(destination: Destination, prepared: Prepared, folder: Path) -> None:
-    """Copy a run's image to where it is wanted, if a kill or a full disk was in the way."""
+    """Copy a finished run's image to its destination, if a kill or a full disk prevented that."""
     image_path = destination.image_path
     if image_path is None or os.path.lexists(image_path) or prepared.config.output.overwrite:
         return
     if writes_files() and find_finished(folder, prepared, overwrite=True) is not None:
         destination.put_image(folder / image_path.name)
-        logger.info("%s is there again, from %s.", image_path, folder)
+        logger.info("%s has been restored from %s.", image_path, folder)
 
 
 def _check_free(image_path: Path, output: OutputConfig) -> None:
     folder = Path(output.output)
-    # With its record, the folder decides: what is there may go on.
+    # If the folder has a record or checkpoints, whether to overwrite is decided there.
     if (folder / RECORD_NAME).exists() or was_cut(folder, output):
         return
     if os.path.lexists(image_path) and not output.overwrite:
         raise InputError(
-            f"--output={image_path} is there already",
-            expected="a name that is free",
+            f"--output={image_path} exists already",
+            expected="an unused name",
             remedy="give another --output, or add --overwrite",
         )
 
 
 def _choose_folder(prepared: Prepared) -> Path:
-    """Return --output, or the first default folder that is free or holds this run, cut short."""
+    """Return --output, or the first default folder that is unused or has this run, interrupted."""
     output, images = prepared.config.output, prepared.config.images
     place = check_place(output.output or ".", name="--output")
     if output.output:

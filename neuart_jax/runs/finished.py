@@ -1,4 +1,4 @@
-"""What a run's folder has already: its result, or what is needed to go on with it."""
+"""Look for a finished result, or an interrupted run, in a run's folder."""
 
 import contextlib
 import json
@@ -21,16 +21,16 @@ def find_finished(
     overwrite: bool,
     weights: Mapping[str, str] = {},
 ) -> Record | None:
-    """Return the record of a finished result, if a folder holds one of this very run.
+    """Return the record of a finished result, if a folder has one of the same run.
 
     Args:
-      folder: in which the run's files would be.
+      folder: folder of the run's files.
       prepared: the run.
-      overwrite: take a result of something else for none.
-      weights: the identity of the run's weights; they aren't compared where it is empty.
+      overwrite: whether to ignore a result of another run.
+      weights: identity of the run's weights; not compared if empty.
 
     Raises:
-      InputError: the folder holds a result of something else.
+      InputError: the folder has a result of another run.
     """
     image, text = folder / prepared.config.output.image_name, ""
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -41,7 +41,7 @@ def find_finished(
         document = json.loads(text)
         record = read_record(folder / RECORD_NAME)
     except (InputError, ValueError, RecursionError):
-        return None  # Damaged; whose it is shows when the folder is opened.
+        return None  # Damaged; opening the folder checks whether it is this program's.
     if record.outcome.get("status") in (None, Status.STOPPED.name.lower()):
         return None
     differences = Record(prepared.config, weights, prepared.digests, prepared.own).unlike(record)
@@ -51,8 +51,8 @@ def find_finished(
 
 
 def was_cut(folder: Path, output: OutputConfig) -> bool:
-    """Tell whether a folder holds a run that was stopped or killed, and may go on.
+    """Return whether a folder has a run that was stopped or killed and can be resumed.
 
-    Its checkpoints are the last that a finished run removes.
+    A finished run removes its checkpoints last.
     """
     return output.resume and bool(find_checkpoints(folder / CHECKPOINTS))

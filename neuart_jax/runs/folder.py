@@ -1,7 +1,7 @@
 """A run's folder: the image, its record, its metrics, a plot of the losses, frames.
 
-The image comes last, and has the record in it: a run is finished once its image has its name,
-and whatever a crash leaves behind before is made again.
+The image is written last and contains the record: a run is finished once its image exists, and
+anything left by a crash before that is written again.
 """
 
 import functools
@@ -31,31 +31,31 @@ from neuart_jax.runs.record import METADATA_KEY, RECORD_NAME, Record
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-"""Name of the folder, in a run's or in a batch's, that holds checkpoints."""
+"""Name of the folder for checkpoints, in the folder of a run or a batch."""
 
 _METRICS_NAME, _FRAMES_NAME = "metrics.jsonl", "frames"
 _FRAME = re.compile(r"[0-9]{6,}\.png", re.ASCII)
 _SECONDS_BETWEEN_WRITES = 2.0
-# Of what isn't an image: a record has 4 to 8 kB, which the image has in it as well, and a plot
-# 30 to 60 kB.
+# Space reserved for files other than images: a record has 4 to 8 kB, and is in the image as well;
+# a plot has 30 to 60 kB.
 _RECORD_BYTES, _PLOT_BYTES, _BYTES_OF_A_REPORT = 16 << 10, 64 << 10, 512
 
 
 class RunFolder:
-    """Writes one run's files; every file appears whole or not at all, and no other is touched.
+    """Writes a run's files, each atomically, and touches no other files.
 
-    Nobody else can write there until it is closed. Room for the image is kept free from the
-    beginning. What else can't be written later on is said once, and costs no run.
+    No other process can write there until the folder is closed. Space for the image is reserved at
+    the beginning. Other files that can't be written later only cause a warning, logged once.
 
     Args:
-      path: the folder. It is made if need be.
-      image_name: the image's file name; the extension picks the format.
-      frames: whether there are to be frames.
-      animation: name of a film of the progress; empty where there is none.
+      path: the folder, which is created if needed.
+      image_name: file name of the image; the extension selects the format.
+      frames: whether frames will be written.
+      animation: name of a film of the progress; empty for none.
 
     Raises:
-      InputError: the folder can't be written, another run writes there, somebody else's files have
-        the names of a run's, or the image's name has an extension that no format goes by.
+      InputError: the folder can't be written, another run writes there, files of another program
+        have the names of a run's files, or the image's name has an unknown extension.
     """
 
     def __init__(self, path: Path, *, image_name: str, frames: bool = False, animation: str = ""):
@@ -80,24 +80,24 @@ class RunFolder:
             raise
 
     def holds_result(self) -> bool:
-        """Tell whether an image is there that shouldn't be replaced unasked."""
+        """Return whether there is an image that must not be replaced without --overwrite."""
         return self.image_path.exists() and is_whole(self.image_path)
 
     def keep_room(self, height: int, width: int, *, num_reports: int) -> None:
-        """Keep room for the run's files.
+        """Reserve disk space for the run's files.
 
         Args:
-          height: of the image, in pixels.
-          width: of the image, in pixels.
-          num_reports: that metrics.jsonl will hold, about.
+          height: height of the image, in pixels.
+          width: width of the image, in pixels.
+          num_reports: approximate number of lines in metrics.jsonl.
 
         Raises:
-          InputError: there is none for the image.
+          InputError: there is not enough space for the image.
         """
         if self._own is None:
             return
         deep = self.image_path.suffix.lower() in (".tif", ".tiff")
-        # With transparency. No format needs more than the plain numbers, but for a few bytes.
+        # With alpha. Apart from a few bytes, no format needs more than the uncompressed pixels.
         image_bytes = height * width * 4 * (2 if deep else 1)
         sizes = {
             self.image_path.name: image_bytes + image_bytes // 64 + _RECORD_BYTES,
@@ -110,15 +110,15 @@ class RunFolder:
                 self._rooms[name] = Room(self.path, size)
             except OSError as error:
                 if name != self.image_path.name:
-                    break  # What can't be written is told when it can't.
+                    break  # A warning follows when the file can't be written.
                 raise InputError(
-                    f"{self.path} has no room for the picture ({brief_cause(error)})",
-                    expected=f"{size >> 10} KiB on its disk",
+                    f"{self.path} has no room for the image ({brief_cause(error)})",
+                    expected=f"{size >> 10} KiB of free space on its disk",
                     remedy="free some space, or give another --output",
                 ) from error
 
     def report(self, progress: Progress) -> None:
-        """Add a line to metrics.jsonl; a run's first one clears away an earlier run's frames."""
+        """Append a line to metrics.jsonl; the first one also removes an earlier run's frames."""
         if not self._metrics:
             for name in _frames(self.path):
                 if self._own is not None and self._own.owns(name):
@@ -129,7 +129,7 @@ class RunFolder:
             self._last_write = time.monotonic()
 
     def resume(self, history: Sequence[dict[str, Any]]) -> None:
-        """Go on with a run that was cut, after these reports."""
+        """Resume an interrupted run after these reports."""
         self._metrics = list(history)
 
     def save_frame(
@@ -138,7 +138,7 @@ class RunFolder:
         image: npt.NDArray[np.float32],
         alpha: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """Write an image as frames/NNNNNN.png, numbered by its step, with the content's alpha."""
+        """Write a frame as frames/NNNNNN.png, numbered by its step, with the content's alpha."""
         self._try("the frames", lambda: self._save_frame(_frame_name(num_steps), image, alpha))
 
     def _save_frame(
@@ -151,7 +151,7 @@ class RunFolder:
         save_image(folder / name, np.clip(image, 0, 1), alpha=alpha)
 
     def frame_paths(self, steps: Iterable[int]) -> list[Path]:
-        """Return the files of the frames after some steps, as far as they are there."""
+        """Return the paths of the existing frames after some steps."""
         paths = (self.path / _FRAMES_NAME / _frame_name(step) for step in steps)
         return [path for path in paths if path.exists()]
 
@@ -164,17 +164,17 @@ class RunFolder:
         alpha: npt.NDArray[np.float32] | None = None,
         save_progress: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write metrics.jsonl, losses.png, config.json, the film, and, as the last, the image.
+        """Write metrics.jsonl, losses.png, config.json, the film, and finally the image.
 
-        Where the folder is gone it is made again; where it can't be written any more, the image
-        is kept among the temporary files, and the error tells where.
+        A folder that is gone is created again; if it can't be written, the image is saved in the
+        system's temporary folder, and the error says where.
 
         Args:
-          result: what the run gave.
-          record: what made it.
-          coefficients: loss term to its coefficient, for the plot.
-          alpha: float32[height, width], the content's transparency.
-          save_progress: writes the film of the progress, where there is to be one.
+          result: result of the run.
+          record: record of the run.
+          coefficients: coefficient of every loss term, for the plot.
+          alpha: alpha of the content, float32[height, width].
+          save_progress: writes the film of the progress, if there is one.
 
         Raises:
           InputError: the image can't be written.
@@ -210,7 +210,7 @@ class RunFolder:
         save_to(self.image_path)
 
     def close(self) -> None:
-        """Let others write there, and give back the room that is left."""
+        """Let other processes write there, and release the space still reserved."""
         try:
             for room in self._rooms.values():
                 room.give()
@@ -228,20 +228,20 @@ class RunFolder:
             room.give()
 
     def _try(self, name: str, write: Callable[[], None]) -> None:
-        """Write what a result can do without; a failure is a warning, once for each name."""
+        """Write an optional file; a failure is a warning, logged once per name."""
         self._give_room(name)
         try:
             write()
-        # Of the plot's library, too, which may fail in ways of its own.
+        # Any exception, as the plotting library may raise its own.
         except Exception as error:
             if name not in self._told:
                 cause = error.came if isinstance(error, InputError) else brief_cause(error)
-                logger.warning("The run goes on without %s: %s.", name, cause)
+                logger.warning("The run continues without %s: %s.", name, cause)
             self._told.add(name)
 
 
 def _rescue(error: InputError, name: str, save_to: Callable[[Path], None]) -> InputError:
-    """Keep an image that its folder doesn't take; return an error that tells where it is."""
+    """Save an image elsewhere if its folder can't be written; return an error with the path."""
     try:
         path = Path(tempfile.mkdtemp(prefix="neuart_jax-")) / name
         save_to(path)
@@ -250,21 +250,21 @@ def _rescue(error: InputError, name: str, save_to: Callable[[Path], None]) -> In
     return InputError(
         error.came,
         expected=error.expected,
-        remedy=f"the picture, with its record in it, is kept as {path}: move it from there",
+        remedy=f"the image, with its record, is kept as {path}: move it from there",
     )
 
 
 def check_names(path: Path, *, image_name: str, frames: bool, animation: str = "") -> None:
-    """Check that nobody else's files have the names of a run's in a folder, which may be missing.
+    """Check that no files of other programs in a folder have the names of a run's files.
 
     Args:
-      path: the folder.
-      image_name: of the image.
-      frames: whether there are to be frames.
-      animation: name of a film of the progress, if there is to be one.
+      path: the folder, which may be missing.
+      image_name: file name of the image.
+      frames: whether frames will be written.
+      animation: name of a film of the progress; empty for none.
 
     Raises:
-      InputError: some have.
+      InputError: there are such files.
     """
     check_foreign(path, [*_names(image_name, animation), *(_frames(path) if frames else [])])
 
@@ -279,7 +279,7 @@ def _frame_name(num_steps: int) -> str:
 
 
 def _frames(path: Path) -> list[str]:
-    """Return the names of everything that goes by a frame's name, from the run's folder on."""
+    """Return all paths that look like frames, relative to the run's folder."""
     try:
         found = sorted(os.listdir(path / _FRAMES_NAME))
     except OSError:
@@ -288,18 +288,18 @@ def _frames(path: Path) -> list[str]:
 
 
 def is_whole(image_path: Path, record: Any = None) -> bool:
-    """Tell whether a result's image is complete: the last file of a run that is written.
+    """Return whether a result's image, the file that a run writes last, is complete.
 
-    One that somebody has worked on since, so that the record is gone from it, is.
+    An image that was edited since, and so has lost its record, counts as complete.
 
     Args:
-      image_path: of the image.
-      record: what config.json holds, as JSON; an image with another record belongs to another run.
-        None asks for the pixels only.
+      image_path: path of the image.
+      record: content of config.json, as JSON; an image with another record belongs to another run.
+        None only checks the pixels.
     """
     try:
         end = _ENDS.get(image_path.suffix.lower(), b"")
-        # Decoders forgive that the last bytes are missing.
+        # Decoders tolerate missing bytes at the end.
         if not image_path.read_bytes().rstrip(b"\0").endswith(end):
             return False
         load_image(image_path)
@@ -309,7 +309,7 @@ def is_whole(image_path: Path, record: Any = None) -> bool:
         return False
 
 
-# Of PNG, the chunk IEND; of JPEG, the marker EOI. The others hold their own length.
+# PNG ends with the chunk IEND, JPEG with the marker EOI. Other formats store their length.
 _ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 
 
@@ -319,14 +319,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]) -> None:
-    """Plot the total after every step and the weighted terms at every report, as a PNG.
+    """Plot the total loss after every step and the weighted terms at every report, as a PNG.
 
     Args:
-      path: where to.
-      result: with at least the loss of the start.
-      coefficients: loss term to its coefficient; a term without one is shown as it is.
+      path: destination.
+      result: result with at least the loss of the initial image.
+      coefficients: coefficient of every loss term; a term without one is shown unweighted.
     """
-    # Half a second of start-up that only a finished run has to pay.
+    # Imported here, as the import takes half a second.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -339,8 +339,8 @@ def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]
         weight = coefficients.get(name, 1.0)
         axes.plot(
             steps,
-            # Zero, the content's loss at a start from the content, has no place on a log axis, and
-            # a stage doesn't have every term.
+            # A log axis can't show zero, such as the content loss of a run that starts from the
+            # content; and a stage may lack some terms.
             [weight * line.get(name, 0) or np.nan for line in result.history],
             marker=".",
             label=f"{name} × {weight:g}",
@@ -356,7 +356,7 @@ def save_loss_plot(path: Path, result: Result, coefficients: Mapping[str, float]
 
 
 def default_folders(content: str, *styles: str) -> Iterator[Path]:
-    """Yield output/CONTENT_STYLE1_STYLE2, then the same with the numbers 2, 3, ... behind it."""
+    """Yield output/CONTENT_STYLE1_STYLE2, then the same name with suffixes 2, 3, ..."""
     # A folder's name may have 255 bytes.
     name = "_".join(Path(path).stem for path in (content, *styles))[:60]
     yield Path("output") / name

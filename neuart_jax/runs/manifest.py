@@ -1,6 +1,6 @@
-"""Which images go together, and what is special about each pair: from files, folders or a table.
+"""Lists of pairs and their settings: from files, folders or a table.
 
-Nothing is opened here but the table.
+No file other than the table is opened here.
 """
 
 import csv
@@ -27,7 +27,7 @@ Pairing = Literal["zip", "cross"]
 _LONGEST_NAME, _LONGEST_PART, _LONGEST_NAME_BYTES = 80, 40, 200
 _MOST_BYTES = 256 << 20
 _EXPECTED = "a table with the columns content and style, as CSV, or as JSON Lines in a .jsonl file"
-# Settings that are files, but for the names that aren't.
+# Settings that are files, with their values that aren't file names.
 _FILES: dict[str, Sequence[str]] = {
     **dict.fromkeys(
         ("content", "style", "content_mask", "style_mask", "paint_mask", "weights_dir"), ()
@@ -38,12 +38,12 @@ _FILES: dict[str, Sequence[str]] = {
 
 
 class Job(NamedTuple):
-    """One pair with its settings.
+    """A pair with its settings.
 
     Attributes:
-      name: of its folder, different from all others'.
-      config: what to do; where to put it is not its matter.
-      row: its number in the table, or in the order of the files, from 1.
+      name: name of the pair's folder, unique among all jobs.
+      config: configuration of the run, without its destination.
+      row: number in the table, or in the order of the files, from 1.
     """
 
     name: str
@@ -52,21 +52,21 @@ class Job(NamedTuple):
 
     @property
     def content(self) -> str:
-        """The file that gives the content."""
+        """File of the content image."""
         return self.config.images.content
 
     @property
     def style(self) -> Texts:
-        """The files that give the style."""
+        """Files of the style images."""
         return self.config.images.style
 
 
 class BadRow(NamedTuple):
-    """A row that can't be used.
+    """An invalid row.
 
     Attributes:
-      row: its number, from 1.
-      reason: a sentence.
+      row: number of the row, from 1.
+      reason: the reason, as a sentence.
     """
 
     row: int
@@ -74,12 +74,12 @@ class BadRow(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What was named, row by row.
+    """The jobs and invalid rows of a list of pairs.
 
     Attributes:
-      source: what messages call it.
-      jobs: the good rows, in order.
-      bad_rows: the others.
+      source: name of the list in messages.
+      jobs: the valid rows, in order.
+      bad_rows: the invalid rows.
     """
 
     source: str
@@ -99,21 +99,24 @@ class Manifest(NamedTuple):
             f"{len(self.bad_rows)} of {len(self.jobs) + len(self.bad_rows)} rows of {self.source} "
             f"can't be used ({shown})",
             expected="rows without a mistake",
-            remedy="mend them or take them out",
+            remedy="fix or remove them",
         )
 
 
 def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest:
-    """Return the pairs that a command line names: those of a manifest if there is one.
+    """List the pairs named by a manifest, or by folders and patterns.
 
     Args:
-      config: what all have in common; `content` and `style` are images, folders or patterns,
-        see `make_jobs`.
-      manifest: see `read_manifest`.
-      pair: "zip" or "cross"; empty means "zip".
+      config: common settings of all pairs. Without a manifest, `content` and `style` are images,
+        folders or patterns; see `make_jobs`.
+      manifest: path of a table; see `read_manifest`.
+      pair: "zip" or "cross", without a manifest; empty means "zip".
+
+    Returns:
+      The jobs, and the rows that can't be used.
 
     Raises:
-      InputError: both or none are given, or what is given can't be used as a whole.
+      InputError: both a manifest and images are given, or neither, or nothing can be used.
     """
     images = config.images
     if not manifest:
@@ -123,24 +126,25 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
         raise InputError(
             "--manifest is given, and --content, --style or --pair as well",
             expected="one way of naming the pairs",
-            remedy="leave one out",
+            remedy="leave one of them out",
         )
     return read_manifest(config, manifest)
 
 
 def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str) -> list[Job]:
-    """Pair images with each other.
+    """Pair content images with style images.
 
     Args:
-      config: of all pairs.
+      config: common settings of all pairs.
       contents: an image, a folder of images, or a pattern such as photos/*.jpg; see
         `image_lists.list_named_images`.
-      styles: such ones.
-      pair: "zip" takes the first with the first, the second with the second; "cross" takes every
-        content with every style. Folders and patterns go by the names of their files.
+      styles: images, folders or patterns of the styles.
+      pair: "zip" pairs the first content with the first style, the second with the second, and so
+        on; "cross" pairs every content with every style. Files of folders and patterns are sorted
+        by name.
 
     Raises:
-      InputError: a name is missing, a folder has no image, or the numbers don't fit.
+      InputError: a name is missing, a folder has no image, or the numbers don't match.
     """
     if pair not in get_args(Pairing):
         raise InputError(
@@ -152,7 +156,7 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
         if not value:
             raise InputError(
                 f"--{name} is missing",
-                expected="pictures or folders of pictures, --content=PATH --style=PATH",
+                expected="images or folders of images, --content=PATH --style=PATH",
                 remedy=f"add --{name}=PATH, or give a table with --manifest=FILE",
             )
     content_files = list_named_images(contents, name="--content")
@@ -163,8 +167,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
         pairs = list(zip(content_files, style_files, strict=True))
     else:
         raise InputError(
-            f"--content has {len(content_files)} pictures and --style has {len(style_files)}",
-            expected="as many of both for --pair=zip",
+            f"--content has {len(content_files)} images and --style has {len(style_files)}",
+            expected="equal numbers for --pair=zip",
             remedy="use --pair=cross for all combinations, or --manifest=FILE",
         )
     names = _Names().of_all(pairs)
@@ -177,17 +181,17 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
 def read_manifest(config: Config, path: str) -> Manifest:
     """Read a table of pairs.
 
-    Columns are named like settings; an empty cell leaves a setting as it is. `content` and `style`
-    have to be there; several styles, in CSV, have semicolons between. `output` names the pair's
-    folder below that of all. Names of files are meant from the table's folder on.
+    Columns are named like settings; an empty cell leaves a setting unchanged. `content` and `style`
+    are required; in CSV, several styles are separated by semicolons. `output` names the pair's
+    folder inside the batch's folder. File names are relative to the table's folder.
 
     Args:
-      config: what all rows have in common.
-      path: a CSV file with a head, or JSON Lines, with an object in each line, if it ends in
+      config: common settings of all rows.
+      path: a CSV file with a header, or JSON Lines, with one object per line, if the name ends in
         .jsonl.
 
     Raises:
-      InputError: the table can't be read, or has no row.
+      InputError: the table can't be read, or has no rows.
     """
     source = check_place(path, name="--manifest")
     shown = f"--manifest={path}"
@@ -196,15 +200,15 @@ def read_manifest(config: Config, path: str) -> Manifest:
         is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
         if not is_json:
             content.partition(b"\n")[0].decode()
-        # Rows that aren't UTF-8 are told one by one.
+        # Rows that aren't UTF-8 are reported one by one.
         text = content.decode("utf-8-sig", errors="surrogateescape")
-        # JSON's own texts may hold other characters that end lines elsewhere.
+        # Not splitlines(), as JSON strings may contain other line separators.
         rows: list[Any] = text.split("\n") if is_json else _read_csv(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{shown} can't be read ({brief_cause(error)})",
             expected=_EXPECTED,
-            remedy="check the name and what is in it",
+            remedy="check the name and the content",
         ) from error
     jobs, bad_rows, names = [], [], _Names()
     for number, row in enumerate(rows, 1):
@@ -221,24 +225,24 @@ def read_manifest(config: Config, path: str) -> Manifest:
     for number, name in zip(unnamed, found, strict=True):
         jobs[number] = jobs[number]._replace(name=name)
     if not jobs and not bad_rows:
-        raise InputError(f"{shown} has no row", expected=_EXPECTED, remedy="add some")
+        raise InputError(f"{shown} has no rows", expected=_EXPECTED, remedy="add some")
     return Manifest(shown, jobs, bad_rows)
 
 
 def folder_name(text: str) -> str:
-    """Turn any text into a name that every file system takes, in any script, of 80 letters at most.
+    """Convert any text to a name that every file system accepts, with at most 80 characters.
 
-    Letters, their marks and digits stay, and so do points, dashes and underlines.
+    Letters of any script, their marks, digits, periods, dashes and underscores are kept.
     """
     kept = "".join(
         letter if letter in "._-" or unicodedata.category(letter)[0] in "LMN" else " "
         for letter in unicodedata.normalize("NFC", text)
     )
     name = "_".join(kept.split()).strip("._")[:_LONGEST_NAME]
-    # A name may have 255 bytes, and a letter takes up to four.
+    # A name may have 255 bytes, and a character takes up to four.
     while len(name.encode()) > _LONGEST_NAME_BYTES:
         name = name[:-1]
-    # Windows takes these for devices, whatever follows a point.
+    # Windows treats these as devices, whatever follows a period.
     stem, point, rest = name.partition(".")
     if _DEVICES.fullmatch(stem):
         name = f"{stem}_{point}{rest}"
@@ -254,15 +258,15 @@ def _check_letters(row: str | Mapping[Any, Any]) -> None:
         "".join(map("".join, cells)).encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            "it has letters that are no UTF-8",
+            "it has characters that are not UTF-8",
             expected="a table in UTF-8",
-            remedy="save it as such",
+            remedy="save it as UTF-8",
         ) from error
 
 
 def _read_csv(text: str) -> list[dict[str | Any, Any]]:
     lines = text.splitlines(keepends=True)
-    # Spreadsheets write what stands between cells as the country has it.
+    # The separator that spreadsheets write depends on the locale.
     heads = {mark: next(csv.reader(lines[:1], delimiter=mark), []) for mark in ",;\t"}
     fitting = [
         mark for mark, head in heads.items() if {"content", "style"} <= set(map(str.strip, head))
@@ -276,10 +280,10 @@ def _read_csv(text: str) -> list[dict[str | Any, Any]]:
 
 
 def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
-    """Read a CSV file's row; cells without a column, or columns without a cell, are a mistake."""
+    """Parse the row of a CSV file, which must have as many cells as there are columns."""
     if None in row:
         raise InputError(
-            f"it has {len(row[None])} cells more than the head",
+            f"it has {len(row[None])} cells more than the header",
             expected="a cell for every column",
             remedy="put a cell with a comma into quotation marks",
         )
@@ -300,13 +304,13 @@ def _parse_line(line: str) -> dict[str, Any]:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"it is not JSON ({error})", expected="an object in one line", remedy="mend it"
+            f"it is not JSON ({error})", expected="an object in one line", remedy="fix it"
         ) from error
     if not isinstance(values, dict):
         raise InputError(
             f"it is {line.strip()[:40]}",
             expected='an object such as {"content": "a.jpg", "style": "b.jpg"}',
-            remedy="mend it",
+            remedy="fix it",
         )
     return values
 
@@ -329,7 +333,7 @@ def _make_job(
 
 
 def _beside(folder: Path, value: Any, *, name: str) -> Any:
-    """Name files from a folder on; a setting's own check complains about what is no text."""
+    """Resolve file names relative to a folder; other types are left to the setting's own check."""
     if FIELDS[name].hint == Texts:
         texts = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(text, str) and text for text in texts):
@@ -343,19 +347,19 @@ def _beside(folder: Path, value: Any, *, name: str) -> Any:
 
 
 class _Names:
-    """Gives every pair a folder of its own; where case doesn't count, two would be one."""
+    """Assigns unique folder names to pairs, also on case-insensitive file systems."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def of_all(self, pairs: Sequence[tuple[str, ...]]) -> list[str]:
-        """Make names of images' names, which stay the same whatever other pairs there are.
+        """Derive folder names from the images' names, independently of other pairs.
 
-        Only where two pairs would have one name does it depend on the company: what images they
-        are tells them apart then, and a number those of the same images.
+        Only if two pairs would have the same name, a hash of their paths is added, and a number for
+        pairs of the same images.
 
         Args:
-          pairs: of each, the file that gives the content and those that give the style.
+          pairs: content file and style files of every pair.
         """
         plain = [_plain_name(*pair) for pair in pairs]
         owners: dict[str, set[str]] = {}
@@ -377,25 +381,25 @@ class _Names:
         return numbered
 
     def claim(self, name: Any) -> str:
-        """Take a name that a row asks for."""
-        expected = "the name of a folder below --output, another one for every row"
+        """Assign the name that a row asks for."""
+        expected = "the name of a folder inside --output, different for every row"
         if not isinstance(name, str) or name != folder_name(name):
             raise InputError(
                 f"output={name!r}",
                 expected=expected,
-                remedy="use letters, digits, points, dashes and underlines only",
+                remedy="use only letters, digits, periods, dashes and underscores",
             )
         if Path(name).suffix.lower() in WRITABLE:
             raise InputError(
-                f"output={name!r} ends like a picture",
+                f"output={name!r} has the extension of an image",
                 expected=expected,
-                remedy="name the picture in a column image_name",
+                remedy="name the image in a column image_name",
             )
         if _same(name) in self._taken:
             raise InputError(
-                f"output={name!r} is taken by an earlier row",
+                f"output={name!r} is used by an earlier row",
                 expected=expected,
-                remedy="give another, or none",
+                remedy="give another name, or none",
             )
         self._taken.add(_same(name))
         return name
@@ -407,14 +411,14 @@ def _plain_name(content: str, *styles: str) -> str:
 
 
 def _shorten(name: str) -> str:
-    # What is cut off is told from others by its digest, whether there are others or not.
+    # A shortened name always gets a hash of the whole name, whether or not others are similar.
     if len(name) <= _LONGEST_PART:
         return name
     return f"{name[: _LONGEST_PART - 7]}_{_hash(name)}"
 
 
 def _digest(pair: Sequence[str]) -> str:
-    """Tell pairs apart whose files have the same names but for their ends or their folders."""
+    """Return a hash that distinguishes pairs whose files differ only in extension or folder."""
     return _hash("\n".join("/".join(Path(path).parts[-2:]) for path in pair))
 
 
@@ -423,5 +427,5 @@ def _hash(text: str) -> str:
 
 
 def _same(name: str) -> str:
-    """Return what is equal for names that a file system may take for one."""
+    """Return a key that is equal for names that a file system may treat as the same."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""More steps for a result that is there: its image is where they start."""
+"""Continue a finished result with more steps, from its image."""
 
 import logging
 import os
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Config | None:
-    """Return the settings of what is still to be done where a folder has this run with fewer steps.
+    """Return the settings of the remaining steps, if a folder has this run with fewer steps.
 
-    The image that is there is kept under another name and is the start of the new steps, so that
-    the new record tells all that is needed to make the result again.
+    The existing image is kept under another name as the initial image of the new steps, so that the
+    new record has everything needed to reproduce the result.
 
     Args:
-      config: as given.
-      prepared: with the settings resolved.
-      folder: that the run would write.
+      config: the configuration as given.
+      prepared: the run, with resolved settings.
+      folder: folder of the run.
     """
     output, wanted = prepared.config.output, known(prepared.config.run.steps)
     image = folder / output.image_name
@@ -42,7 +42,7 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
     kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
     _keep_image(image, kept)
     logger.info(
-        "%s has this run with %d steps: %d more are made from its picture, which is kept as %s.",
+        "%s has this run with %d steps; %d more follow, from its image, which is kept as %s.",
         folder,
         made,
         wanted - made,
@@ -52,15 +52,15 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
 
 
 def _keep_image(image: Path, kept: Path) -> None:
-    """Keep an image under another name, which nobody else's file may have."""
+    """Copy an image to another name, which must be unused."""
     earlier = image.read_bytes()
     if os.path.lexists(kept):
-        # After a kill it is there, and is that image.
+        # After a kill, the copy may exist already.
         if kept.is_file() and kept.read_bytes() == earlier:
             return
         raise InputError(
-            f"{kept} is there already, where the picture so far would be kept",
-            expected="a name that is free",
+            f"{kept} exists already, where the present image would be kept",
+            expected="an unused name",
             remedy="move it away, or give another --output",
         )
     with write_atomically(kept) as file:
@@ -68,7 +68,7 @@ def _keep_image(image: Path, kept: Path) -> None:
 
 
 def _count_steps(record: Record, folder: Path) -> tuple[int, Record]:
-    """Return how many steps at full size a folder's image has, and what its first ones made."""
+    """Return the number of full-size steps of a folder's image, and the record of the first run."""
     steps, start = known(record.config.run.steps), Path(record.config.run.init)
     if start.parent != folder.resolve() or not start.exists():
         return steps, record

@@ -1,9 +1,9 @@
-"""Folders that one process writes at a time, and in which it touches nothing but its own.
+"""Folders that one process writes at a time, touching only files of this program.
 
-Such a folder holds a hidden file, its mark: a line for every name that this program has taken
-there, on the disk before the file itself, and one for every process that wrote. All that matters
-is in it twice, since a file whose name is lost would be nobody's. The process at work holds a lock
-on it, which the operating system ends with the process, however that ends.
+Such a folder has a hidden file, its mark: a line for every name claimed by this program, on disk
+before the file itself, and a line for every process that wrote. Important lines are written twice,
+since a file whose line is lost could no longer be recognized. The writing process holds a lock on
+the mark, which the operating system releases when the process ends, however it ends.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from neuart_jax.io.files import brief_cause, make_folder, remove_leftovers
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody is kept out.
+except ImportError:  # On Windows there is no lock.
     fcntl = None  # type: ignore[assignment]
 
 MARK_NAME = ".neuart_jax"
@@ -30,16 +30,16 @@ _HEAD = json.dumps(_TITLE).encode() + b"\n"
 
 
 class OwnFolder:
-    """A folder that this process writes, and nobody else until it is closed.
+    """A folder that only this process writes until it is closed.
 
-    What a killed process has left half-written in it is removed. Nothing stays behind, neither mark
-    nor folder, if nothing has been written.
+    Partial files of killed processes are removed. If nothing is written, neither mark nor folder is
+    left behind.
 
     Args:
-      path: made if it isn't there.
+      path: the folder, which is created if needed.
 
     Raises:
-      InputError: it can't be made or written, or another run is at it.
+      InputError: the folder can't be created or written, or another run is writing there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,13 +58,13 @@ class OwnFolder:
         make_folder(self.path)
         try:
             content = self._lock_and_read()
-            while not self._is_there():  # The one before has just removed it.
+            while not self._is_there():  # The previous process has just removed it.
                 os.close(self._file)
                 make_folder(self.path)
                 content = self._lock_and_read()
             self._check_head(content)
             self._names |= set(_values(content, "name"))
-            # A line that a crash has cut short is none.
+            # Terminate a line that was truncated by a crash.
             start = b"" if content.endswith(b"\n") else b"\n"
             if _HEAD not in content:
                 os.ftruncate(self._file, 0)
@@ -87,7 +87,7 @@ class OwnFolder:
         return False
 
     def _lock_and_read(self) -> bytes:
-        # Not through a link, which could lead to a file of somebody else's.
+        # Don't follow a link, which could lead to another program's file.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         self._file = os.open(self.path / MARK_NAME, flags, 0o666)
@@ -107,20 +107,20 @@ class OwnFolder:
     def _check_head(self, content: bytes) -> None:
         if not (_HEAD in content or _HEAD.startswith(content)):
             raise InputError(
-                f"{self.path / MARK_NAME} is not this program's, though it has its name",
+                f"{self.path / MARK_NAME} was not written by this program",
                 expected="a folder without such a file",
                 remedy="give another --output",
             )
 
     def claim(self, *names: str) -> None:
-        """Take names for files and folders that are about to be written.
+        """Claim names for files and folders that are about to be written.
 
         Args:
-          names: from the folder on, with slashes; those that this program has taken before are
-            its own already.
+          names: paths relative to the folder, with slashes; names claimed before are kept.
 
         Raises:
-          InputError: somebody else's file or folder has one of them, or they can't be noted.
+          InputError: a file or folder of another program has one of the names, or the mark can't be
+            written.
         """
         new = [name for name in dict.fromkeys(names) if name not in self._names]
         _refuse_foreign(self.path, new)
@@ -128,7 +128,7 @@ class OwnFolder:
             if new:
                 lines = [{"name": name} for name in new]
                 self._append(*lines, _TITLE, *lines)
-                # Files whose names a power cut takes away would be nobody's.
+                # After a power cut, files without a line in the mark couldn't be recognized.
                 os.fsync(self._file)
         except OSError as error:
             raise InputError(
@@ -139,21 +139,21 @@ class OwnFolder:
         self._names.update(new)
 
     def owns(self, name: str) -> bool:
-        """Tell whether a name there is this program's."""
+        """Return whether a name is claimed by this program."""
         return name in self._names
 
     def make_again(self) -> None:
-        """Make the folder once more, with its mark, where it is gone."""
+        """Create the folder and its mark again if they are gone."""
         if self._is_there():
             return
         names, self._names = self._names, set()
         self._close_file()
         self._open()
-        # They went with the folder: who has put others there since keeps them.
+        # The claimed files are gone with the folder; files created since are another program's.
         self.claim(*sorted(name for name in names if not os.path.lexists(self.path / name)))
 
     def close(self) -> None:
-        """Let others write there."""
+        """Let other processes write there."""
         try:
             if self._is_there() and not any(os.path.lexists(self.path / n) for n in self._names):
                 with contextlib.suppress(OSError):
@@ -176,13 +176,13 @@ class OwnFolder:
 
     def _append(self, *lines: dict[str, Any], start: bytes = b"") -> None:
         text = start + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-        # In one piece, so that a crash cuts the last line short at the most.
+        # A single write, so that a crash truncates at most the last line.
         if text and os.write(self._file, text) < len(text):
             raise OSError(28, "No space left on device")
 
 
 def is_in_use(path: Path) -> bool:
-    """Tell whether another run writes a folder at the moment; nothing is changed."""
+    """Return whether another run is writing to a folder; nothing is changed."""
     try:
         file = os.open(path / MARK_NAME, os.O_RDONLY)
     except OSError:
@@ -194,11 +194,11 @@ def is_in_use(path: Path) -> bool:
 
 
 def check_foreign(path: Path, names: Iterable[str]) -> None:
-    """Check, without taking a folder, that nobody else's files have some names in it.
+    """Check, without opening a folder, that no files of other programs in it have given names.
 
     Args:
-      path: of the folder, which may be missing.
-      names: from the folder on, with slashes.
+      path: the folder, which may be missing.
+      names: paths relative to the folder, with slashes.
 
     Raises:
       InputError: there are such files.
@@ -216,28 +216,28 @@ def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
         return
     more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
     raise InputError(
-        f"{folder} holds {', '.join(foreign[:3])}{more}, which this program has not made there",
+        f"{folder} has {', '.join(foreign[:3])}{more}, not written by this program",
         expected="a folder without files of these names",
-        remedy="give another --output, or move them away",
+        remedy="give another --output, or move the files away",
     )
 
 
 def _lock(file: int) -> bool:
-    """Lock an open file until it is closed; False if another process, or another run, has it."""
+    """Lock an open file until it is closed; return False if another process or run holds it."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    # A file system without locks.
+    # The file system has no locks.
     except OSError:
         return True
     return True
 
 
 def _values(content: bytes, key: str) -> list[Any]:
-    """Return what a mark's lines say under a key; a line that is damaged says nothing."""
+    """Return the values of a key in a mark's lines; damaged lines are ignored."""
     values = []
     for line in content.splitlines():
         with contextlib.suppress(ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Pairs on their way from settings and images into folders: painted together, then saved."""
+"""Run prepared pairs together, and save their results to folders."""
 
 import contextlib
 import functools
@@ -34,15 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 class Painted(NamedTuple):
-    """Pairs that are painted, and whose results are still to be saved.
+    """Painted pairs whose results are not saved yet.
 
     Attributes:
-      results: of each pair.
+      results: result of every pair.
       group: the pairs.
-      places: the folder of each.
-      records: of each.
-      checkpoints: to be removed once the results are saved; None where they stay.
-      at_the_end: gives the folders free.
+      places: folder of every pair.
+      records: record of every pair.
+      checkpoints: checkpoints to remove once the results are saved; None to keep them.
+      at_the_end: releases the folders.
     """
 
     results: Sequence[Result]
@@ -53,7 +53,7 @@ class Painted(NamedTuple):
     at_the_end: contextlib.ExitStack
 
     def save(self) -> list[Path]:
-        """Write every result into its folder; return the images' files.
+        """Write every result to its folder; return the paths of the images.
 
         Raises:
           InputError: a folder can't be written.
@@ -91,25 +91,25 @@ def paint(
     repeated: Record | None = None,
     num_devices: int = 1,
 ) -> Painted:
-    """Paint pairs together; what they report on the way goes into a folder for each.
+    """Run pairs together, writing the progress of each to its folder.
 
     Args:
-      group: of one `Plan.traits`.
-      folders: one for each.
-      checkpoints: folder for what is needed to go on with all of them.
-      replace: whether results that are there may be replaced, whatever `overwrite` says.
-      network: loaded beforehand for all of them; None loads it.
-      reason: why it isn't a better one, where it was settled; see `settle.Settled`.
+      group: pairs with equal `Plan.traits`.
+      folders: folder of every pair.
+      checkpoints: folder of the group's checkpoints.
+      replace: whether existing results may be replaced, whatever `overwrite` says.
+      network: network loaded for all pairs; None loads it.
+      reason: why no better weights are used, if they were resolved; see `settle.Settled`.
       callback: called with a pair's number and its `Progress` after every chunk; returning True
         stops that pair.
-      repeated: the record that the first pair's run repeats; what is not the same is logged.
-      num_devices: of this machine, among which the pairs are shared out.
+      repeated: the record that the first pair's run repeats; differences are logged.
+      num_devices: number of this machine's devices over which the pairs are sharded.
 
     Returns:
-      The results, to be saved at once, later, or by another thread.
+      The results, to be saved immediately, later, or by another thread.
 
     Raises:
-      InputError: something given can't be used, a folder can't be written, or holds something else.
+      InputError: an argument is invalid, or a folder can't be written or has another result.
     """
     with removing_empty_folders(folders), contextlib.ExitStack() as at_the_end:
         places = []
@@ -131,7 +131,7 @@ def paint(
 
 
 def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
-    """Take the folder of a run's files, unless it holds a result that has to stay."""
+    """Open the folder of a run's files, unless it has a result that must not be replaced."""
     output, run = prepared.config.output, prepared.config.run
     place = RunFolder(
         path,
@@ -144,7 +144,7 @@ def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
         if not may_go and place.holds_result():
             raise InputError(
                 f"{path} already holds a result",
-                expected="a folder without one",
+                expected="a folder without a result",
                 remedy="give another --output, or add --overwrite",
             )
         height, width, _ = prepared.plan.pair.original.shape
@@ -158,9 +158,9 @@ def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
 def _get_network(
     group: Sequence[Prepared], network: Network | FeatureNetwork | None, reason: str
 ) -> Network | FeatureNetwork:
-    """Load what the pairs share, unless it is there; say what it is."""
+    """Return the pairs' network, loading it unless it is given, and log its weights."""
     if isinstance(network, FeatureNetwork):
-        logger.info("Weights: those of a network of one's own.")
+        logger.info("Weights: those of a custom network.")
     elif network is None:
         network = load_run_network([prepared.plan for prepared in group])
         logger.info(f"{network.message[:-1]}; {reason}." if reason else network.message)
@@ -199,7 +199,7 @@ def _run(
     callback: BatchCallback | None,
     num_devices: int,
 ) -> tuple[list[Result], bool]:
-    """Stylize pairs, from their last checkpoint on; return the results, and whether stopped."""
+    """Stylize pairs from their last checkpoint; return the results, and whether stopped."""
     restored = checkpoints.restore(group[0].config.output)
     if restored is not None:
         for place, pair in zip(places, restored.pairs, strict=True):
@@ -214,7 +214,7 @@ def _run(
         if writes:
             places[number].report(progress)
         if group[number].plan.wants_frame(progress.num_steps):
-            image = progress.image()  # All machines have a part of it.
+            image = progress.image()  # On all machines, as each holds a part of the image.
             if writes:
                 places[number].save_frame(progress.num_steps, image, group[number].content.alpha)
         wanted = agree(callback is not None and bool(callback(number, progress)))
@@ -222,7 +222,7 @@ def _run(
         return wanted
 
     def keep(fetch: Callable[[], RunState]) -> None:
-        # Several results aren't written at once: what only some of them are there from goes on too.
+        # A kill may leave only some of several results written, so keep the final state as well.
         ended = len(group) > 1 and num_running == 0
         checkpoints.keep(fetch, now=stopped or ended)
 
@@ -241,19 +241,19 @@ def _run(
 
 
 _LOST = 0.75
-"""Relative content loss of an image that began elsewhere and has nothing of the photograph."""
+"""Relative content loss above which nothing of the photograph is left in an image."""
 
 
 def describe_lost_content(config: Config, result: Result) -> str:
-    """Say that a run from noise or from the style did not arrive at the photograph, if so.
+    """Describe the failure of a run from noise or from the style to reproduce the photograph.
 
     Args:
-      config: resolved.
-      result: of its run.
+      config: resolved configuration.
+      result: result of the run.
 
     Returns:
-      A sentence, or nothing: where the photograph was the start, it is there however strongly it
-      is painted; and losses other than relative ones have no scale of their own.
+      A sentence, or an empty string if the photograph is there. Runs that start from the photograph
+      keep it however strong the style; losses other than relative ones have no absolute scale.
     """
     content = result.losses.get("content", 0.0)
     began_there = config.run.init in ("content", "blend")
@@ -261,7 +261,7 @@ def describe_lost_content(config: Config, result: Result) -> str:
         return ""
     weight = known(config.losses.content_weight)
     return (
-        f"Little of the photograph is in the picture (content loss {content:.2f}): from "
-        f"--init={config.run.init} it takes a larger --content_weight, {3 * weight:g} say, or more "
+        f"Little of the photograph is left in the picture (content loss {content:.2f}): with "
+        f"--init={config.run.init}, use a larger --content_weight, {3 * weight:g} say, or more "
         "--steps."
     )

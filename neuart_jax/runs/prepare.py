@@ -1,4 +1,4 @@
-"""From settings and files to a pair that is ready for a run, checked as far as can be."""
+"""Prepare a run: resolve and check its settings, and read its files."""
 
 import glob
 import logging
@@ -33,21 +33,21 @@ logger = logging.getLogger(__name__)
 
 
 UNNAMED = "unnamed "
-"""What `Prepared.own` begins with where a run's own parts have no label."""
+"""Prefix of `Prepared.own` for custom parts without a label."""
 
 
 class Prepared(NamedTuple):
     """A run whose images are read and whose settings are checked.
 
     Attributes:
-      config: resolved, with absolute paths.
-      content: the image that gives the content.
-      styles: the images that give the style, at their size in the run.
-      plan: what the run is about to do.
-      digests: the files' SHA-256: "content", "style" or "style1", "style2", ..., and the same for
-        masks; "init" where the start is a file.
-      notes: sentences for the user, about the image's size and its start.
-      own: see `Record`.
+      config: resolved configuration, with absolute paths.
+      content: the content image.
+      styles: the style images, at their size in the run.
+      plan: plan of the run.
+      digests: SHA-256 of the files: "content", "style" or "style1", "style2", ..., masks in the
+        same way, and "init" for an initial image from a file.
+      notes: sentences for the user about the image's size and the initial image.
+      own: identity of the custom parts; see `Record`.
     """
 
     config: Config
@@ -66,22 +66,22 @@ def prepare(
     own: OwnParts = NO_OWN_PARTS,
     label: str = "",
 ) -> Prepared:
-    """Check all of a run that can be checked without a network, and read its images.
+    """Check everything about a run that needs no network, and read its images.
 
     Args:
-      config: with `content` and `style` set.
-      load: reads an image; see `images.load_image`.
-      own: what of the run isn't in its configuration.
-      label: names these parts; without one each run's are others.
+      config: configuration with `content` and `style` set.
+      load: loads an image; see `images.load_image`.
+      own: custom parts, which aren't in the configuration.
+      label: name of the custom parts; without one, they differ from those of any other run.
 
     Raises:
-      InputError: something given can't be used.
+      InputError: an argument is invalid.
     """
     for name in ("content", "style"):
         if not getattr(config.images, name):
             raise InputError(
                 f"--{name} is missing",
-                expected="two pictures, --content=FILE --style=FILE",
+                expected="two images, --content=FILE --style=FILE",
                 remedy=f"add --{name}=FILE",
             )
     _check_content(config.images.content)
@@ -94,13 +94,13 @@ def prepare(
     height, width, _ = content.image.shape
     check_room_in_file(config.output.image_name, height=height, width=width)
     check_progress_film(config.output, height=height, width=width)
-    # Masks are of whole images.
+    # Masks refer to the untrimmed images.
     trim = not regions.style_mask
     styles = [_load_style(load, path, images, trim=trim) for path in images.style]
     files = {
         "content": [content],
         "style": styles,
-        # As they are: they are fitted to their images where their colors are read.
+        # Unscaled: masks are scaled to their images after their colors are read.
         "content_mask": [load(path, size=None) for path in (regions.content_mask,) if path],
         "style_mask": [load(path, size=None) for path in regions.style_mask],
         "paint_mask": [load(path, size=None) for path in (regions.paint_mask,) if path],
@@ -122,7 +122,7 @@ def prepare(
 
 
 def _note_size(config: Config, content: LoadedImage) -> Iterator[str]:
-    """Say where an image doesn't come out as large as somebody may expect."""
+    """Yield notes on results that are smaller than the user may expect."""
     size, (height, width) = config.images.size, content.file_size
     painted = f"{content.image.shape[1]}x{content.image.shape[0]}"
     if 0 < size < max(height, width):
@@ -141,18 +141,18 @@ def _note_scales(given: Config, plan: Plan) -> Iterator[str]:
     wanted, sizes = given.run.scales, {stage.size for stage in plan.stages}
     if wanted is not None and len(sizes) < wanted:
         yield (
-            f"--scales={wanted} comes to {len(sizes)} here: at half of the smallest size a side "
-            f"would be shorter than {SMALLEST_SIDE} pixels."
+            f"--scales={wanted} is reduced to {len(sizes)} here: at half of the smallest size, a "
+            f"side would be shorter than {SMALLEST_SIDE} pixels."
         )
 
 
 def _name_own(own: OwnParts, label: str) -> str:
-    """Name a run's own parts, whose code may change without anybody telling."""
+    """Return the identity of custom parts, whose code can't be compared."""
     if own.is_empty:
         return ""
     if not label:
         return UNNAMED + secrets.token_hex(8)
-    # What can be compared is, beside the label.
+    # Weights and layers can be compared, in addition to the label.
     terms = [
         f"{term.name} {term.weight:g}"
         + (f" on {dict(term.layer_weights)}" if isinstance(term, StyleTerm) else "")
@@ -164,37 +164,37 @@ def _name_own(own: OwnParts, label: str) -> str:
 def _note_start(config: Config) -> Iterator[str]:
     if config.run.init not in STARTS and config.run.scales is None:
         yield (
-            f"Going on from {config.run.init} at full size only; --scales=2 begins at a coarser "
+            f"Continuing from {config.run.init} at full size only; --scales=2 starts at a coarser "
             "one."
         )
 
 
 def _check_content(path: str) -> None:
-    """Check that a name is that of a single file, as far as can be seen."""
+    """Check that a name looks like that of a single file."""
     place = check_place(path, name="--content")
     if os.path.lexists(place) and not place.is_dir():
         return
     kind = "a folder" if place.is_dir() else "a pattern" if glob.has_magic(str(place)) else ""
     parts = [check_place(part.strip(), name="--content") for part in path.split(",")]
     if len(parts) > 1 and any(os.path.lexists(part) for part in parts):
-        kind = f"{len(parts)} pictures"
+        kind = f"{len(parts)} images"
     if kind:
         raise InputError(
             f"--content={path} is {kind}",
             expected="an image file",
             remedy="name one, or add --pair=cross (or zip) and --output=FOLDER to paint the "
-            "pictures of a folder or of a pattern",
+            "images of a folder or a pattern",
         )
 
 
 def _list_files(config: Config) -> Config:
-    """Replace folders and patterns, given as styles and their masks, by their files."""
+    """Replace folders and patterns in the styles and their masks by their files."""
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     found = {}
     for name, texts in lists.items():
         found[name] = [file for text in texts for file in list_named_images(text, name=f"--{name}")]
         if len(found[name]) > len(texts):
-            logger.info("--%s names %d pictures, which are taken together.", name, len(found[name]))
+            logger.info("--%s names %d images, which are used together.", name, len(found[name]))
     return config.replace(**found)
 
 
@@ -209,15 +209,15 @@ def _load_style(
     longest = max(load(path, size=None, trim=trim).image.shape[:2])
     if max(height, width) > longest and not images.enlarge:
         raise InputError(
-            f"style_scale={images.style_scale:g} wants {path} at {width}x{height} pixels",
+            f"style_scale={images.style_scale:g} needs {path} at {width}x{height} pixels",
             expected=f"at most its own {longest} pixels on the longest side",
-            remedy="take a smaller --style_scale or --size, or add --enlarge",
+            remedy="use a smaller --style_scale or --size, or add --enlarge",
         )
     return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
 
 
 def _show_over_black(mask: LoadedImage) -> npt.NDArray[np.float32]:
-    """Return a mask's image where nothing is white only for want of a color."""
+    """Return a mask's image over black, so that transparent parts aren't white."""
     if mask.alpha is None:
         return mask.image
     return np.clip(mask.image - (1 - mask.alpha[..., None]), 0, 1)
@@ -232,23 +232,24 @@ def _digests(files: Mapping[str, Sequence[LoadedImage]]) -> dict[str, str]:
 
 
 def resolve_run(config: Config, *, check_names: bool = True) -> Config:
-    """Resolve a configuration, files' names included.
+    """Resolve a configuration, including file names.
 
-    The record then still means the same files when a run is repeated from elsewhere.
+    With absolute paths, the record refers to the same files when a run is repeated from another
+    folder.
 
     Args:
-      config: as given.
+      config: the configuration as given.
       check_names: see `resolution.resolve_config`.
 
     Raises:
-      InputError: see `plan.resolve_config`.
+      InputError: see `resolution.resolve_config`.
     """
     config = resolve_config(config, check_names=check_names)
     return _change_paths(config, lambda path, name: resolve_place(path, name=f"--{name}"))
 
 
 def without_folders(config: Config) -> Config:
-    """Leave of all files' names, in a resolved configuration, only the last part."""
+    """Return a resolved configuration with file names instead of paths."""
     config = _change_paths(config, lambda path, _: Path(path).name)
     names = {name: Path(get_setting(config, name)).name for name in ("output", "weights_dir")}
     return config.replace(**names)

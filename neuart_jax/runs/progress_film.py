@@ -1,4 +1,4 @@
-"""A film of how an image came to be, of the frames that its run wrote."""
+"""A film of a run's progress, made from its frames."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,24 +16,25 @@ from neuart_jax.runs.destination import PLOT_NAME
 
 
 def check_progress_film(output: OutputConfig, *, height: int, width: int) -> None:
-    """Check that a run's film can be written, if there is to be one.
+    """Check that a run's film can be written, if one is requested.
 
     Args:
-      output: names it.
-      height: of the run's image, in pixels.
-      width: the same.
+      output: settings with the film's name.
+      height: height of the run's image, in pixels.
+      width: width of the run's image, in pixels.
 
     Raises:
-      InputError: its name is no plain one, or taken, or ends in no kind that can be written.
+      InputError: the name isn't a plain file name, is taken, or has an extension that can't be
+        written.
     """
     name = output.animation
     if not name:
         return
     if Path(name).name != name or name in (output.image_name, PLOT_NAME):
         raise InputError(
-            f"--animation={name} is no name that is free in the result's folder",
+            f"--animation={name} is not an unused name in the result's folder",
             expected="a name such as progress.webp",
-            remedy="put the folder into --output, and give the film a name of its own",
+            remedy="put the folder into --output, and give the film another name",
         )
     factor = min(1.0, output.animation_size / max(height, width))
     check_animation(
@@ -46,16 +47,16 @@ def check_progress_film(output: OutputConfig, *, height: int, width: int) -> Non
 def save_progress(
     path: Path, *, frames: Sequence[Path], result: Result, output: OutputConfig
 ) -> None:
-    """Write the film: the frames one after the other, and the finished image, which is held.
+    """Write the film: all frames, then the finished image, which is held.
 
     Args:
-      path: of the film.
-      frames: their files, in order.
-      result: of the run.
-      output: how long it is, and how large.
+      path: destination of the film.
+      frames: files of the frames, in order.
+      result: result of the run.
+      output: settings with the film's duration and size.
 
     Raises:
-      InputError: a frame can't be read, or the film not be written.
+      InputError: a frame can't be read, or the film can't be written.
     """
 
     def images() -> Iterator[npt.NDArray[np.float32]]:

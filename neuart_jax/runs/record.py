@@ -1,4 +1,4 @@
-"""The record of a run: all that is needed to make its result again."""
+"""The record of a run: its provenance, with everything needed to reproduce the result."""
 
 import importlib.metadata
 import json
@@ -19,25 +19,25 @@ from neuart_jax.io.paths import read_whole
 from neuart_jax.runs.prepare import UNNAMED
 
 METADATA_KEY = "neuart_jax"
-"""Name of the entry, in the image's own metadata, that holds the record as JSON."""
+"""Key of the record, as JSON, in the image's metadata."""
 
 RECORD_NAME = "config.json"
-"""Name of the file, in a run's folder, that holds its record."""
+"""Name of the record's file in a run's folder."""
 
 _PACKAGES = ("neuart_jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow", "scipy")
 _NOT_INSTALLED = "not installed"
-"""The version of a package that is run from its source tree."""
-# What doesn't change an image, and what is compared by its hash.
+"""Version of a package that is used from its source tree."""
+# Settings that don't change the image, and those that are compared by hash.
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
     *("content", "style", "content_mask", "style_mask", "paint_mask"),
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
-# Files, or words, that are compared by their names and, the files, by their hashes as well.
+# Settings that are keywords or files; compared by name, and files by hash as well.
 _NAMED = ("init", "weights", "normalize_weights")
 _MAX_DIFFERENCES = 5
 _MOST_BYTES = 64 << 20
-_EXPECTED = "a run's config.json or a picture written by this program"
+_EXPECTED = "a run's config.json or an image written by this program"
 
 
 def _version(package: str) -> str:
@@ -48,18 +48,18 @@ def _version(package: str) -> str:
 
 
 class Record(NamedTuple):
-    """What made a result.
+    """The provenance of a result.
 
     Attributes:
-      config: resolved, with absolute paths.
-      weights: the network's identity.
-      inputs: "content", "style" and others to the SHA-256 of their files.
-      own: what names the parts that aren't in the configuration; empty where there are none.
-      versions: package to version.
-      device: platform and kind.
-      predicted_bytes: memory that the run was expected to need at its peak.
-      outcome: figures of the result, as far as it is known: "status", "losses", "steps", ...; a
-        number that was not finite is None.
+      config: resolved configuration, with absolute paths.
+      weights: identity of the network's weights.
+      inputs: SHA-256 of the files, by "content", "style" etc.
+      own: identity of the custom parts, which aren't in the configuration; empty without any.
+      versions: versions of the packages, by name.
+      device: platform and kind of the device.
+      predicted_bytes: predicted peak memory of the run.
+      outcome: figures of the result, once known: "status", "losses", "steps" etc.; a number that
+        was not finite is None.
     """
 
     config: Config
@@ -73,7 +73,7 @@ class Record(NamedTuple):
 
     @property
     def is_unnamed(self) -> bool:
-        """Whether parts of it aren't in the configuration, and have no name to compare them by."""
+        """Whether there are custom parts without a label, which can't be compared."""
         return self.own.startswith(UNNAMED)
 
     @classmethod
@@ -86,7 +86,7 @@ class Record(NamedTuple):
         predicted_bytes: int = 0,
         own: str = "",
     ) -> Self:
-        """Complete a record with this machine's versions and device."""
+        """Create a record with this machine's package versions and device."""
         versions = {name: _version(name) for name in _PACKAGES}
         device = jax.local_devices()[0]
         return cls(
@@ -100,7 +100,7 @@ class Record(NamedTuple):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what made the result, without the result, as plain JSON types."""
+        """Return the record without the outcome, as plain JSON types."""
         return {
             "config": self.config.to_dict(),
             "weights": dict(self.weights),
@@ -113,7 +113,7 @@ class Record(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], *, source: str = "the record") -> Self:
-        """Read what `to_dict` or `to_json` wrote; what is no table is left out.
+        """Build a record from the output of `to_dict` or `to_json`; malformed entries are dropped.
 
         Raises:
           InputError: the settings are not valid.
@@ -127,7 +127,7 @@ class Record(NamedTuple):
         return cls(config, weights, inputs, own, versions, device, outcome=outcome)
 
     def to_json(self, result: Result) -> str:
-        """Write the record and the result's figures as JSON."""
+        """Serialize the record and the result's figures to JSON."""
         document = {
             **self.to_dict(),
             "result": {
@@ -144,28 +144,26 @@ class Record(NamedTuple):
         return dump_json(document, indent=2)
 
     def unlike(self, there: Self) -> list[str]:
-        """Name what makes a result that is there another one than this: a phrase each.
+        """List the differences that make an existing result another run's, one phrase each.
 
         Args:
-          there: its record. Weights are only compared where both records name them.
+          there: record of the existing result. Weights are only compared if both records name them.
         """
         own, others = _image_settings(self.config), _image_settings(there.config)
         phrases = [f"{n}: {others[n]} there, {own[n]} here" for n in own if others[n] != own[n]]
         phrases += [
-            f"another {name} picture"
+            f"another {name} image"
             for name in {**self.inputs, **there.inputs}
             if there.inputs.get(name) != self.inputs.get(name)
         ]
         if self.weights and self.weights.get("sha256") != there.weights.get("sha256"):
             phrases.append(f"weights: {_brief(there.weights)} there, {_brief(self.weights)} here")
         if self.own != there.own:
-            phrases.append(
-                f"parts of one's own: {there.own or 'none'} there, {self.own or 'none'} here"
-            )
+            phrases.append(f"custom parts: {there.own or 'none'} there, {self.own or 'none'} here")
         return phrases
 
     def differences(self, other: Self) -> list[str]:
-        """Name what differs between two runs, besides settings, so that pixels may differ."""
+        """List differences between two runs other than settings, which may change pixels."""
         mine, theirs = (
             {**r.inputs, "weights": (r.weights.get("sha256"), r.weights.get("normalized"))}
             for r in (self, other)
@@ -176,9 +174,9 @@ class Record(NamedTuple):
 
 
 def _image_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that change an image, without those whose files are compared.
+    """Return the settings that change the image, without those whose files are compared.
 
-    A record may have names of files without their folders.
+    Files are compared by name, as a record may have file names without folders.
     """
     return {
         name: os.path.basename(value) if name in _NAMED else value
@@ -193,21 +191,24 @@ def _brief(identity: Mapping[str, str]) -> str:
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Read the record from a run's config.json or from an image it wrote.
+    """Read the record from a run's config.json or from the image of a run.
 
-    A JSON file with nothing but settings is read as well.
+    A JSON file that contains only settings is accepted as well.
 
     Args:
-      path: of the file.
+      path: path of the file.
+
+    Returns:
+      The record.
 
     Raises:
-      InputError: the file can't be read, or holds no valid record.
+      InputError: the file can't be read, or has no valid record.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
         try:
             text = read_whole(path, most=_MOST_BYTES).decode()
-        # A name with a null character is a ValueError, and so is what is no text.
+        # A name with a null character raises ValueError, and so does a file that isn't text.
         except (OSError, ValueError) as error:
             reason = brief_cause(error) if isinstance(error, OSError) else "it is not text"
             raise InputError(
@@ -224,7 +225,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
             ) from error
         if not text:
             raise InputError(
-                f"{path} carries no record of a run",
+                f"{path} has no record of a run",
                 expected=_EXPECTED,
                 remedy="give another --config",
             )
@@ -234,7 +235,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 def _parse(text: str, *, source: str) -> Record:
     try:
         document: Any = json.loads(text)
-    # A hostile nesting depth is a RecursionError.
+    # Malicious nesting raises RecursionError.
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{source} is not JSON ({error})", expected=_EXPECTED, remedy="give another --config"
@@ -245,11 +246,11 @@ def _parse(text: str, *, source: str) -> Record:
 
 
 def refuse(folder: Path, differences: Sequence[str]) -> NoReturn:
-    """Complain that a folder holds something else than what is to be put there.
+    """Refuse to write to a folder that has a result of another run.
 
     Args:
-      folder: in question.
-      differences: see `Record.unlike`.
+      folder: the folder.
+      differences: the differences, from `Record.unlike`.
 
     Raises:
       InputError: always.
@@ -257,7 +258,7 @@ def refuse(folder: Path, differences: Sequence[str]) -> NoReturn:
     more = len(differences) - _MAX_DIFFERENCES
     listed = [*differences[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
     raise InputError(
-        f"{folder} already holds a result of something else ({'; '.join(listed)})",
-        expected="nothing, or a result of the same settings, pictures and weights",
+        f"{folder} already holds a result of another run ({'; '.join(listed)})",
+        expected="nothing, or a result of the same settings, images and weights",
         remedy="give another --output, or add --overwrite",
     )

@@ -1,4 +1,4 @@
-"""Many jobs into folders, one after the other: images are read ahead and results written behind."""
+"""Run many jobs into folders, with images prefetched and results written in the background."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,18 +13,18 @@ from neuart_jax.runs.painting import Painted, paint
 from neuart_jax.runs.prepare import Prepared, prepare
 
 Observe = Callable[[str, Progress], bool]
-"""(a job's name, its progress) -> whether all of them are to stop."""
+"""(name of a job, its progress) -> whether to stop all jobs."""
 
 GetNetwork = Callable[[Prepared], Network | None]
-"""The network that a task's jobs share, named by the first; None has them load their own."""
+"""First job of a task -> network shared by its jobs; None if they load their own."""
 
 
 class Task(NamedTuple):
-    """Jobs that are painted together.
+    """Jobs that run together.
 
     Attributes:
-      jobs: one at least; each one's folder has its name.
-      checkpoints: folder for what is needed to go on with all of them.
+      jobs: the jobs, at least one; their folders have their names.
+      checkpoints: folder of the task's checkpoints.
     """
 
     jobs: Sequence[Job]
@@ -32,11 +32,11 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes:
-      jobs: of the task.
-      error: why it failed; None where its folders are complete.
+      jobs: jobs of the task.
+      error: exception of a failed task; None if its folders are complete.
     """
 
     jobs: Sequence[Job]
@@ -51,16 +51,16 @@ def run_tasks(
     observe: Observe = lambda name, progress: False,
     num_devices: int = 1,
 ) -> Iterator[Outcome]:
-    """Paint tasks; yield each as soon as its folders are complete, or it has failed.
+    """Run tasks, and yield the outcome of each once its folders are complete or it has failed.
 
-    Results that are there are replaced: what may stay is for the caller to leave out.
+    Existing results are replaced: the caller leaves out jobs whose results should be kept.
 
     Args:
-      tasks: in their order.
-      folder: the jobs' folders are made in it.
-      get_network: see `GetNetwork`.
-      observe: called after every chunk; once it returns True, no other task is begun.
-      num_devices: of this machine, among which each task is shared out.
+      tasks: the tasks, in order.
+      folder: parent of the jobs' folders.
+      get_network: returns a task's network; see `GetNetwork`.
+      observe: called after every chunk; once it returns True, no further task is started.
+      num_devices: number of this machine's devices over which each task is sharded.
     """
     stopped: list[bool] = []
 
@@ -87,7 +87,7 @@ def run_tasks(
                 except InputError as error:
                     yield Outcome(task.jobs, error)
                     continue
-                # Before another's failure ends all: what is painted is written.
+                # Write painted results before a failure of another task ends the run.
                 earlier, behind = behind, [(task, writer.submit(painted.save))]
                 yield from map(_wait, earlier)
                 if stopped:
@@ -95,7 +95,7 @@ def run_tasks(
             earlier, behind = behind, []
             yield from map(_wait, earlier)
         finally:
-            # Where the caller asks for no more.
+            # If the caller stops iterating.
             for future in ahead:
                 future.cancel()
 
@@ -110,7 +110,7 @@ def _wait(written: tuple[Task, "Future[list[Path]]"]) -> Outcome:
 
 
 def read_task(task: Task, folder: Path) -> list[Prepared]:
-    """Read the images of a task's jobs, each of which is to be put into its folder."""
+    """Prepare a task's jobs, with their folders as destinations, and read their images."""
     return [prepare(job.config.replace(output=str(folder / job.name))) for job in task.jobs]
 
 
@@ -122,14 +122,14 @@ def paint_task(
     observe: Observe = lambda name, progress: False,
     num_devices: int = 1,
 ) -> Painted:
-    """Paint a task's jobs together, to be saved afterwards.
+    """Run a task's jobs together; the results are saved afterwards.
 
     Args:
-      group: see `read_task`.
-      task: that they are of.
-      get_network: see `GetNetwork`.
-      observe: see `Observe`.
-      num_devices: as in `run_tasks`.
+      group: the prepared jobs, from `read_task`.
+      task: the task.
+      get_network: returns the task's network; see `GetNetwork`.
+      observe: called after every chunk; see `Observe`.
+      num_devices: number of this machine's devices over which the task is sharded.
     """
     folders = [Path(prepared.config.output.output) for prepared in group]
     return paint(

@@ -1,4 +1,4 @@
-"""Rows of figures, as CSV for programs and as Markdown for people."""
+"""Tables of figures, as CSV for programs and as Markdown for readers."""
 
 import csv
 import io
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-"""Column name to value: a text, a number, or None where there is none."""
+"""Values by column name: a text, a number, or None for an empty cell."""
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Return every column that any row has, in the order of their first appearance."""
+    """Return all columns of the rows, in the order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
@@ -19,8 +19,8 @@ def average_row(rows: Sequence[Row], **labels: str) -> dict[str, Any]:
     """Average every column over the rows that have a finite number in it.
 
     Args:
-      rows: at least one.
-      **labels: columns that hold a text in place of an average.
+      rows: the rows, at least one.
+      **labels: columns with a text instead of an average.
     """
     averages: dict[str, Any] = {}
     for name in columns_of(rows):
@@ -30,21 +30,21 @@ def average_row(rows: Sequence[Row], **labels: str) -> dict[str, Any]:
 
 
 def format_value(value: Any) -> str:
-    """Write a value for people: numbers with four digits, nothing for None."""
+    """Format a value for readers: numbers with four digits, an empty string for None."""
     if value is None:
         return ""
     if isinstance(value, float):
-        # Plain digits for what has thousands, as seconds and sums of squares do.
+        # No exponent for values in the thousands, such as seconds and sums of squares.
         return f"{value:.0f}" if 1e4 <= abs(value) < 1e8 else f"{value:.4g}"
     return str(value)
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """Write a table in Markdown, numbers to the right."""
+    """Format a table in Markdown, with numbers aligned to the right."""
     columns = columns_of(rows)
     number = int | float | None
     numeric = {n for n in columns if all(isinstance(row.get(n), number) for row in rows)}
-    # A bar would end the cell.
+    # A vertical bar would end the cell.
     lines = [[name.replace("|", "\\|") for name in columns]]
     lines.append(["---:" if name in numeric else "---" for name in columns])
     lines += [[format_value(row.get(n)).replace("|", "\\|") for n in columns] for row in rows]
@@ -52,7 +52,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Write a table as CSV with a head, every number in full (RFC 4180, but for its line ends)."""
+    """Format a table as CSV with a header and full precision (RFC 4180, except for line ends)."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
     writer.writeheader()

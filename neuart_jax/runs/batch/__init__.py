@@ -1,4 +1,4 @@
-"""Many pairs: checked before the first step, painted in groups, found again after any crash."""
+"""Batches of many pairs: checked before the first step, run in groups, resumable after a crash."""
 
 from neuart_jax.runs.batch.progress import BatchProgress
 from neuart_jax.runs.batch.run import BatchResult, run_batch

@@ -1,4 +1,4 @@
-"""A batch's groups on this machine, one after the other."""
+"""Run the groups of a batch on this machine, one after another."""
 
 import functools
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.models.params.load import Network, depends_on_images, load_network
 from neuart_jax.runs.batch.plan import Group
-from neuart_jax.runs.batch.progress import Books
+from neuart_jax.runs.batch.progress import BatchTracker
 from neuart_jax.runs.checkpoints import find_checkpoints
 from neuart_jax.runs.folder import CHECKPOINTS
 from neuart_jax.runs.prepare import Prepared
@@ -18,41 +18,47 @@ logger = logging.getLogger(__name__)
 
 
 def run_groups(
-    groups: Sequence[Group], folder: Path, books: Books, *, keep_going: bool, num_devices: int
+    groups: Sequence[Group],
+    folder: Path,
+    tracker: BatchTracker,
+    *,
+    keep_going: bool,
+    num_devices: int,
 ) -> None:
-    """Paint groups, the next one's images being read and the last one's written meanwhile.
+    """Run groups, reading the images of the next group and writing the last results meanwhile.
 
     Args:
-      groups: with at least one pair each that isn't there.
-      folder: of the pairs' folders.
-      books: to be kept.
-      keep_going: go on where a group fails.
-      num_devices: among which each group is shared out.
+      groups: groups with at least one unfinished pair each.
+      folder: parent of the pairs' folders.
+      tracker: tracker to update.
+      keep_going: whether to continue when a group fails.
+      num_devices: number of devices over which each group is sharded.
 
     Raises:
-      InputError: a group fails, and `keep_going` is off.
+      InputError: a group failed, and `keep_going` is off.
     """
     outcomes = run_tasks(
         [find_task(group, folder) for group in groups],
         folder,
         get_network=get_shared_network,
-        observe=books.under_way,
+        observe=tracker.under_way,
         num_devices=num_devices,
     )
     for outcome in outcomes:
         if outcome.error is None:
             for job in outcome.jobs:
-                books.finish(job.name)
+                tracker.finish(job.name)
         elif keep_going:
-            books.fail(outcome.jobs, outcome.error)
+            tracker.fail(outcome.jobs, outcome.error)
         else:
             raise outcome.error
 
 
 def find_task(group: Group, folder: Path) -> Task:
-    """Return what is to be painted of a group: the pairs that aren't there.
+    """Return the unfinished pairs of a group.
 
-    Where the group was cut, all of them: together they go on, and end as if never cut.
+    If the group was interrupted, return all of its pairs: they are resumed together, with the same
+    results as without the interruption.
     """
     checkpoints = checkpoints_of(group, folder)
     if find_checkpoints(checkpoints):
@@ -62,14 +68,14 @@ def find_task(group: Group, folder: Path) -> Task:
 
 
 def checkpoints_of(group: Group, folder: Path) -> Path:
-    """Return where a group's checkpoints are: a single pair's where it alone would have them."""
+    """Return a group's checkpoint folder; a group of one uses that of the pair's single run."""
     if len(group.jobs) == 1:
         return folder / group.jobs[0].name / CHECKPOINTS
     return folder / CHECKPOINTS / group.name
 
 
 def get_shared_network(prepared: Prepared) -> Network | None:
-    """Return the network of a pair, loaded once, unless it is made from the pair's images."""
+    """Return a pair's network, loaded once; None if it is made from the pair's images."""
     network = prepared.config.network
     return None if depends_on_images(network) else _load_once(network, prepared.plan.layers)
 

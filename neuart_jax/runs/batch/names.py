@@ -1,4 +1,4 @@
-"""What a batch calls its own files."""
+"""Names of a batch's own files."""
 
 from neuart_jax.runs.folder import CHECKPOINTS
 
@@ -7,4 +7,4 @@ GALLERY_NAME = "gallery.html"
 BAD_ROWS_NAME = "bad_rows.txt"
 
 OWN_NAMES = (SUMMARY_NAME, GALLERY_NAME, BAD_ROWS_NAME, CHECKPOINTS)
-"""All that a batch puts into its folder besides its pairs' folders."""
+"""Everything in a batch's folder other than the pairs' folders."""

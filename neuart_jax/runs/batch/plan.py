@@ -1,7 +1,7 @@
-"""Every pair checked before the first step, and the pairs that can be painted together.
+"""Check all pairs before the first step, and group those that can run together.
 
-What is decided here depends on the manifest alone, not on what an earlier run has finished, so that
-a run that was cut has the same groups again.
+Groups depend only on the manifest, not on what an earlier run has finished, so that an interrupted
+batch has the same groups when it is resumed.
 """
 
 import functools
@@ -36,25 +36,25 @@ from neuart_jax.runs.record import Record
 
 logger = logging.getLogger(__name__)
 
-# More fill no accelerator better, and fewer groups can be shared out among machines.
+# Larger groups use accelerators no better, and leave fewer groups to distribute among machines.
 _LARGEST_GROUP = 16
-# So many sizes are worth a word, and this much makes them a handful at 512 pixels.
+# Number of sizes above which advice is given, and a size_step that leaves a handful at 512 pixels.
 _MANY_SIZES, _SIZE_STEP = 8, 64
 
 
 GROUP_NAME = re.compile("[0-9a-f]{16}", re.ASCII)
-"""What the names of groups are like."""
+"""Pattern of the names of groups."""
 
 
 class CheckedJob(NamedTuple):
-    """A pair that can be run.
+    """A pair that passed all checks.
 
     Attributes:
-      job: as it was named, with its weights settled.
-      key: equal for pairs that can be painted together.
-      size: height and width at which it is painted.
-      record: of its result, if that is there already.
-      at_once: how many of its kind fit into the memory.
+      job: the job, with its weights resolved.
+      key: grouping key, equal for pairs that can run together.
+      size: height and width at which the pair is painted.
+      record: record of the result, if it exists already.
+      at_once: number of such pairs that fit into memory.
     """
 
     job: Job
@@ -65,11 +65,11 @@ class CheckedJob(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Pairs that are painted together.
+    """Pairs that run together.
 
     Attributes:
-      jobs: one at least.
-      finished: of each, whether its result is there.
+      jobs: the pairs, at least one.
+      finished: whether each pair's result exists.
     """
 
     jobs: tuple[Job, ...]
@@ -77,13 +77,13 @@ class Group(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name the group by its pairs, fit for a folder."""
+        """Name of the group, made from its pairs and usable as a folder name."""
         names = "\n".join(job.name for job in self.jobs)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 class _Settled(NamedTuple):
-    """Which network settings mean, and what identifies the file of its weights."""
+    """The resolved network of settings, and the identity of its weights file."""
 
     model: str
     weights: str
@@ -91,14 +91,14 @@ class _Settled(NamedTuple):
 
 
 def check_without_weights(jobs: Sequence[Job], *, num_threads: int) -> list[BadRow]:
-    """Find what can be told of jobs without weights, where these would have to be downloaded.
+    """Check what can be checked of jobs whose weights would have to be downloaded.
 
     Args:
-      jobs: see `manifest.Manifest`.
-      num_threads: that read images at the same time.
+      jobs: jobs of a `manifest.Manifest`.
+      num_threads: number of threads that read images.
 
     Returns:
-      The bad ones; `check_jobs` tells them, too.
+      The bad rows, which `check_jobs` would report as well.
     """
 
     def check(job: Job) -> BadRow | None:
@@ -123,17 +123,17 @@ def check_jobs(
     num_threads: int,
     on_checked: Callable[[], None] = lambda: None,
 ) -> tuple[list[CheckedJob], list[BadRow]]:
-    """Read all images and check all that can be checked without a network.
+    """Read all images and check everything that can be checked without a network.
 
     Args:
-      jobs: see `manifest.Manifest`.
-      folder: the pairs' folders are in it.
-      overwrite: take results of something else for none.
-      num_threads: that read images at the same time.
+      jobs: jobs of a `manifest.Manifest`.
+      folder: parent of the pairs' folders.
+      overwrite: whether to ignore existing results of other runs.
+      num_threads: number of threads that read images.
       on_checked: called after every job.
 
     Returns:
-      The good ones and the bad ones, in order.
+      The good jobs and the bad rows, in order.
     """
     lock = threading.Lock()
 
@@ -146,7 +146,7 @@ def check_jobs(
         return _Settled(network.model, network.weights, identify_weights(network))
 
     def settle(network: NetworkConfig) -> _Settled:
-        with lock:  # One download for all.
+        with lock:  # A single download for all threads.
             return settle_once(network)
 
     def check(job: Job) -> CheckedJob | BadRow:
@@ -168,27 +168,27 @@ def check_jobs(
 def _check(
     job: Job, folder: Path, *, overwrite: bool, settle: Callable[[NetworkConfig], _Settled]
 ) -> CheckedJob:
-    # Where case doesn't count, two names would be one.
+    # On case-insensitive file systems the two names would be the same.
     if job.name.lower() in OWN_NAMES:
         raise InputError(
-            f"output={job.name!r} is the name of what the batch itself writes there",
-            expected=f"another name than {', '.join(OWN_NAMES)}",
-            remedy="give another, or none",
+            f"output={job.name!r} is the name of a file of the batch itself",
+            expected=f"a name other than {', '.join(OWN_NAMES)}",
+            remedy="give another name, or none",
         )
     settled = settle(job.config.network)
     job = job._replace(config=job.config.replace(model=settled.model, weights=settled.weights))
     prepared = prepare(job.config)
     network = prepared.config.network
-    # Filters made from one pair's images are no others', and shared rows leave no device free.
+    # Filters made from a pair's images can't be shared, and sharded rows leave no device free.
     alone = depends_on_images(network) or prepared.config.compute.shard_rows > 1
     own = job.row if alone else None
     at_once = 1
     if jax.default_backend() != "cpu":
         prediction = prepared.plan.prediction
-        assert prediction is not None  # It is None for networks of one's own.
+        assert prediction is not None  # None only for custom networks.
         room = (free_memory() - prediction.constant) // max(prediction.growing, 1)
         at_once = max(1, min(_LARGEST_GROUP, int(room)))
-    # The seed is data of a run, but also of filters that are drawn.
+    # The seed is data of the compiled program, but random filters depend on it.
     key = (own, tuple(prepared.plan.traits.values()))
     record = find_finished(folder, prepared, overwrite=overwrite, weights=settled.identity)
     if record is None:
@@ -204,13 +204,13 @@ def _check(
 
 
 def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) -> list[Group]:
-    """Put together what can be painted together, in the order of the first of each kind.
+    """Group pairs that can run together, in the order of their first members.
 
     Args:
-      checked: see `check_jobs`.
-      batch: pairs per device at the most; 0 takes what fits into an accelerator's memory, and 1 on
-        CPUs, which a single pair keeps busy.
-      num_devices: that share a group.
+      checked: pairs from `check_jobs`.
+      batch: largest number of pairs per device; 0 takes as many as fit into an accelerator's
+        memory, and 1 on CPUs, which a single pair keeps busy.
+      num_devices: number of devices over which a group is sharded.
     """
     kinds: dict[Hashable, list[CheckedJob]] = {}
     for one in checked:
@@ -225,18 +225,18 @@ def make_groups(checked: Sequence[CheckedJob], *, batch: int, num_devices: int) 
 
 
 def advise_on_sizes(checked: Sequence[CheckedJob]) -> str:
-    """Return a sentence on what compiling for many sizes costs; none where there are few.
+    """Return advice on the cost of compiling for many sizes; empty if there are few sizes.
 
     Args:
-      checked: what is still to be painted.
+      checked: the unfinished pairs.
     """
     sizes = {one.size for one in checked}
     fewer = {round_sides(height, width, _SIZE_STEP) for height, width in sizes}
     if len(sizes) < _MANY_SIZES or 2 * len(fewer) > len(sizes):
         return ""
     return (
-        f"The pictures have {len(sizes)} sizes, and each is compiled for; "
-        f"--size_step={_SIZE_STEP} makes them {len(fewer)}."
+        f"The pictures have {len(sizes)} sizes, each of which takes a compilation; "
+        f"--size_step={_SIZE_STEP} reduces them to {len(fewer)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What is done of a batch, what isn't, and what went wrong."""
+"""Progress of a batch: finished pairs, failures, reports."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.step import Status
 from neuart_jax.runs.batch.plan import CheckedJob
-from neuart_jax.runs.batch.summary import Line, write_gallery, write_summary
+from neuart_jax.runs.batch.summary import SummaryLine, write_gallery, write_summary
 from neuart_jax.runs.manifest import BadRow, Job
 from neuart_jax.runs.record import RECORD_NAME, read_record
 
@@ -20,16 +20,16 @@ _SECONDS_BETWEEN_REPORTS = 10.0
 
 
 class BatchProgress(NamedTuple):
-    """How far a batch is.
+    """Progress of a batch.
 
     Attributes:
-      num_pairs: that are to be there at the end.
-      num_done: that are there.
-      num_found: of these, that were there at the start.
-      part: of the pairs under way, how much is done, in pairs.
-      seconds: since the first group began.
-      name: of a pair that is under way.
-      progress: of that pair, if the engine knows it.
+      num_pairs: total number of pairs.
+      num_done: number of finished pairs.
+      num_found: number of pairs that were finished at the start.
+      part: progress of the running pairs, in units of pairs.
+      seconds: seconds since the first group began.
+      name: name of a running pair.
+      progress: progress of that pair, if the engine reports it.
     """
 
     num_pairs: int
@@ -42,13 +42,13 @@ class BatchProgress(NamedTuple):
 
     @property
     def pairs_per_hour(self) -> float:
-        """The pace so far; 0 at the start."""
+        """Pairs finished per hour so far; 0 at the start."""
         made = self.num_done - self.num_found + self.part
         return 3600 * made / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """What the rest takes at this pace; None while there is none."""
+        """Estimated time left at this pace; None while the pace is unknown."""
         missing = self.num_pairs - self.num_done - self.part
         return 3600 * missing / self.pairs_per_hour if self.pairs_per_hour else None
 
@@ -57,8 +57,8 @@ BatchObserver = Callable[[BatchProgress], bool | None]
 """Called often; returning True stops the batch."""
 
 
-class Books:
-    """Keeps account of every row, tells the observer, and writes the reports from time to time."""
+class BatchTracker:
+    """Tracks every row, notifies the observer, and writes the reports periodically."""
 
     def __init__(
         self,
@@ -81,20 +81,20 @@ class Books:
         self._last_report = self._began
 
     def under_way(self, name: str, progress: Progress | None) -> bool:
-        """Note how far a pair is; return whether to stop."""
+        """Record the progress of a pair; return whether to stop."""
         if progress is not None:
             self._parts[name] = progress.share
         self._observe(name, progress)
         return self.stopped
 
     def finish(self, name: str) -> None:
-        """Note that a pair's folder is complete."""
+        """Record that a pair's folder is complete."""
         record = read_record(self._folder / name / RECORD_NAME)
         self._records[name] = record
         self._parts.pop(name, None)
         outcome = record.outcome
         if outcome.get("status") == Status.STOPPED.name.lower():
-            return  # It goes on the next time.
+            return  # It is resumed in the next run.
         total = outcome.get("losses", {}).get("total")
         loss = "not finite" if total is None else f"{total:.4g}"
         logger.info(
@@ -111,28 +111,30 @@ class Books:
             self._last_report = time.monotonic()
 
     def fail(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Note that pairs can't be painted."""
+        """Record that pairs failed."""
         for job in jobs:
             self.failures[job.name] = " ".join(str(error).split())
             self._parts.pop(job.name, None)
             logger.error("Row %d, %s: %s", job.row, job.name, self.failures[job.name])
 
-    def write_reports(self) -> list[Line]:
+    def write_reports(self) -> list[SummaryLine]:
         """Write summary and gallery; return the summary's lines.
 
-        What can't be written is said once: the images are what a batch is for.
+        A report that can't be written is a warning, logged once: the images matter more.
         """
         lines = self._lines()
         self._write(write_summary, lines)
         self._write(write_gallery, lines)
         return lines
 
-    def _write(self, write: Callable[[Path, Sequence[Line]], Path], lines: Sequence[Line]) -> None:
+    def _write(
+        self, write: Callable[[Path, Sequence[SummaryLine]], Path], lines: Sequence[SummaryLine]
+    ) -> None:
         try:
             write(self._folder, lines)
         except InputError as error:
             if error.came not in self._told:
-                logger.warning("The batch goes on without a report: %s.", error.came)
+                logger.warning("The batch continues without a report: %s.", error.came)
             self._told.add(error.came)
 
     def _observe(self, name: str, progress: Progress | None) -> None:
@@ -153,9 +155,11 @@ class Books:
         stopped = Status.STOPPED.name.lower()
         return sum(record.outcome.get("status") != stopped for record in self._records.values())
 
-    def _lines(self) -> list[Line]:
-        lines = [Line(row=bad.row, status="bad row", remark=bad.reason) for bad in self._bad_rows]
+    def _lines(self) -> list[SummaryLine]:
+        lines = [
+            SummaryLine(row=bad.row, status="bad row", remark=bad.reason) for bad in self._bad_rows
+        ]
         for job in self._jobs:
             record = self._records.get(job.name)
-            lines.append(Line.of_job(job, record, failure=self.failures.get(job.name, "")))
+            lines.append(SummaryLine.of_job(job, record, failure=self.failures.get(job.name, "")))
         return sorted(lines, key=lambda line: line.row)

@@ -1,7 +1,7 @@
-"""Groups spread over a Ray cluster; the folder of the results is one that all its machines see.
+"""Run the groups of a batch on a Ray cluster, whose machines share the folder of the results.
 
-A worker that dies leaves its groups to others, which go on at the last checkpoint. Results aren't
-sent: every worker writes its pairs' folders itself, whole or not at all, so that each exists once.
+If a worker dies, others resume its groups at the last checkpoint. Results aren't sent back: every
+worker writes its pairs' folders itself, atomically, so that each exists once.
 """
 
 import logging
@@ -20,7 +20,7 @@ from neuart_jax.engine.distributed import parse_address
 from neuart_jax.io.files import brief_cause, user_cache
 from neuart_jax.runs.batch.local_engine import find_task, get_shared_network
 from neuart_jax.runs.batch.plan import Group
-from neuart_jax.runs.batch.progress import Books
+from neuart_jax.runs.batch.progress import BatchTracker
 from neuart_jax.runs.scheduler import paint_task, read_task
 
 _MAX_RETRIES = 5
@@ -29,18 +29,23 @@ _SECONDS_TO_CONNECT = 10.0
 
 
 def run_groups(
-    groups: Sequence[Group], folder: Path, books: Books, *, keep_going: bool, num_devices: int
+    groups: Sequence[Group],
+    folder: Path,
+    tracker: BatchTracker,
+    *,
+    keep_going: bool,
+    num_devices: int,
 ) -> None:
-    """Paint groups, each by one task: on RAY_ADDRESS' cluster, or one that is started here.
+    """Run each group as a Ray task, on the cluster at RAY_ADDRESS or on a new one here.
 
-    A task takes `num_devices` GPUs where this machine has any, else one CPU for each.
+    A task takes `num_devices` GPUs if this machine has any, else as many CPUs.
 
     Args:
-      groups: as in `local_engine.run_groups`.
-      folder: of the batch; seen by all machines under this path.
-      books: of the batch.
-      keep_going: whether the others are painted where one can't be.
-      num_devices: that a group is shared out among.
+      groups: groups with at least one unfinished pair each.
+      folder: folder of the batch, which all machines see under this path.
+      tracker: tracker to update.
+      keep_going: whether to continue when a group fails.
+      num_devices: number of devices over which each group is sharded.
 
     Raises:
       InputError: Ray isn't installed, no cluster can be reached, or a group fails.
@@ -53,7 +58,7 @@ def run_groups(
     folder = folder.resolve()
     pending = {paint.remote(group, folder, num_devices): group for group in groups}
     try:
-        while pending and not books.stopped:
+        while pending and not tracker.stopped:
             ready, _ = ray.wait(list(pending), timeout=_SECONDS_BETWEEN_LOOKS)
             for reference in ready:
                 group = pending.pop(reference)
@@ -64,11 +69,11 @@ def run_groups(
                     failure = cause if isinstance(cause, InputError) else _crash(error)
                     if not keep_going:
                         raise failure from error
-                    books.fail(group.jobs, failure)
+                    tracker.fail(group.jobs, failure)
                 else:
                     for name in painted:
-                        books.finish(name)
-            books.under_way("", None)
+                        tracker.finish(name)
+            tracker.under_way("", None)
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
@@ -76,7 +81,7 @@ def run_groups(
 
 
 def _paint(group: Group, folder: Path, num_devices: int) -> list[str]:
-    # A worker is a process of its own, and begins without any program.
+    # A worker is a separate process without compiled programs.
     if group.jobs[0].config.compute.compilation_cache:
         use_compilation_cache(user_cache("jit"))
     task = find_task(group, folder)
@@ -86,12 +91,12 @@ def _paint(group: Group, folder: Path, num_devices: int) -> list[str]:
 
 
 def _start() -> Any:
-    # An extra that only clusters need.
+    # Imported here, as it is an extra that only clusters need.
     try:
         import ray
     except ImportError as error:
         raise InputError(
-            "--engine=ray came where Ray isn't installed",
+            "--engine=ray came, but Ray isn't installed",
             expected="the extra ray",
             remedy='install it with: pip install "neuart_jax[ray]"',
         ) from error
@@ -99,20 +104,20 @@ def _start() -> Any:
     try:
         _check_address(address)
         with warnings.catch_warnings():
-            # JAX warns of forks; Ray's start another program at once.
+            # JAX warns of forks; those of Ray exec another program immediately.
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"RAY_ADDRESS={address} can't be reached ({brief_cause(error)})",
-            expected="the address of a running cluster's head, or none",
-            remedy="check it, or unset it to start a cluster here",
+            expected="the address of a running cluster's head node, or none",
+            remedy="check the address, or unset it to start a cluster here",
         ) from error
     return ray
 
 
 def _check_address(address: str | None) -> None:
-    # Ray itself tries for many minutes.
+    # Ray itself would retry for many minutes.
     if address and ":" in address:
         place = parse_address(address.removeprefix("ray://"))
         socket.create_connection(place, timeout=_SECONDS_TO_CONNECT).close()
@@ -122,5 +127,5 @@ def _crash(error: Exception) -> InputError:
     return InputError(
         f"a group's worker died {_MAX_RETRIES + 1} times ({type(error).__name__})",
         expected="a worker with enough memory",
-        remedy="take a smaller --batch or --size, and run it again: it goes on where it was",
+        remedy="use a smaller --batch or --size, and run it again: it resumes where it was",
     )

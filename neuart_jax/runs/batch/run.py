@@ -1,4 +1,4 @@
-"""Run many pairs: group after group on this machine, or spread over a cluster."""
+"""Run many pairs, group by group on this machine or distributed over a cluster."""
 
 import contextlib
 import logging
@@ -21,8 +21,8 @@ from neuart_jax.runs.batch.plan import (
     check_without_weights,
     make_groups,
 )
-from neuart_jax.runs.batch.progress import BatchObserver, Books
-from neuart_jax.runs.batch.summary import Line, write_bad_rows
+from neuart_jax.runs.batch.progress import BatchObserver, BatchTracker
+from neuart_jax.runs.batch.summary import SummaryLine, write_bad_rows
 from neuart_jax.runs.checkpoints import remove_checkpoints
 from neuart_jax.runs.folder import CHECKPOINTS
 from neuart_jax.runs.manifest import BadRow, Manifest
@@ -35,21 +35,21 @@ _MOST_TOLD = 20
 
 
 class BatchResult(NamedTuple):
-    """What became of a batch.
+    """The outcome of a batch.
 
     Attributes:
-      folder: of all its files.
-      lines: of the summary, in the order of the rows.
-      stopped: whether it ended on request.
+      folder: the folder of all files.
+      lines: lines of the summary, in the order of the rows.
+      stopped: whether the batch was stopped on request.
     """
 
     folder: Path
-    lines: list[Line]
+    lines: list[SummaryLine]
     stopped: bool
 
     @property
     def failed(self) -> int:
-        """Number of rows without a good result, but for those that a stop left undone."""
+        """Number of rows without a usable result, not counting those left undone by a stop."""
         return sum(
             line.status not in ("completed", "plateau", "stopped", "") for line in self.lines
         )
@@ -66,31 +66,35 @@ def run_batch(
     engine: str = "local",
     observer: BatchObserver | None = None,
 ) -> BatchResult:
-    """Paint every pair of a manifest into a folder of its own, with a summary and a gallery.
+    """Run every pair of a manifest into a folder of its own, with a summary and a gallery.
 
-    Pairs that are there already, of the same settings and images, aren't painted again. What was
-    cut goes on where it was. Each image is what `transfer` would have made of the pair alone, up
-    to rounding.
+    Existing results with the same settings and images are kept. Interrupted runs are resumed. Each
+    image equals that of `transfer` for the pair alone, up to rounding.
 
     Args:
-      manifest: see `manifest.find_jobs`.
-      folder: of all results.
-      keep_going: paint the good rows where others are bad, and go on where a group fails.
-      overwrite: replace results of something else.
-      batch: see `plan.make_groups`.
-      num_devices: of each machine, to be used; 0 takes all.
-      engine: "local", or "ray" for a cluster's machines.
-      observer: see `BatchProgress`.
+      manifest: the pairs, from `manifest.find_jobs`.
+      folder: folder of all results.
+      keep_going: whether to run the good rows if others are bad, and to continue when a group
+        fails.
+      overwrite: whether to replace results of other runs.
+      batch: largest number of pairs per device that run together; 0 takes as many as fit into an
+        accelerator's memory, and 1 on CPUs.
+      num_devices: number of each machine's devices to use; 0 takes all.
+      engine: "local", or "ray" for the machines of a cluster.
+      observer: called with a `BatchProgress`; returning True stops the batch.
+
+    Returns:
+      The outcome of the batch.
 
     Raises:
-      InputError: rows are bad, a folder holds something else, the folder is in use, or this
-        process is one of several.
+      InputError: rows are bad, a folder holds a result of another run, the folder is in use, or
+        this process is one of several.
     """
     if jax.process_count() > 1:
         raise InputError(
             f"many pairs came with {jax.process_count()} processes (--coordinator)",
-            expected="one picture, which they share",
-            remedy="leave out --coordinator; --engine=ray spreads pairs over machines",
+            expected="one image, which they share",
+            remedy="leave out --coordinator; --engine=ray distributes pairs over machines",
         )
     run_groups = _engine(engine)
     num_devices = num_devices or jax.local_device_count()
@@ -111,15 +115,15 @@ def run_batch(
         if advice := advise_on_sizes([one for one in checked if one.record is None]):
             logger.info(advice)
         groups = make_groups(checked, batch=batch, num_devices=num_devices)
-        books = Books(folder, checked, bad_rows, observer)
+        tracker = BatchTracker(folder, checked, bad_rows, observer)
         waiting = [group for group in groups if not all(group.finished)]
         try:
-            run_groups(waiting, folder, books, keep_going=keep_going, num_devices=num_devices)
+            run_groups(waiting, folder, tracker, keep_going=keep_going, num_devices=num_devices)
         finally:
-            lines = books.write_reports()
-        if not books.stopped and not books.failures:
+            lines = tracker.write_reports()
+        if not tracker.stopped and not tracker.failures:
             _remove_checkpoints(groups, folder)
-        return BatchResult(folder, lines, books.stopped)
+        return BatchResult(folder, lines, tracker.stopped)
 
 
 def _engine(name: str) -> Callable[..., None]:
@@ -137,10 +141,10 @@ def _engine(name: str) -> Callable[..., None]:
 
 
 def check_devices(num_devices: int) -> None:
-    """Check that this machine has so many devices.
+    """Check that this machine has enough devices.
 
     Raises:
-      InputError: it hasn't.
+      InputError: it has fewer than `num_devices`.
     """
     there = jax.local_device_count()
     if not 1 <= num_devices <= there:
@@ -152,7 +156,7 @@ def check_devices(num_devices: int) -> None:
 
 
 def _remove_checkpoints(groups: Sequence[Group], folder: Path) -> None:
-    """Remove those that a kill just after a group's last result has left, and of old groups."""
+    """Remove checkpoints of finished groups, left by a kill, and of groups that no longer exist."""
     for group in groups:
         if not is_in_use(folder / group.jobs[0].name):
             remove_checkpoints(local_engine.checkpoints_of(group, folder))
@@ -172,7 +176,7 @@ def _tell(
     if len(bad_rows) > _MOST_TOLD:
         more = len(bad_rows) - _MOST_TOLD
         try:
-            logger.error("And %d more, all of them in %s.", more, write_bad_rows(folder, bad_rows))
+            logger.error("And %d more, all listed in %s.", more, write_bad_rows(folder, bad_rows))
         except InputError as error:
             logger.error("And %d more; %s.", more, error.came)
     if not bad_rows or (keep_going and num_good):
@@ -181,5 +185,5 @@ def _tell(
         f"{len(bad_rows)} of {len(bad_rows) + num_good} rows of {source} can't be used, as told "
         "above",
         expected="rows without a mistake",
-        remedy="mend them" + (", or add --keep_going to paint the others" if num_good else ""),
+        remedy="fix them" + (", or add --keep_going to paint the others" if num_good else ""),
     )

@@ -1,4 +1,4 @@
-"""What a batch leaves behind for people: a table and a page with all images."""
+"""Reports of a batch: a table, and a page with all images."""
 
 import base64
 import html
@@ -25,18 +25,18 @@ _RESULT_SIDE, _INPUT_SIDE = 320, 96
 _MAX_STYLES = 4
 
 
-class Line(NamedTuple):
-    """A row of the summary.
+class SummaryLine(NamedTuple):
+    """A line of the summary.
 
     Attributes:
-      row: of the manifest, from 1.
-      pair: its name, empty for a bad row.
-      status: of its result, in small letters; "bad row", "failed", or empty where it isn't there.
-      content: file that gives the content.
-      styles: files that give the style.
-      image: the image, below the batch's folder.
+      row: row of the manifest, from 1.
+      pair: name of the pair, empty for a bad row.
+      status: status of the result, in lower case; "bad row", "failed", or empty without a result.
+      content: file of the content image.
+      styles: files of the style images.
+      image: path of the result, relative to the batch's folder.
       outcome: figures of the result; see `Record`.
-      remark: what went wrong.
+      remark: description of a failure.
     """
 
     row: int
@@ -50,14 +50,14 @@ class Line(NamedTuple):
 
     @classmethod
     def of_job(cls, job: Job, record: Record | None, *, failure: str = "") -> Self:
-        """Make a line of a pair and of its record, if there is one."""
+        """Create the line of a pair from its record, if there is one."""
         outcome = record.outcome if record is not None else {}
         status = "failed" if failure else str(outcome.get("status") or "")
         image = f"{job.name}/{job.config.output.image_name}" if outcome else ""
         return cls(job.row, job.name, status, job.content, job.style, image, outcome, failure)
 
     def columns(self) -> dict[str, Any]:
-        """Return it as a table's row."""
+        """Return the line as a row of a table."""
         names = ("seconds", "evaluations", "steps")
         losses = self.outcome.get("losses", {})
         return {
@@ -74,11 +74,11 @@ class Line(NamedTuple):
         }
 
 
-def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
+def write_summary(folder: Path, lines: Sequence[SummaryLine]) -> Path:
     """Write summary.csv; return its path.
 
     Raises:
-      InputError: it can't be written.
+      InputError: the file can't be written.
     """
     path = folder / SUMMARY_NAME
     with write_atomically(path) as file:
@@ -87,10 +87,10 @@ def write_summary(folder: Path, lines: Sequence[Line]) -> Path:
 
 
 def write_bad_rows(folder: Path, bad_rows: Sequence[BadRow]) -> Path:
-    """Write bad_rows.txt, a line for each; return its path.
+    """Write bad_rows.txt, with a line per bad row; return its path.
 
     Raises:
-      InputError: it can't be written.
+      InputError: the file can't be written.
     """
     path = folder / BAD_ROWS_NAME
     with write_atomically(path) as file:
@@ -99,15 +99,15 @@ def write_bad_rows(folder: Path, bad_rows: Sequence[BadRow]) -> Path:
     return path
 
 
-def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
-    """Write gallery.html, one page that needs no other file but the full images behind the links.
+def write_gallery(folder: Path, lines: Sequence[SummaryLine]) -> Path:
+    """Write gallery.html, a self-contained page with links to the full images; return its path.
 
     Args:
-      folder: of the batch.
-      lines: of the summary.
+      folder: folder of the batch.
+      lines: lines of the summary.
 
     Raises:
-      InputError: it can't be written.
+      InputError: the file can't be written.
     """
     thumbnails: dict[str, str] = {}
 
@@ -132,7 +132,7 @@ def write_gallery(folder: Path, lines: Sequence[Line]) -> Path:
     return path
 
 
-def _card(folder: Path, line: Line, thumbnail: Any) -> str:
+def _card(folder: Path, line: SummaryLine, thumbnail: Any) -> str:
     if not line.image:
         remark = html.escape(line.remark or line.status or "not painted yet")
         label = html.escape(f"{line.row} · {line.pair}" if line.pair else f"row {line.row}")
@@ -164,7 +164,7 @@ def _card(folder: Path, line: Line, thumbnail: Any) -> str:
 
 
 def _thumbnail(path: Path, side: int) -> str:
-    """Return a small JPEG as a data URI; an empty one where the file is gone."""
+    """Return a thumbnail as a JPEG data URI; an empty one if the file is gone."""
     try:
         image = load_image(str(path), size=None).image
     except InputError:

@@ -1,4 +1,4 @@
-"""Rows and columns of a grid: sets of layers that grow by one, and numbers."""
+"""Axes of a grid: growing sets of layers, and numbers."""
 
 import math
 
@@ -9,11 +9,11 @@ from neuart_jax.config.fields import LayerWeights
 def grow_layers(layer_weights: LayerWeights) -> list[LayerWeights]:
     """Return the first layer, the first two, and so on up to all.
 
-    The total weight of each set is that of all layers, shared out in the same proportions. For
-    equal weights that is w_l = 1 / (number of active layers), Gatys et al. 2015, arXiv 1508.06576.
+    The total weight of each set is that of all layers, in the same proportions. For equal weights
+    this is w_l = 1 / (number of active layers), Gatys et al. 2015, arXiv 1508.06576.
 
     Args:
-      layer_weights: those with the weight 0 are left out.
+      layer_weights: layers with their weights; those with weight 0 are left out.
 
     Raises:
       InputError: no layer is left.
@@ -35,7 +35,7 @@ def grow_layers(layer_weights: LayerWeights) -> list[LayerWeights]:
 
 
 def name_layers(layer_weights: LayerWeights) -> str:
-    """Name a set in a word, by its first and its last layer."""
+    """Return a short name for a set, from its first and last layer."""
     names = [name for name, _ in layer_weights]
     return names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}"
 
@@ -43,16 +43,16 @@ def name_layers(layer_weights: LayerWeights) -> str:
 def read_numbers(
     text: str, *, flag: str, example: str, at_most: float = math.inf
 ) -> tuple[float, ...]:
-    """Read numbers with commas between them; none for an empty text.
+    """Parse comma-separated numbers; an empty text gives none.
 
     Args:
-      text: such as 1e-5,1e-4.
-      flag: its name, for messages.
-      example: of what would have been right.
-      at_most: the largest that is allowed.
+      text: numbers such as 1e-5,1e-4.
+      flag: name of the flag in messages.
+      example: a valid value, for messages.
+      at_most: largest allowed number.
 
     Raises:
-      InputError: one of them is not a finite number from 0 to `at_most`, or one comes twice.
+      InputError: an entry is not a finite number from 0 to `at_most`, or is repeated.
     """
     try:
         numbers = tuple(float(entry) for entry in text.split(",") if entry.strip())
@@ -76,5 +76,5 @@ def read_numbers(
 
 
 def write_number(number: float) -> str:
-    """Write a number with three digits, fit for a folder's name."""
+    """Format a number with three digits, for use in a folder's name."""
     return f"{number:.3g}"

@@ -1,7 +1,7 @@
-"""The cells of an experiment: runs with a folder each, made once and found again.
+"""The cells of an experiment: runs with a folder each, which are reused once finished.
 
-A cell is finished when its folder holds the record that a run writes last. An experiment that was
-killed goes on with the cell that it was at.
+A cell is finished when its folder has the record, which a run writes last. An experiment that was
+killed is resumed at the cell that was running.
 """
 
 import functools
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class Finished(NamedTuple):
-    """A cell with its result.
+    """A finished cell.
 
     Attributes:
-      name: of the cell.
-      folder: of its files.
-      record: as read from its folder.
-      reused: whether an earlier run made it.
+      name: name of the cell.
+      folder: folder of the cell's files.
+      record: record read from the folder.
+      reused: whether the result is from an earlier run.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Finished(NamedTuple):
 
     @property
     def image_path(self) -> Path:
-        """The image's file."""
+        """Path of the image."""
         return self.folder / self.record.config.output.image_name
 
     def load_image(self) -> Float32:
@@ -51,9 +51,9 @@ class Finished(NamedTuple):
         return load_image(self.image_path).image
 
     def figures(self) -> dict[str, Any]:
-        """Return the run's figures as a table's columns; each loss is without its coefficient.
+        """Return the run's figures as columns of a table; losses are without coefficients.
 
-        "status" is a name of `Status` in small letters. A number that was not finite is None.
+        "status" is a name of `Status` in lower case. A number that was not finite is None.
         """
         outcome = self.record.outcome
         names = ("status", "seconds", "evaluations", "steps", "seconds_per_evaluation")
@@ -67,29 +67,29 @@ class Finished(NamedTuple):
 def run_cells(
     cells: Sequence[Job], folder: Path, *, networks: NetworkPool, overwrite: bool
 ) -> Iterator[Finished]:
-    """Run every cell that isn't finished, one after the other, and log a line for each.
+    """Run every unfinished cell, one after another, and log a line for each.
 
     A cell whose record has the same settings, images and weights is not run again.
 
     Args:
-      cells: with names of their own. Those with the same images should follow each other.
-      folder: the cells' folders are made in it.
-      networks: what they run with.
-      overwrite: run a cell again where its folder holds a result of something else.
+      cells: cells with unique names. Cells with the same images should be adjacent.
+      folder: parent of the cells' folders.
+      networks: networks of the cells.
+      overwrite: whether to replace results of other runs in the cells' folders.
 
     Returns:
-      Each cell's result as soon as it is there, in the order given.
+      An iterator of finished cells, in the order given, each as soon as it is finished.
 
     Raises:
-      InputError: a cell can't be run, or its folder holds a result of something else. All that can
-        be known before the first run is said before it.
+      InputError: a cell can't be run, or its folder has a result of another run. Everything that
+        can be checked in advance is checked before the first run.
     """
     load = functools.lru_cache(maxsize=16)(load_image)
     earlier = []
     for cell in cells:
         prepared = prepare(cell.config, load=load)
         earlier.append(find_finished(folder / cell.name, prepared, overwrite=overwrite))
-    # Not a generator itself, which would check nothing before it is asked for the first result.
+    # Not a generator itself, so that the checks are made at the call.
     return _run_cells(cells, earlier, folder, networks=networks, overwrite=overwrite)
 
 
@@ -108,7 +108,7 @@ def _run_cells(
             resolved = resolve_run(cell.config)
             layers = run_layers(resolved.losses)
             own = narrow_network(network, resolved.network, layers=layers).identity
-            # Everything else has been compared.
+            # All other parts of the record have been compared.
             differences = record._replace(weights=own).unlike(record)
             if differences and not overwrite:
                 refuse(path, differences)

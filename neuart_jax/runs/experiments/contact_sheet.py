@@ -1,4 +1,4 @@
-"""Many images in one, with their names: a grid with labeled rows and columns."""
+"""Contact sheets: a grid of images with captions and labeled rows and columns."""
 
 import functools
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ _GAP = 8
 _MARGIN = 16
 _LABEL_WIDTH = 144
 _MAX_LABEL_LINES = 6
-# Pixels that a caption needs below images which are smaller still.
+# Least width of a tile in pixels, for the captions of narrower images.
 _NARROWEST = 176
 
 
 class Tile(NamedTuple):
-    """One place of the grid.
+    """A tile of the grid.
 
     Attributes:
-      image: float32[height, width, 3], sRGB in [0, 1]; None leaves the place empty.
-      caption: what stands below it; every line of it is wrapped on its own.
+      image: float32[height, width, 3], sRGB in [0, 1]; None for an empty tile.
+      caption: text below the image, whose lines are wrapped separately.
     """
 
     image: Float32 | None
@@ -43,16 +43,16 @@ def make_contact_sheet(
     title: str = "",
     tile_size: int = 224,
 ) -> Float32:
-    """Lay images out in rows and columns, with labels at the left and above.
+    """Lay out images in rows and columns, with labels on the left and at the top.
 
     Images keep their aspect ratio, and are reduced but not enlarged.
 
     Args:
-      rows: any number of tiles per row; short rows are left empty at the end.
-      row_labels: one per row.
-      column_labels: one per column, or none.
-      title: a line above all.
-      tile_size: longest side of every image, in pixels, at the most.
+      rows: rows of any number of tiles; short rows are left empty at the end.
+      row_labels: a label per row.
+      column_labels: a label per column, or none.
+      title: title at the top.
+      tile_size: largest side of the images, in pixels.
 
     Returns:
       float32[height, width, 3], sRGB in [0, 1].
@@ -89,7 +89,7 @@ def make_contact_sheet(
     _write(draw, (_MARGIN, _MARGIN), titles, large, _INK)
     lefts = [_MARGIN + _LABEL_WIDTH + _GAP + i * (tile_width + _GAP) for i in range(num_columns)]
     for left, lines in zip(lefts, headings, strict=False):
-        # Just above its images, if its neighbors have more lines.
+        # Aligned at the bottom, if neighboring labels have more lines.
         _write(draw, (left, top + heading_height - _height(lines, label)), lines, label, _INK)
     y = top + heading_height + _GAP
     for index, row in enumerate(fitted):
@@ -105,7 +105,7 @@ def make_contact_sheet(
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings it along; it has Greek letters, which Pillow's own font hasn't.
+    # Matplotlib's bundled font has Greek letters, which Pillow's own font lacks.
     return ImageFont.truetype(
         Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size
     )
@@ -120,7 +120,7 @@ def _height(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> int:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into lines that fit: between words, or within one that doesn't fit alone."""
+    """Wrap text into lines that fit: between words, or inside a word that is too long."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
@@ -140,7 +140,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _breaking_length(word: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """Return how many letters of a long word to put on a line: up to a mark that joins, if any."""
+    """Return how many characters of a long word fit on a line, preferably up to a separator."""
     fitting = [n for n in range(1, len(word)) if font.getlength(word[:n]) <= width] or [1]
     joints = [n for n in fitting if word[n - 1] in "-_/,"]
     return max(joints or fitting)

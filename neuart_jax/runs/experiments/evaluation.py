@@ -1,4 +1,4 @@
-"""Many pairs with the same settings: how long, how many evaluations, which losses."""
+"""Evaluation: time, evaluations and losses of many pairs with the same settings."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ NAME = "evaluate"
 def evaluate(config: Config, jobs: Sequence[Job]) -> Report:
     """Run every pair and tabulate seconds, evaluations, steps and losses, with their averages.
 
-    Seconds are those of the run, compilation included, without reading, loading and writing.
+    Seconds are those of the run, including compilation, without reading, loading and writing.
 
     Args:
-      config: what all runs have in common, for the report.
+      config: common settings of all runs, for the report.
       jobs: the pairs with their settings; see `manifest.make_jobs`.
 
     Raises:
-      InputError: something given can't be used, or the folder holds other results.
+      InputError: an argument is invalid, or the folder has other results.
     """
     config, *own = settle_configs([config, *(job.config for job in jobs)])
     jobs = [job._replace(config=one) for job, one in zip(jobs, own, strict=True)]

@@ -1,4 +1,4 @@
-"""From one style to another, and from the content to both."""
+"""Interpolation between two styles, and between the content and the styles."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from neuart_jax.runs.prepare import prepare
 NAME = "interpolate"
 
 DEFAULT_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the second style."""
+"""Shares of the second style."""
 
 DEFAULT_STYLIZATIONS = (1.0,)
 
@@ -29,21 +29,21 @@ def interpolate(
     shares: Sequence[float] = DEFAULT_SHARES,
     stylizations: Sequence[float] = DEFAULT_STYLIZATIONS,
 ) -> Report:
-    """Run every combination of a degree of stylization and a mixture of two styles.
+    """Run every combination of a degree of stylization and a blend of two styles.
 
-    The styles are blended into one target. With a single style the columns are degrees of
-    stylization, in one row.
+    The styles are blended into one target. With a single style, there is one row, whose columns are
+    degrees of stylization.
 
     Sources: blended targets, github.com/jcjohnson/neural-style; Dumoulin, Shlens & Kudlur 2017,
     arXiv 1610.07629, figure 7, for the sheet.
 
     Args:
-      config: with one or two style images.
-      shares: of the second style in each column, from 0 to 1.
-      stylizations: of each row, from 0 to 1.
+      config: configuration with one or two style images.
+      shares: share of the second style in each column, from 0 to 1.
+      stylizations: degree of stylization in each row, from 0 to 1.
 
     Raises:
-      InputError: something given can't be used, or the folder holds other results.
+      InputError: an argument is invalid, or the folder has other results.
     """
     config = settle_config(config)
     num_styles = len(config.images.style)

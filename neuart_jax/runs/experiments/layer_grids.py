@@ -1,4 +1,4 @@
-"""Growing sets of style layers against the balance of content and style."""
+"""Grids of growing sets of style layers against the ratio of content to style."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from neuart_jax.runs.tables import format_value
 NAME = "layer_grid"
 
 DEFAULT_FACTORS = (0.01, 0.1, 1.0, 10.0)
-"""Ratios in units of the configuration's own: with Gatys' 1e-3 they are 1e-5, 1e-4, 1e-3, 1e-2."""
+"""Multiples of the configuration's own ratio: 1e-5, 1e-4, 1e-3, 1e-2 for Gatys' ratio of 1e-3."""
 
 
 def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
@@ -26,13 +26,13 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     Source: Gatys et al. 2015, arXiv 1508.06576, figure 3.
 
     Args:
-      config: its `style_layers` are the rows, one more at a time; its `style_weight` stays, and so
-        does the coefficient of total variation.
-      ratios: alpha / beta = content weight / style weight, one for each column, at least 0. None
-        means `DEFAULT_FACTORS` times the configuration's own ratio.
+      config: configuration whose `style_layers` make up the rows, one more layer per row; its
+        `style_weight` and coefficient of total variation are kept.
+      ratios: alpha / beta = content weight / style weight of each column, at least 0. Empty takes
+        `DEFAULT_FACTORS` times the configuration's own ratio.
 
     Raises:
-      InputError: something given can't be used, or the folder holds other results.
+      InputError: an argument is invalid, or the folder has other results.
     """
     config = settle_config(config)
     losses = resolve_config(config).losses
@@ -41,7 +41,7 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
         raise InputError(
             f"content_weight={content_weight:g} and style_weight={style_weight:g} have no ratio",
             expected="a style_weight above 0, and --ratios or a content_weight above 0",
-            remedy="change them, or leave them out",
+            remedy="change the weights, or leave them out",
         )
     ratios = tuple(ratios) or tuple(content_weight / style_weight * f for f in DEFAULT_FACTORS)
     written = [write_number(ratio) for ratio in ratios]

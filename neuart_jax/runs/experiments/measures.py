@@ -1,4 +1,4 @@
-"""How good a result is, by measures that its run did not pursue."""
+"""Held-out measures of quality, which a run did not optimize."""
 
 import dataclasses
 import functools
@@ -34,10 +34,10 @@ def luminance_similarity(image: npt.ArrayLike, reference: npt.ArrayLike) -> floa
 
     Args:
       image: float[height, width, 3], sRGB in [0, 1].
-      reference: of the same shape.
+      reference: image of the same shape.
 
     Returns:
-      1 for equal images, about 0 for unrelated ones; not a number below 11 pixels a side.
+      1 for equal images, about 0 for unrelated ones; NaN for sides below 11 pixels.
     """
     return _similarity(_luminance(image), _luminance(reference))
 
@@ -62,12 +62,12 @@ def _similarity(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64])
 
 
 def color_distance(image: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Compute how far the colors of two images are from each other, wherever they are.
+    """Compute the distance between the color distributions of two images.
 
     The sliced Wasserstein-1 distance of the pixels' distributions in CIE L*a*b* (D65), times 2: the
-    mean over directions of the area between both distributions of the projections. The factor makes
-    it 10 if every color of an image is changed by a difference of 10 (CIE 1976) in one direction;
-    about 2 can just be seen.
+    mean over directions of the area between the distribution functions of the projections. With
+    this factor, the distance is 10 if every color of an image changes by a difference of 10 (CIE
+    1976) in one direction; about 2 is just noticeable.
 
     Sources: Rubner, Tomasi & Guibas 2000, "The earth mover's distance as a metric for image
     retrieval" (over colors in L*a*b*); Rabin, Peyre, Delon & Bernot 2011, "Wasserstein barycenter
@@ -94,7 +94,7 @@ def _quantiles(values: npt.NDArray[Any], levels: npt.NDArray[Any]) -> npt.NDArra
 
 @functools.cache
 def _directions() -> npt.NDArray[np.float64]:
-    """Return float64[directions, 3] spread evenly over half the sphere: a Fibonacci spiral."""
+    """Return unit vectors float64[directions, 3], evenly spread over a hemisphere (Fibonacci)."""
     index = np.arange(_NUM_DIRECTIONS) + 0.5
     height = index / _NUM_DIRECTIONS
     angle = np.pi * (1 + 5**0.5) * index
@@ -110,17 +110,18 @@ def feature_distances(
     content_image: npt.ArrayLike,
     style_image: npt.ArrayLike,
 ) -> dict[str, float]:
-    """Compute the content and the style distance of an image, as a network sees them.
+    """Compute the content and the style distance of an image in a network's features.
 
     Args:
-      config: resolved; its losses' formulas, layers and smoothing, but none of its coefficients.
-      network: with the layers of `config`.
+      config: resolved configuration, whose formulas, layers and smoothing are used, but not its
+        coefficients.
+      network: network with the layers of `config`.
       image: float[height, width, 3], sRGB in [0, 1].
-      content_image: of the same shape.
+      content_image: content image of the same shape.
       style_image: float[height', width', 3], sRGB in [0, 1].
 
     Returns:
-      "content" and "style".
+      The distances "content" and "style".
     """
     losses = dataclasses.replace(config.losses, content_weight=1.0, style_weight=1.0, tv_weight=0.0)
     judge = _make_judge(network.module, losses, run_layers(losses))

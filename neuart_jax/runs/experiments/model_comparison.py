@@ -1,4 +1,4 @@
-"""The same pairs through several networks and settings, judged by what no run pursued."""
+"""Comparison of networks and settings on the same pairs, by held-out measures."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,39 +27,39 @@ NAME = "compare_models"
 DEFAULT_VARIANTS = (
     "vgg16:model=vgg16",
     "resnet50:model=resnet50",
-    # One thing changed: halved by averages, or with a softmax.
+    # One change each: average pooling, or a softmax.
     "resnet50-averages:model=resnet50,pooling=average",
     "resnet50-smoothed:model=resnet50,smoothing=centered_softmax,temperature=16",
-    # As trained, with the last outputs of its stages: where nothing is done for style transfer.
+    # As trained, with the last outputs of the stages: without any adaptation to style transfer.
     "resnet50-plain:model=resnet50,smoothing=none,pooling=max,padding=zero,style_loss=relative,"
     "content_layers=conv4_block6_out,style_layers=conv2_block3_out,conv3_block4_out,"
     "conv4_block6_out,conv5_block3_out",
-    # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the softmax as they write it, on the network
-    # as it was trained, all stages for style and the fourth for content.
+    # Wang, Li & Vasconcelos 2021, arXiv 2104.05623: the softmax as published, on the network as
+    # trained, with all stages for style and the fourth for content.
     "resnet50-swag:model=resnet50,smoothing=softmax,temperature=1,pooling=max,padding=zero,"
     "style_loss=relative,"
     "content_layers=conv4_block6_out,style_layers=conv1_relu,conv2_block3_out,conv3_block4_out,"
     "conv4_block6_out,conv5_block3_out",
 )
-"""Variants of the command line, where none is given."""
+"""Default variants of the command line."""
 
 DEFAULT_JUDGES = ("vgg16:model=vgg16", "resnet50:model=resnet50")
-"""Judges of the command line, where none is given."""
+"""Default judges of the command line."""
 
 PHOTOGRAPH = "(photograph)"
-"""What stands for the content image itself in the table: the least that any variant must beat."""
+"""Row of the table for the content image itself: the baseline that any variant must beat."""
 
 _PRESET = "preset"
-# What makes two images comparable.
+# Settings that must be equal for images to be comparable.
 _COMMON = {"content", "style", "size", "enlarge"}
 
 
 class Variant(NamedTuple):
-    """What one column of the comparison does.
+    """A variant, one column of the comparison.
 
     Attributes:
-      name: of its own, fit for a folder.
-      config: of its runs, but for the images.
+      name: unique name, usable as a folder name.
+      config: configuration of the variant's runs, except for the images.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Variant(NamedTuple):
 
 
 def parse_variant(text: str, config: Config, *, flag: str = "variant") -> Variant:
-    """Read a variant as it is written on a command line.
+    """Parse a variant from the command line.
 
     Args:
-      text: NAME:SETTING=VALUE,SETTING=VALUE. Values may hold commas, as layers do. The setting
-        preset=NAME puts a recipe beneath the others.
-      config: what the variant changes.
-      flag: where it was given.
+      text: NAME:SETTING=VALUE,SETTING=VALUE. Values may contain commas, as layers do. The setting
+        preset=NAME applies a recipe, which the other settings override.
+      config: configuration that the variant changes.
+      flag: name of the flag in messages.
 
     Raises:
-      InputError: it isn't written like that, or a setting is not valid or not a variant's matter.
+      InputError: the syntax is wrong, or a setting is invalid or can't differ between variants.
     """
     name, colon, rest = text.partition(":")
     entries = [entry for entry in re.split(r",(?=\s*\w+\s*=)", rest) if entry.strip()]
@@ -90,7 +90,7 @@ def parse_variant(text: str, config: Config, *, flag: str = "variant") -> Varian
     settings = {key.strip(): value.strip() for key, _, value in (e.partition("=") for e in entries)}
     sizes = {name: getattr(config.images, name) for name in ("size", "enlarge")}
     if _PRESET in settings:
-        # A comparison of sizes would be another experiment.
+        # Sizes must be equal for a comparison, whatever the recipe says.
         config = apply_preset(settings.pop(_PRESET), config).replace(**sizes)
     for key in settings:
         if key in _COMMON or (key in FIELDS and FIELDS[key].section == "output"):
@@ -113,21 +113,21 @@ def compare_models(
     """Run every pair through every variant, and judge the results by held-out measures.
 
     Every judge is a network with its default layers, formulas and smoothing, whatever the variants
-    do: JUDGE_content and JUDGE_style are its relative content and style losses. Those of a judge of
-    the variant's own model are what its run pursued, or close to it, and count for nothing; the
-    others are held out. So are `ssim`, of the luminance with the content image's, and `color`,
-    the distance of the colors from the style image's; see `measures`. The same measures of the
-    content image itself show where all began.
+    do: JUDGE_content and JUDGE_style are its relative content and style losses. A judge of the
+    variant's own model measures what the run optimized, or nearly so, and doesn't count; the other
+    judges are held out. So are `ssim`, the similarity to the content image's luminance, and
+    `color`, the distance from the style image's colors; see `measures`. The same measures of the
+    content image itself are the baseline.
 
     Args:
-      config: what the variants have in common; its own images play no part.
-      jobs: the pairs; see `manifest.make_jobs`. Only their images count.
-      variants: see `parse_variant`.
-      judges: networks that measure, written like variants; their settings come over the defaults
-        and over nothing that `config` or a variant says, but for weights that have a name.
+      config: common settings of the variants; its images are not used.
+      jobs: the pairs, of which only the images are used; see `manifest.make_jobs`.
+      variants: variants in the syntax of `parse_variant`.
+      judges: judging networks, in the same syntax; their settings override the defaults. Nothing
+        of `config` or of a variant applies to them, except named weights.
 
     Raises:
-      InputError: something given can't be used, or the folder holds other results.
+      InputError: an argument is invalid, or the folder has other results.
     """
     parsed = _settle(parse_variant(text, config) for text in variants)
     _check_names(parsed, "variant")
@@ -202,7 +202,7 @@ def compare_models(
         shown_rows=[_star(row, panel) for row in rows],
         notes=(
             "JUDGE_content, JUDGE_style: relative distances under JUDGE's features; smaller is "
-            "closer. \\* The variant's own model: what its run pursued, not to be counted. ssim: "
+            "closer. \\* The variant's own model, which its run optimized: doesn't count. ssim: "
             "similarity to the content's luminance, 1 = equal. color: distance from the style's "
             "colors, in units of color difference (CIE 1976)."
         ),
@@ -220,7 +220,7 @@ class _Panel:
 
     def __init__(self, config: Config, judges: Sequence[str]) -> None:
         images, network = config.images, config.network
-        # A file can be of one model only.
+        # A weights file is for one model only.
         named = network.weights if network.weights in NAMED_WEIGHTS else "auto"
         base = Config().replace(
             weights=named,
@@ -236,7 +236,7 @@ class _Panel:
         self.identities: dict[str, dict[str, Mapping[str, str]]] = {}
 
     def of(self, job: Job) -> dict[str, Config]:
-        """Return each judge's name with the configuration of its judgment of a pair."""
+        """Return every judge's configuration for a pair, by name."""
         return {
             name: config.replace(content=job.content, style=job.style)
             for name, config in self._configs.items()
@@ -248,7 +248,7 @@ class _Panel:
         return list(self._configs)
 
     def not_of(self, model: str) -> list[str]:
-        """Name the judges whose network is another model."""
+        """Return the names of the judges whose network is another model."""
         return [name for name, config in self._configs.items() if config.network.model != model]
 
     def measure(
@@ -276,7 +276,7 @@ def _check_names(variants: Sequence[Variant], kind: str) -> None:
         if names.count(name) > 1:
             raise InputError(
                 f"the {kind} {name} comes {names.count(name)} times",
-                expected=f"a name of its own for every {kind}",
+                expected=f"a unique name for every {kind}",
                 remedy="rename one",
             )
     if not names:
@@ -296,7 +296,7 @@ def _caption(row: Row, judges: Sequence[str]) -> str:
 
 
 def _star(row: Row, panel: _Panel) -> Row:
-    """Mark what a judge of the row's own model says."""
+    """Mark the measures of a judge of the row's own model."""
     columns = {f"{judge}_{name}" for judge in panel.names for name in ("content", "style")}
     held_out = {f"{j}_{n}" for j in panel.not_of(row["model"]) for n in ("content", "style")}
     return {

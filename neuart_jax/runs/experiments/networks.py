@@ -1,4 +1,4 @@
-"""One network for all runs that can share it."""
+"""Networks shared by the runs of an experiment."""
 
 import functools
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def settle_configs(configs: Iterable[Config]) -> list[Config]:
-    """Settle every configuration's network; each that is asked for is looked for once."""
+    """Resolve every configuration's network, each distinct one only once."""
     settle = functools.cache(settle_network)
     settled = []
     for config in configs:
@@ -26,13 +26,13 @@ def settle_configs(configs: Iterable[Config]) -> list[Config]:
 
 
 class NetworkPool:
-    """Loads a network once for all the layers that any run of its images reads.
+    """Loads a network once, with all layers that any run on the same images reads.
 
-    Filters may be fitted to the images: runs that are compared have to see the same ones, and a
-    fit takes longer than many a run. Only the networks of one pair are kept at a time.
+    Filters may be fitted to the images: runs to be compared must use the same filters, and a fit
+    takes longer than many runs. Only the networks for one pair are kept at a time.
 
     Args:
-      configs: of all runs that will ask.
+      configs: configurations of all runs.
     """
 
     def __init__(self, configs: Iterable[Config]) -> None:
@@ -45,12 +45,10 @@ class NetworkPool:
             wanted.update(dict.fromkeys(run_layers(resolved.losses)))
 
     def load(self, config: Config) -> Network:
-        """Return the network of one of the runs.
-
-        What it is made of is logged as one line (level INFO) when it is loaded.
+        """Return the network of a run, and log one line (level INFO) on its weights when loaded.
 
         Raises:
-          InputError: an image can't be read, or the weights can't be had.
+          InputError: an image can't be read, or the weights aren't available.
         """
         resolved = resolve_run(config)
         key = _key_of(resolved)

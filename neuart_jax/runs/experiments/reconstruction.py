@@ -1,4 +1,4 @@
-"""What each layer keeps: images made from noise by the content or by the style loss alone."""
+"""Reconstructions from noise by the content or the style loss alone, to show what layers retain."""
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.fields import LayerWeights
@@ -16,17 +16,18 @@ NAME = "reconstruct"
 
 
 def reconstruct(config: Config) -> Report:
-    """Make the content again from each layer alone, and the style from growing sets of layers.
+    """Reconstruct the content from single layers, and the style from growing sets of layers.
 
-    Source: Gatys et al. 2015, arXiv 1508.06576, figure 1. The start is noise, unless the
+    Source: Gatys et al. 2015, arXiv 1508.06576, figure 1. The initial image is noise, unless the
     configuration names one other than the content.
 
     Args:
-      config: `content_layers` are taken one by one, `style_layers` one more at a time; where the
-        former are empty they are the latter, and those are the model's own if they are empty, too.
+      config: configuration whose `content_layers` are used one at a time, and whose `style_layers`
+        are added one by one. Empty content layers default to the style layers, and empty style
+        layers to the model's own.
 
     Raises:
-      InputError: something given can't be used, or the folder holds other results.
+      InputError: an argument is invalid, or the folder has other results.
     """
     config = settle_config(config)
     style_layers = resolve_config(config).losses.style_layers
@@ -37,7 +38,7 @@ def reconstruct(config: Config) -> Report:
         config = config.replace(init="noise")
     content_sets: list[LayerWeights] = [((name, 1.0),) for name, _ in content_layers]
     style_sets = grow_layers(style_layers)
-    # Layers that are not used are the model's own, whatever was given.
+    # Reset unused layers, so that records don't depend on them.
     of_content = config.replace(style_weight=0.0, style_layers=())
     of_style = config.replace(content_weight=0.0, content_layers=())
     runs = [("content", s, of_content.replace(content_layers=s)) for s in content_sets]

@@ -1,4 +1,4 @@
-"""What an experiment leaves behind: one image, one table in three forms."""
+"""Reports of an experiment: a contact sheet, and a table in three formats."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ class Report(NamedTuple):
     """A finished experiment.
 
     Attributes:
-      folder: of all its files.
-      sheet_path: the contact sheet, a PNG.
-      rows: the table, averages last.
-      cells: the runs, each with its folder and its record.
+      folder: folder of all files.
+      sheet_path: path of the contact sheet, a PNG.
+      rows: rows of the table, averages last.
+      cells: the runs, each with its folder and record.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ def experiment_folder(config: Config, name: str) -> Path:
 
 
 def cells_folder(folder: Path) -> Path:
-    """Return where an experiment's cells are."""
+    """Return the folder of an experiment's cells."""
     return folder / "cells"
 
 
@@ -57,15 +57,15 @@ def write_report(
     """Write contact_sheet.png, table.csv, table.md and experiment.json.
 
     Args:
-      folder: where to; it is there.
-      experiment: its name.
-      config: what all cells have in common.
-      rows: the table.
+      folder: destination, an existing folder.
+      experiment: name of the experiment.
+      config: common settings of all cells.
+      rows: rows of the table.
       cells: the runs.
-      sheet: float32[height, width, 3], sRGB in [0, 1].
-      facts: what else belongs into the JSON.
-      notes: Markdown, behind the table.
-      shown_rows: the table as people are to read it, if not as it is.
+      sheet: contact sheet, float32[height, width, 3], sRGB in [0, 1].
+      facts: further entries of the JSON file.
+      notes: Markdown to add after the table.
+      shown_rows: rows of the Markdown table, if they differ from `rows`.
 
     Raises:
       InputError: a file can't be written.
