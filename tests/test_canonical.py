@@ -107,7 +107,7 @@ def safetensors_error(path, model="vgg19"):
     message = str(caught.value)
     assert message.startswith(f"{path} can't be read as weights of this project (")
     assert "expected a .safetensors file with the metadata model, mean, std and str" in message
-    assert message.endswith("give a file that this project converted, or convert it again.")
+    assert message.endswith("give a file converted by this project, or convert it again.")
     return message
 
 

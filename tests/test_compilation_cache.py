@@ -86,7 +86,7 @@ def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_pa
     age(*entries)
     again = run_python(COMPILE, folder)
     assert again.stdout == "0\n"
-    assert again.stderr.count("Kept programs are damaged, and are made anew") == 1
+    assert again.stderr.count("Cached programs are damaged and will be compiled again") == 1
     assert again.stderr.count("\n") == 1
     last = run_python(COMPILE, folder)
     assert int(last.stdout) > 0 and not last.stderr
@@ -161,7 +161,7 @@ def test_a_folder_that_cant_be_made_is_one_line(tmp_path, caplog, jax_settings):
         use_compilation_cache(tmp_path / "file" / "cache")
     assert jax.config.jax_compilation_cache_dir == before
     (line,) = caplog.messages
-    assert line.startswith("Compiled programs are not kept: ")
+    assert line.startswith("Compiled programs are not cached: ")
     assert "can't be written (Not a directory)." in line
 
 

@@ -175,7 +175,7 @@ def test_matlabs_newer_files_are_refused(tmp_path):
     path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n")
     assert refused(path) == (
         f"{path} is a MATLAB file of version 7.3; expected a file of an older version, as "
-        "MatConvNet's are; save it in MATLAB again with -v7."
+        "MatConvNet's are; save it again in MATLAB with -v7."
     )
 
 
@@ -277,7 +277,7 @@ def test_the_script_says_what_it_read_and_wrote(whole_vgg19, tmp_path):
         ([], "--source or --output is missing"),
         (["--source={old}", "--output={folder}/w.h5"], "w.h5 ends in .h5; expected a name that"),
         (["--source={old}", "--output={old}"], "is there already; expected a new name; choose"),
-        (["--source={old}", "--output={old}", "--overwrite"], "old.safetensors is of no known"),
+        (["--source={old}", "--output={old}", "--overwrite"], "old.safetensors has no known"),
         (["--preprocessing=tf"], "flag --preprocessing=tf: value should be one of"),
         (["weights.h5"], "'weights.h5' is not a flag"),
     ],

@@ -117,8 +117,8 @@ def test_rows_on_two_processes_make_the_same_picture(pictures, alone, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "there", "sentence"),
     [
-        ({"shard_rows": 4}, 1, "--shard_rows=4 came where there are 1 devices"),
-        ({"shard_rows": 3}, 4, "a picture of 64 rows; .* add --size_step=48"),
+        ({"shard_rows": 4}, 1, "--shard_rows=4 came, but there are 1 devices"),
+        ({"shard_rows": 3}, 4, "an image of 64 rows; .* add --size_step=48"),
         (
             {"shard_rows": 2, "convolution": "winograd"},
             4,

@@ -64,7 +64,7 @@ def refused(path, cause, **options):
 
 
 def test_a_file_without_a_mean_is_refused(write):
-    refused(write(mean=None), "states no mean pixel; with --preprocessing=caffe the usual one")
+    refused(write(mean=None), "states no mean pixel; --preprocessing=caffe takes the usual one")
 
 
 def test_another_mean_is_taken_from_the_file(write, monkeypatch):

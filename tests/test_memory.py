@@ -172,7 +172,7 @@ def test_a_run_takes_more_than_its_step_where_it_shares_the_machines_memory(monk
     assert predict("cpu").constant > step.constant
 
 
-@pytest.mark.parametrize("free, remedy", [(1.0, r"take --size=\d+, or"), (0.01, "close other")])
+@pytest.mark.parametrize("free, remedy", [(1.0, r"use --size=\d+, or"), (0.01, "close other")])
 def test_refusal_names_what_came_what_is_there_and_what_fits(monkeypatch, free, remedy):
     config = resolve_config(Config())
     layers = run_layers(config.losses)
@@ -191,7 +191,7 @@ def test_a_batch_that_does_not_fit_is_told_how_many_pairs_do(monkeypatch):
     one = predict_memory(config, layers, height=256, width=256)
     monkeypatch.setattr(memory, "free_memory", lambda: one.constant + 3 * one.growing)
     check_memory(config, layers, height=256, width=256, num_pairs=3)
-    with pytest.raises(InputError, match="a batch of 5 pictures of 256x256.*paint 3 at once"):
+    with pytest.raises(InputError, match="a batch of 5 images of 256x256.*paint 3 at once"):
         check_memory(config, layers, height=256, width=256, num_pairs=5)
 
 

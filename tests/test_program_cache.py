@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, caplog):
     finally:
         cache_programs_in(None)
     (line,) = caplog.messages
-    assert line.startswith("Compiled programs are not kept: ")
+    assert line.startswith("Compiled programs are not cached: ")
 
 
 def test_inside_of_other_programs_and_without_a_store_it_is_an_ordinary_function(store, tmp_path):
@@ -204,7 +204,7 @@ def test_no_flip_and_no_cut_of_a_kept_file_changes_a_result(store, tmp_path, mon
             del content[place:]
         path.write_bytes(content)
         assert run() == ([1, 3, 5], 1)
-        assert len(caplog.messages) == 1 and "made anew" in caplog.text
+        assert len(caplog.messages) == 1 and "compiled again" in caplog.text
         assert run() == ([1, 3, 5], 0) and not caplog.messages  # It is whole again.
 
 

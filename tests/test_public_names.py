@@ -220,7 +220,7 @@ def test_a_terms_weight_is_data():
         ("darkness", "str came among the extra terms; expected a Term"),
         (
             darkness(loss_fn=lambda image, features, target: image),
-            r"'darkness' gives float32\[24, 20, 3\]; expected one floating-point number",
+            r"'darkness' returns float32\[24, 20, 3\]; expected one floating-point number",
         ),
         (
             darkness(loss_fn=lambda image, features, target: jnp.mean(features["pixel"])),
@@ -415,7 +415,7 @@ def test_the_same_transformation_and_the_mere_order_of_layers_compile_nothing(co
 def test_an_image_asked_for_too_late_is_a_sentence():
     kept = []
     stylize(CONTENT, STYLE, CONFIG.replace(report_every=1), network=NETWORK, callback=kept.append)
-    with pytest.raises(InputError, match="the image of an earlier report was asked for"):
+    with pytest.raises(InputError, match="the image of an earlier report was requested"):
         kept[1].image()
 
 
@@ -538,5 +538,5 @@ def test_what_does_not_fit_is_told_before_anything_is_compiled(compiled):
         run(parametrization=whole, optimizer=optax.sgd(0.1))
     assert not [name for name in compiled if "chunk" in name]
     term = neuart_jax.StyleTerm(name="v", weight=1, layers={"pixels": 1}, formula=vector)
-    with pytest.raises(InputError, match=r"the loss term 'v' gives float32\[3\]"):
+    with pytest.raises(InputError, match=r"the loss term 'v' returns float32\[3\]"):
         stylize(CONTENT, STYLE, CONFIG, network=NETWORK, extra_terms=[term])

@@ -315,7 +315,7 @@ def test_a_network_of_ones_own_is_seen_whole():
     picture = smooth_picture(100, 100, seed=1)
     own = FeatureNetwork(lambda params, image: {"pixels": image}, ())
     config = Config().replace(content_layers="pixels", style_layers="pixels", window=50)
-    with pytest.raises(InputError, match="window=50 came with a network of one's own"):
+    with pytest.raises(InputError, match="window=50 came with a custom network"):
         stylize(picture, picture, config, network=own)
 
 
@@ -390,5 +390,5 @@ def test_a_layer_that_ones_own_network_lacks(content_image, style_image):
 
 def test_the_name_of_a_term_can_be_taken(content_image, style_image, network):
     term = Term(name="style", weight=1, make_target=lambda i: (), loss_fn=lambda *a: jnp.zeros(()))
-    with pytest.raises(InputError, match="the loss term 'style' is taken"):
+    with pytest.raises(InputError, match="the name of the loss term 'style' is taken"):
         stylize(content_image, style_image, SHALLOW, network=network, extra_terms=[term])

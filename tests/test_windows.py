@@ -61,7 +61,7 @@ def test_a_window_that_is_nothing_but_halo_is_refused():
     with pytest.raises(InputError) as caught:
         plan_tiles(500, 500, halo=83, stride=16, window=209)
     assert str(caught.value) == (
-        "a window of 209 pixels is too small for these layers; expected at least 210, since they "
+        "a window of 209 pixels is too small for these layers; expected at least 210, as they "
         "see 83 pixels around every position; use a larger window, or shallower layers."
     )
     assert len(plan_tiles(500, 209, halo=83, stride=16, window=210).rows) > 2

@@ -1,1 +1,1 @@
-"""The compiled loop: from a pair and a configuration to a picture."""
+"""Planning and running: from a pair and a configuration, through a compiled loop, to an image."""

@@ -1,4 +1,4 @@
-"""What a planned run computes with: the network's arrays, and what its terms compare with."""
+"""Bind a plan to its data: the network's parameters and the targets of the terms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def load_run_network(plans: Sequence[Plan]) -> Network:
     """Load the network that pairs share, or fit it to all of them.
 
     Args:
-      plans: of the pairs; the network is that of the first.
+      plans: plans of the pairs; the network is that of the first.
 
     Raises:
       InputError: see `load.load_network`.
@@ -38,7 +38,7 @@ def load_run_network(plans: Sequence[Plan]) -> Network:
 
 
 def bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, Any]:
-    """Return a plan for the network that is there, and the arrays that it computes with."""
+    """Return a plan adapted to a loaded network, and the network's parameters."""
     if isinstance(network, FeatureNetwork):
         source, params = network
     else:
@@ -48,7 +48,7 @@ def bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, A
 
 
 def find_plan_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Targets:
-    """Compute what a stage's terms compare with."""
+    """Compute the targets of a stage's terms."""
     config, compute = plan.config, plan.config.compute
     targets = find_targets(
         scale,

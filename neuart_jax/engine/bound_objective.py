@@ -1,4 +1,4 @@
-"""The objective of a run as a pure function, for uses of one's own."""
+"""The objective of a run as a pure function, for custom uses."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from neuart_jax.objective.term import LossTerms, Objective, Targets
 
 
 class ObjectiveData(NamedTuple):
-    """All numbers of an objective: a pytree of arrays.
+    """All data of an objective: a pytree of arrays.
 
     Attributes:
-      params: the network's arrays.
-      targets: what the terms compare with, and their weights.
+      params: the network's parameters.
+      targets: targets and weights of the terms.
     """
 
     params: Any
@@ -21,17 +21,17 @@ class ObjectiveData(NamedTuple):
 
 
 class BoundObjective(NamedTuple):
-    """The function of the pixels that a run minimizes, pure: for `jax.grad`, `jit` and `vmap`.
+    """The pure function of the pixels that a run minimizes, for `jax.grad`, `jit` and `vmap`.
 
     With this package's networks it can be differentiated in reverse mode, once, or any number of
-    times with ``convolution="direct"``; with a network of one's own in whatever modes that allows.
+    times with ``convolution="direct"``; with a custom network in whatever modes that supports.
 
     Called with an image, float32[height, width, 3], it returns (the weighted sum of all terms,
-    float32[]; each term's own loss by its name, before its weight, and the sum as "total").
+    float32[]; each term's unweighted loss by name, and the sum as "total").
 
     Attributes:
-      apply: (data, image) -> the same; a program compiled of it serves other data of these shapes.
-      data: the numbers.
+      apply: (data, image) -> the same values; once compiled, it serves other data of equal shapes.
+      data: the data of this objective.
     """
 
     apply: Callable[[ObjectiveData, Array], tuple[Array, LossTerms]]
@@ -43,7 +43,7 @@ class BoundObjective(NamedTuple):
 
 
 def bind_objective(objective: Objective, data: ObjectiveData) -> BoundObjective:
-    """Bind an objective, (image, params, targets) -> (loss, terms), to its numbers."""
+    """Bind an objective, (image, params, targets) -> (loss, terms), to its data."""
 
     def apply(data: ObjectiveData, image: Array) -> tuple[Array, LossTerms]:
         return objective(image, data.params, data.targets)

@@ -1,4 +1,4 @@
-"""Names of what a compiled program depends on: equal texts, equal programs."""
+"""Cache keys of compiled programs: equal keys mean equal programs."""
 
 import dataclasses
 import enum
@@ -8,11 +8,12 @@ _OWN = __name__.partition(".")[0]
 
 
 def cache_key(*parts: Any) -> str:
-    """Return a text that is equal where all parts are, or "" if one of them has no such text.
+    """Return a string that is equal for equal parts, or "" if a part can't be identified.
 
-    Numbers, strings, None, and tuples, mappings and dataclasses of this package's own classes that
-    hold nothing else have one; their code is part of a cached program's name, see `program_cache`.
-    Whatever a user wrote has none: its text may stay the same when its code changes.
+    Numbers, strings, None, and tuples, mappings and dataclasses of this package's classes made of
+    these can be identified; this package's code is part of a cached program's name, see
+    `program_cache`. Objects from user code can't: their text may stay the same when the code
+    changes.
     """
     try:
         return repr([_plain(part) for part in parts])
@@ -21,12 +22,12 @@ def cache_key(*parts: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as plain tuples, of which equal ones mean equal values.
+    """Convert a value to plain tuples, which are equal only for equal values.
 
     Raises:
-      TypeError: it is of a class that isn't this package's, or a function.
+      TypeError: the value is a function, or of a class outside this package.
     """
-    # Exactly: a subclass may mean something else.
+    # Exact types: a subclass may have another meaning.
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     kind = type(value)
@@ -44,5 +45,5 @@ def _plain(value: Any) -> Any:
     elif isinstance(value, enum.Enum):
         return name, value.name
     else:
-        raise TypeError(f"{name} doesn't say what it holds")
+        raise TypeError(f"{name} doesn't expose its content")
     return name, tuple((field, _plain(getattr(value, field))) for field in fields)

@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one run to the next: most of a short run's time."""
+"""Persistent cache of compiled programs: compilation is most of a short run's time."""
 
 import atexit
 import contextlib
@@ -24,24 +24,25 @@ from neuart_jax.io.files import brief_cause, remove_leftovers, write_atomically
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2 * 1024**3
-"""The oldest programs go when there are more; those of `make demo` at 128 pixels are 3 MB."""
+"""Size limit, above which the oldest programs are removed; those of `make demo` at 128 pixels have
+3 MB."""
 
 
 _EXPORTED = "programs"
 _NAME = re.compile("[0-9a-f]{64}", re.ASCII)
 _SECONDS_OF_A_WRITE = 24 * 3600
-_ENTRY = "-cache"  # What JAX's names of entries end with.
-# JAX writes an entry where it is to be: a younger one may be half of it, of a run beside this one.
+_ENTRY = "-cache"  # Suffix of the names of JAX's entries.
+# JAX doesn't write entries atomically: a younger one may still be being written by another run.
 _SECONDS_OF_AN_ENTRY = 2
 _DIGESTS = "digests.json"
 
 
 class FolderStore:
-    """Programs as files of a folder, which is made when the first of them comes.
+    """A store of programs as files in a folder, which is created with the first program.
 
     Args:
-      folder: where to; files of other names are left alone.
-      max_bytes: those that weren't read for the longest time go when there are more.
+      folder: the folder; other files in it are left alone.
+      max_bytes: size limit, above which the least recently used programs are removed.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
@@ -49,7 +50,7 @@ class FolderStore:
         self._is_writable = True
 
     def read(self, name: str) -> bytes | None:
-        """Return what was kept under a name."""
+        """Return the content stored under a name; None if there is none."""
         path = self._folder / name
         try:
             program = path.read_bytes()
@@ -60,7 +61,7 @@ class FolderStore:
         return program
 
     def keep(self, name: str, content: bytes) -> None:
-        """Keep bytes under a name; nothing more once that has failed, which is one line."""
+        """Store bytes under a name; after a failure, which is logged once, store nothing more."""
         if not self._is_writable:
             return
         try:
@@ -72,11 +73,11 @@ class FolderStore:
             _drop_old({path: path.stat() for path in paths}, self._max_bytes)
         except (OSError, InputError) as error:
             self._is_writable = False
-            logger.warning("Compiled programs are not kept: %s", brief_cause(error))
+            logger.warning("Compiled programs are not cached: %s", brief_cause(error))
 
 
 def _drop_old(files: Mapping[Path, os.stat_result], max_bytes: int) -> None:
-    """Remove the files that weren't used for the longest time, where all are too large."""
+    """Remove the least recently used files if the total exceeds a limit."""
     room = max_bytes
     for path, status in sorted(files.items(), key=lambda one: -_last_use(one[1])):
         room -= status.st_size
@@ -85,26 +86,26 @@ def _drop_old(files: Mapping[Path, os.stat_result], max_bytes: int) -> None:
 
 
 def _last_use(status: os.stat_result) -> float:
-    # Many disks note a read only once a day, and some none at all.
+    # Many file systems update the access time only once a day, and some never.
     return max(status.st_atime, status.st_mtime)
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keep all compiled programs of this process in a folder, and take them from there.
+    """Cache all compiled programs of this process in a folder.
 
-    JAX keeps what it compiled there, and `program_cache` what it compiled it from. Who can write
-    there can have this user run anything, as is so with any cache of JAX's: compiled programs are
-    instructions of the processor.
+    JAX stores compiled programs there, and `program_cache` the lowered ones. As with any cache of
+    JAX, whoever can write to the folder can make this user run arbitrary code: compiled programs
+    are machine instructions.
 
-    Where the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), it is that one, and
-    JAX's own settings aren't changed. A folder that can't be written costs a line in the log and
-    the time to compile, and so does a program that is damaged.
+    If the user has chosen a folder already (``JAX_COMPILATION_CACHE_DIR``), that one is used, and
+    JAX's own settings aren't changed. If the folder can't be written, or a program is damaged, the
+    only costs are a log line and the time to compile.
 
     Args:
-      folder: made if it isn't there.
+      folder: the folder, which is created if needed.
     """
     if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        # It may be a bucket of a cloud, which only JAX can read.
+        # The folder may be a cloud bucket, which only JAX can read.
         cache_programs_in(None if "://" in chosen else FolderStore(Path(chosen) / _EXPORTED))
         return
     try:
@@ -114,12 +115,14 @@ def use_compilation_cache(folder: Path) -> None:
         check_entries(folder)
     except OSError as error:
         logger.warning(
-            "Compiled programs are not kept: %s can't be written (%s).", folder, brief_cause(error)
+            "Compiled programs are not cached: %s can't be written (%s).",
+            folder,
+            brief_cause(error),
         )
         return
     cache_programs_in(FolderStore(folder / _EXPORTED))
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # The dozens of small programs around the large ones take seconds together.
+    # Cache even fast compilations: dozens of small programs take seconds in total.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     atexit.unregister(_note_entries)
@@ -127,15 +130,15 @@ def use_compilation_cache(folder: Path) -> None:
 
 
 def check_entries(folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
-    """Remove damaged entries from a folder of JAX's cache, and the oldest where it is too large.
+    """Remove damaged entries of JAX's cache, and the oldest ones above the size limit.
 
-    JAX writes no digests, takes an entry that was changed on the disk for a program as far as it
-    can be unpacked, and never replaces one that can't. So those that aren't as an earlier run left
-    them (see `_note_entries`) are looked at before JAX does.
+    JAX stores no checksums: it uses a modified entry if it can be decompressed, and never replaces
+    one that can't. So entries that differ from those an earlier run left (see `_note_entries`) are
+    checked before JAX reads them.
 
     Args:
-      folder: of the cache.
-      max_bytes: of all entries.
+      folder: folder of JAX's cache.
+      max_bytes: size limit of all entries.
 
     Raises:
       OSError: the folder can't be read or written.
@@ -147,11 +150,11 @@ def check_entries(folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
             continue
         try:
             content = path.read_bytes()
-        except FileNotFoundError:  # Another run has removed it.
+        except FileNotFoundError:  # Removed by another run.
             del found[path]
             continue
         if stamp is None:
-            # Of a run that was killed, or is under way.
+            # From a run that was killed or is still running.
             whole = _can_be_unpacked(content)
         else:
             whole = stamp[2] == hashlib.sha256(content).hexdigest()
@@ -164,7 +167,7 @@ def check_entries(folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
 
 
 def _note_entries(folder: Path) -> None:
-    """Write down the digests of all entries in a folder of JAX's cache, as they are now."""
+    """Record the current digests of all entries in a folder of JAX's cache."""
     noted, digests = _read_digests(folder), {}
     with contextlib.suppress(OSError, InputError):
         for path, status in _find_entries(folder).items():
@@ -178,7 +181,7 @@ def _note_entries(folder: Path) -> None:
 
 
 def _find_entries(folder: Path) -> dict[Path, os.stat_result]:
-    """Return the entries that are complete, but for damage."""
+    """Return the entries that are old enough to be complete."""
     found, now = {}, time.time()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -191,11 +194,11 @@ def _find_entries(folder: Path) -> dict[Path, os.stat_result]:
 
 
 def _read_digests(folder: Path) -> dict[str, list[Any]]:
-    """Return an entry's name to its size, time in nanoseconds and SHA-256."""
+    """Return the size, time in nanoseconds and SHA-256 of every recorded entry, by name."""
     try:
         noted = json.loads((folder / _DIGESTS).read_bytes())
         return {name: [*map(int, stamp[:2]), str(stamp[2])] for name, stamp in noted.items()}
-    # Nothing there, or it is damaged itself: then entries have to prove themselves.
+    # Without a valid list, all entries are checked.
     except (OSError, ValueError, TypeError, AttributeError, LookupError):
         return {}
 
@@ -205,7 +208,7 @@ def _stamp(status: os.stat_result) -> list[Any]:
 
 
 def _can_be_unpacked(content: bytes) -> bool:
-    """Tell whether an entry is one that JAX can unpack with what is installed."""
+    """Return whether JAX can decompress an entry with the installed libraries."""
     try:
         zlib.decompress(content)
     except zlib.error:
@@ -214,7 +217,7 @@ def _can_be_unpacked(content: bytes) -> bool:
 
 
 def _can_be_unpacked_by_zstandard(content: bytes) -> bool:
-    # JAX takes it where it is there.
+    # JAX uses zstandard if it is installed.
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -224,6 +227,6 @@ def _can_be_unpacked_by_zstandard(content: bytes) -> bool:
             return False
     try:
         zstd.decompress(content)
-    except Exception:  # Each of the two has errors of its own.
+    except Exception:  # Each of the two libraries has its own errors.
         return False
     return True

@@ -1,4 +1,4 @@
-"""How programs are compiled on CPUs: with less memory, and with the faster library."""
+"""Compilation on CPUs: options for less memory and faster products."""
 
 import ctypes
 import functools
@@ -16,7 +16,7 @@ _CPU_OPTIONS = {
 
 
 _LONG_COMPILATION = 0.3
-"""Seconds; a shorter one leaves little behind."""
+"""Seconds of compilation below which little freed memory is left behind."""
 
 
 def compile_fn(
@@ -28,18 +28,18 @@ def compile_fn(
 ) -> Any:
     """Return `jax.jit(fn)`, compiled for little memory and fast products.
 
-    With a `key` its programs are found again by later processes, where that was asked for; see
+    With a `key`, later processes find its programs again if the cache is on; see
     `program_cache.CachedFn` for the arguments.
 
-    XLA's CPU compiler orders a program for operations to run at the same time by default: what
-    depends on the weights alone comes first and stays, as do gradients' parts that are needed
-    last. One loss and gradient of VGG19 at 256x256 then takes 311 MiB besides its arguments, of
-    ResNet50 147 MiB; in the order that needs least memory it is 100 and 72 MiB.
+    By default XLA's CPU compiler schedules a program for concurrency: operations that depend only
+    on the network's parameters come first and their results stay alive, as do parts of gradients
+    that are needed last. A loss and gradient of VGG19 at 256x256 then takes 311 MiB besides its
+    arguments, of ResNet50 147 MiB; with the schedule for least memory, 100 and 72 MiB.
 
-    Products and convolutions go to Eigen instead of YNNPACK, the default: with YNNPACK a loss and
+    Products and convolutions use Eigen instead of YNNPACK, the default: with YNNPACK a loss and
     gradient at 512x512 took 1.4 times as long with VGG19 and 1.3 times with ResNet50, batches of
-    products of few channels up to twice (AMD EPYC, two cores). Only sums stay there: the compiler's
-    own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
+    products of few channels up to twice (AMD EPYC, two cores). Only sums use YNNPACK: the
+    compiler's own made the loss of a ResNet50 with random filters wrong by 4e-4, YNNPACK's by 2e-7.
     """
     options: dict[str, Any] = {"compiler_options": _compiler_options(jax.default_backend())}
     if key:
@@ -56,12 +56,12 @@ def _compiler_options(platform: str) -> dict[str, str] | None:
 
 @functools.cache
 def give_back_after_compiling() -> None:
-    """Give memory that the compiler has freed back to the system, from now on in this process.
+    """Return memory freed by the compiler to the system, from now on in this process.
 
-    Another call does nothing: JAX has no public way to take a listener away again.
+    Further calls do nothing: JAX has no public way to remove a listener.
 
-    glibc keeps it otherwise: a run at 512x384 then took 2.6 GiB at its peak instead of 1.8 with
-    VGG19, 2.5 instead of 1.7 with ResNet50. Elsewhere than in glibc nothing is done.
+    Otherwise glibc keeps the memory: a run at 512x384 then took 2.6 GiB at its peak instead of 1.8
+    with VGG19, 2.5 instead of 1.7 with ResNet50. Without glibc, nothing is done.
     """
     try:
         trim = ctypes.CDLL(None).malloc_trim
@@ -76,24 +76,24 @@ def give_back_after_compiling() -> None:
 
 
 def keep_memory_between_steps() -> None:
-    """Let the memory of a compiled call's buffers serve the next call, from now on in this process.
+    """Reuse the memory of a compiled call's buffers in the next call, from now on in this process.
 
-    glibc gives large blocks back to the system as soon as they are freed, and the system clears
-    every page of them again when the next call asks: a third of the processors' time at 384x288 on
-    two cores. Elsewhere than in glibc nothing is done.
+    glibc returns large blocks to the system as soon as they are freed, and the system zeroes their
+    pages again for the next call: a third of the CPU time at 384x288 on two cores. Without glibc,
+    nothing is done.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    # From malloc.h: no blocks of their own, and free memory at the end stays below so many bytes.
+    # From malloc.h: no mmapped blocks, and free memory at the heap's end is kept up to a limit.
     m_mmap_max, m_trim_threshold = -4, -1
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def _is_known(option: str, value: str) -> bool:
-    """Tell whether this compiler has an option: they come and go with its versions."""
+    """Return whether this version of the compiler has an option."""
     try:
         jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError:

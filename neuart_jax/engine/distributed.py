@@ -1,4 +1,4 @@
-"""Several machines as one: how their processes find each other, or say within a minute why not."""
+"""Join the processes of several machines, or fail within a minute with a reason."""
 
 import logging
 import socket
@@ -16,17 +16,17 @@ _SECONDS_BETWEEN_TRIES = 0.5
 
 
 def join_machines(address: str, *, num_processes: int, process_id: int) -> None:
-    """Make the devices of several processes one set; before any of them is used.
+    """Combine the devices of several processes, before any device is used.
 
     Args:
-      address: HOST:PORT at which the first process listens; the same for all.
-      num_processes: of all machines together.
-      process_id: this one's number, from 0.
+      address: HOST:PORT at which the first process listens; equal for all.
+      num_processes: number of processes on all machines.
+      process_id: index of this process, from 0.
 
     Raises:
-      InputError: the address is none, can't be listened at, or nobody does.
+      InputError: the address is invalid, can't be bound, or no process listens there.
     """
-    # Tried before: the runtime's own answer to an address that can't be had is an abort.
+    # Checked before, as the runtime aborts for an unavailable address.
     try:
         host, port = parse_address(address)
         if process_id == 0:
@@ -47,16 +47,16 @@ def parse_address(address: str) -> tuple[str, int]:
     """Split HOST:PORT.
 
     Raises:
-      ValueError: it isn't that.
+      ValueError: the text has another form.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{address!r} is no HOST:PORT")
+        raise ValueError(f"{address!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 
 
 def _check_free(host: str, port: int) -> None:
-    """Try to listen at a port; what it is called elsewhere may be no name of this machine's own."""
+    """Try to bind a port; the host's name elsewhere may be unknown on this machine."""
     socket.getaddrinfo(host, port)
     socket.create_server(("", port)).close()
 
@@ -77,6 +77,6 @@ def _wait_for(host: str, port: int) -> None:
 def _refusal(address: str, cause: str) -> InputError:
     return InputError(
         f"--coordinator={address} can't be joined ({cause})",
-        expected="the HOST:PORT of the first of the machines, where it can listen",
-        remedy="check the address and that all of them are started",
+        expected="the HOST:PORT of the first machine, where it can listen",
+        remedy="check the address, and that all machines are started",
     )

@@ -1,4 +1,4 @@
-"""Kernels of fast convolutions, transformed once for all evaluations of a run."""
+"""Transform the kernels of fast convolutions once for all evaluations of a run."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -18,12 +18,12 @@ from neuart_jax.models.params.load import Network
 def prepare_params(
     network: Network, config: Config, *, layers: Iterable[str], size: tuple[int, int]
 ) -> NetworkParams:
-    """Return a network's arrays as a run with a resolved configuration computes with them.
+    """Return a network's parameters in the form that a run computes with.
 
     Args:
-      network: as it was loaded.
-      config: of the run.
-      layers: that are read.
+      network: the loaded network.
+      config: resolved configuration of the run.
+      layers: the layers that are read.
       size: (height, width) of the content.
     """
     if not takes_winograd(config.compute):
@@ -34,16 +34,16 @@ def prepare_params(
 def transform_kernels(
     module: Any, params: NetworkParams, layers: Iterable[str], *, size: tuple[int, int]
 ) -> NetworkParams:
-    """Add to a network what its convolutions need to take a quarter of the products.
+    """Add the transformed kernels for Winograd convolutions to a network's parameters.
 
     Args:
       module: a linen module from `models`.
-      params: its arrays.
-      layers: names of the layers that will be asked for; only kernels on the way are transformed.
-      size: (height, width) of a picture large enough for these layers.
+      params: parameters of the module.
+      layers: names of the layers that are read; only kernels up to them are transformed.
+      size: (height, width) of an image large enough for these layers.
 
     Returns:
-      The same arrays with the collection "winograd" beside them; see `models.winograd`.
+      The parameters with an additional collection "winograd"; see `models.winograd`.
     """
     transformed = _kernel_transform(module, tuple(layers), size)(params.variables)
     return params._replace(variables={**params.variables, **transformed})
@@ -54,7 +54,7 @@ def _kernel_transform(
     module: Any, layers: tuple[str, ...], size: tuple[int, int]
 ) -> Callable[[Any], Any]:
     def transform(variables: Any) -> Any:
-        # Features aren't asked for, so the compiler leaves only the kernels' transforms.
+        # The features are unused, so the compiler keeps only the kernels' transforms.
         image = jnp.zeros((*size, 3), jax.tree.leaves(variables)[0].dtype)
         return module.apply(variables, image, layers=layers, mutable=["winograd"])[1]
 

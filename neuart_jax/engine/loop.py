@@ -1,6 +1,6 @@
-"""The loop: compiled chunks of steps, one host synchronization after each.
+"""The optimization loop: compiled chunks of steps, with one host synchronization after each.
 
-One pair or a batch of them run through the same code; a batch's arrays have a leading axis.
+The same code runs one pair or a batch of pairs, whose arrays have a leading axis.
 """
 
 import functools
@@ -40,17 +40,17 @@ _ANNOUNCEMENT = "Compiling for pictures of this size, once, which can take a min
 class Loop(NamedTuple):
     """The compiled functions of a run.
 
-    Where `batched`, all arrays but the network's parameters have a leading axis of pairs.
+    If `batched`, all arrays except the network's parameters have a leading axis of pairs.
 
     Attributes:
-      init: (the start, params, targets) -> the state, where nothing has been evaluated.
-      chunk: (state, params, targets, numbers, number of steps) -> the state after so many steps
-        in all, int32[], after its end, or after as many evaluations as it can hold losses. The
-        first evaluation, that of the start, is no step. The state that is given is used up.
-      resize: (the start, the optimizer's state at another size) -> the optimizer's state.
-      render: (what is optimized for one pair) -> its image; None where that is the image itself.
-      batched: whether there are several pairs at once.
-      num_devices: of this machine, among which the pairs are shared out.
+      init: (initial image, params, targets) -> state before the first evaluation.
+      chunk: (state, params, targets, numbers, total number of steps, int32[]) -> state after that
+        many steps, or at the run's end, or when its buffer of losses is full. The first evaluation,
+        of the initial image, is not a step. The given state is donated.
+      resize: (initial image, optimizer state at another size) -> optimizer state.
+      render: optimized parameters of a pair -> image; None if the image itself is optimized.
+      batched: whether there is a batch of pairs.
+      num_devices: number of this machine's devices over which the pairs are sharded.
     """
 
     init: Callable[[Array, Any, Targets], LoopState]
@@ -61,27 +61,27 @@ class Loop(NamedTuple):
     num_devices: int
 
     def pack(self, trees: Sequence[Any]) -> Any:
-        """Put pairs' arrays together, on the devices that are to compute with them.
+        """Stack the arrays of all pairs, sharded over the devices.
 
-        The last pair is repeated until every device has as many.
+        The last pair is repeated so that every device has the same number of pairs.
         """
         if not self.batched:
             return trees[0]
         return self.share(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
 
     def share(self, tree: Any) -> Any:
-        """Share arrays of all pairs out among the devices, filled up as by `pack`."""
+        """Shard stacked arrays over the devices, padded as by `pack`."""
         if not self.batched:
             return tree
         filled = jax.tree.map(lambda array: _fill(array, self.num_devices), tree)
         return self._put(filled, PartitionSpec("pairs"))
 
     def copy(self, tree: Any) -> Any:
-        """Put arrays that all pairs need on every device."""
+        """Replicate arrays on all devices."""
         return self._put(tree, PartitionSpec())
 
     def unpack(self, tree: Any, num_pairs: int) -> list[Any]:
-        """Undo `pack`."""
+        """Split stacked arrays into those of the pairs: the inverse of `pack`."""
         if not self.batched:
             return [tree]
         return [jax.tree.map(operator.itemgetter(pair), tree) for pair in range(num_pairs)]
@@ -112,22 +112,23 @@ def compile_loop(
     batched: bool = False,
     num_devices: int = 1,
 ) -> Loop:
-    """Compile a run, when its functions are first called; once per shape of the image.
+    """Build the compiled functions of a run; they compile at the first call for each image shape.
 
-    Of a batch every evaluation is one call. Each pair has a line search, a number of steps and an
-    end of its own: none waits for another, but for those that run on when it has ended.
+    In a batch, every evaluation is one call for all pairs. Each pair has its own line search,
+    number of steps and end: no pair waits for another, except that those that have ended wait for
+    the rest.
 
     Args:
-      objective: of one pair, (image, params, targets) -> (loss, terms).
-      optimizer: how pixels are moved.
-      averages: whether an average over the images is kept, which is the result then; see
+      objective: objective of one pair, (image, params, targets) -> (loss, terms).
+      optimizer: optimizer of the pixels.
+      averages: whether to keep a moving average of the iterates, which is then the result; see
         `step.find_average`.
-      render: parameters of an image -> the image, where the objective is one of parameters.
-      key: names what all these depend on, so that programs can be cached; see
-        `compile.compile_fn`. Empty caches none.
-      batched: whether there are several pairs at once.
-      num_devices: of this machine, among which a batch is shared out. They don't wait for each
-        other within a chunk: nothing is exchanged.
+      render: parameters -> image, if the objective is a function of parameters.
+      key: cache key of all these arguments; see `compile.compile_fn`. If empty, programs aren't
+        cached.
+      batched: whether there is a batch of pairs.
+      num_devices: number of this machine's devices over which a batch is sharded. They don't
+        communicate within a chunk.
     """
     evaluate = make_evaluate_fn(objective)
     init = make_init_fn(evaluate, optimizer, averages=averages)
@@ -154,8 +155,8 @@ def compile_loop(
         return lax.while_loop(goes_on, go_on, (state, jnp.int32(0)))[0]
 
     if num_devices > 1:
-        key = ""  # Exported programs are those of one device.
-        # Under jit alone the loop's condition would be exchanged among all devices at every step.
+        key = ""  # Only programs for a single device can be exported.
+        # With jit alone, the loop's condition would be synchronized over all devices at every step.
         pairs, whole = PartitionSpec("pairs"), PartitionSpec()
         shard = functools.partial(
             jax.shard_map, mesh=_mesh(num_devices), out_specs=pairs, check_vma=False
@@ -177,16 +178,17 @@ def compile_loop(
 
 
 NextStop = Callable[[int], int]
-"""Steps made -> the next number of steps after which something is to be seen."""
+"""Number of steps made -> the next number of steps at which a chunk must end."""
 
 
 def make_next_stop(*, every: int, at: Sequence[int] = (), first_step: int = 0) -> NextStop:
-    """Make a rule for where chunks have to end.
+    """Make a rule that says where chunks must end.
 
     Args:
-      every: stop at its multiples; 0 does not.
-      at: stop after these numbers of steps, too.
-      first_step: steps made before this run; `every` and `at` count them, the rule doesn't.
+      every: stop at multiples of this number of steps; 0 doesn't.
+      at: additional numbers of steps to stop at.
+      first_step: number of steps made before this run, which `every` and `at` include but the
+        rule's arguments and results don't.
     """
 
     def next_stop(done: int) -> int:
@@ -200,7 +202,7 @@ def make_next_stop(*, every: int, at: Sequence[int] = (), first_step: int = 0) -
 
 
 class _Figures(NamedTuple):
-    """What the host reads of a state after a chunk; fields as in `LoopState`."""
+    """The part of a state that the host reads after a chunk; see `LoopState` for the fields."""
 
     status: Any
     num_steps: Any
@@ -227,39 +229,39 @@ def run_loop(
     keep_state: bool = False,
     checkpoint: CheckpointFn | None = None,
 ) -> list[ScaleResult]:
-    """Run one scale of some pairs, or go on with it where it was cut.
+    """Run one scale of some pairs, or resume it where it was interrupted.
 
     Args:
-      loop: see `compile_loop`.
-      images: each pair's start, float32[height, width, 3], or parameters of it; these arrays
-        survive.
-      params: the network's arrays.
-      targets: of each pair.
-      numbers: of the run, see `step.Numbers`.
-      run: what is known of the run so far, and gets to know of this scale; where it has `arrays`,
-        the scale goes on from there.
-      members: which of the run's pairs these are.
-      chunk_steps: steps per compiled call; nothing comes back to the host in between.
-      next_stop: a chunk ends there at the latest; see `make_next_stop`. Of a batch, when the
-        slowest pair is there; others may be some steps ahead.
-      size: (height, width) of the images, where they are parametrized.
-      callback: sees each pair's `Progress` at this scale after every chunk, by its place among
-        `images`; returning True ends that pair.
-      carried: each pair's optimizer state at another size, from `ScaleResult.opt_state`.
-      keep_state: whether the optimizer's states are part of the results.
+      loop: compiled functions, from `compile_loop`.
+      images: initial image of every pair, float32[height, width, 3], or its parameters; these
+        arrays are not donated.
+      params: the network's parameters.
+      targets: targets of every pair.
+      numbers: data of the run; see `step.Numbers`.
+      run: state of the run so far, which is updated; if it has `arrays`, the scale is resumed
+        from them.
+      members: indices of these pairs in the run.
+      chunk_steps: steps per compiled call, between which nothing is transferred to the host.
+      next_stop: rule for where chunks must end; see `make_next_stop`. In a batch, the slowest pair
+        counts; others may be some steps ahead.
+      size: (height, width) of the images, if they are parametrized.
+      callback: called with a pair's index among `images` and its `Progress` at this scale after
+        every chunk; returning True ends that pair.
+      carried: every pair's optimizer state at another size, from `ScaleResult.opt_state`.
+      keep_state: whether the results include the optimizer's states.
       checkpoint: called after every chunk's reports.
 
     Returns:
-      What each pair has at the end.
+      The result of every pair at this scale.
     """
     num_pairs, pairs = len(images), [run.pairs[member] for member in members]
     size = size or images[0].shape[:2]
-    # Arrays, since a cached program takes nothing else.
+    # Cached programs only accept arrays.
     given = jax.tree.map(_to_array, numbers)
     params, packed_targets = loop.copy(params), loop.pack(targets)
 
     def begin(images: Any, carried: Any = None) -> LoopState:
-        """Return the state once the objective is known at some images."""
+        """Return the state after the first evaluation, at the given images."""
         # Copies, since a state is donated: the caller's images must survive, and one buffer can't
         # be donated twice.
         state = loop.init(jax.tree.map(jnp.array, images), params, packed_targets)
@@ -274,7 +276,7 @@ def run_loop(
     restored, run.arrays = run.arrays, None
     if restored is not None:
         like = jax.eval_shape(loop.init, start, params, packed_targets)
-        leaves = [jnp.array(leaf) for leaf in restored]  # Copies, like the start.
+        leaves = [jnp.array(leaf) for leaf in restored]  # Copies, as they are donated.
         state = loop.share(jax.tree.unflatten(jax.tree.structure(like), leaves))
     else:
         run.begin_scale()
@@ -293,20 +295,20 @@ def run_loop(
     def fetch_image(image: Any, number: int) -> np.ndarray:
         if any(array.is_deleted() for array in jax.tree.leaves(image)):
             raise InputError(
-                "the image of an earlier report was asked for",
+                "the image of an earlier report was requested",
                 expected="a call of Progress.image() within the callback",
-                remedy="keep what it returns there",
+                remedy="keep the array that it returns there",
             )
         own = jax.tree.map(operator.itemgetter(number), image) if loop.batched else image
         return fetch(show(own))
 
     def fetch_run() -> RunState:
-        # A pair that was asked to stop is still running in there, and goes on when restored.
+        # A pair that was stopped on request is still running in this state, and can be resumed.
         own = jax.tree.map(lambda leaf: leaf[:num_pairs], state) if loop.batched else state
         return run.copy([np.asarray(leaf) for leaf in fetch(jax.tree.leaves(own))])
 
     def report(number: int, now: _Figures) -> Status:
-        """Tell the callback of a pair; return its status, which that may change."""
+        """Report a pair to the callback; return its status, which the callback may change."""
         progress = Progress(
             num_steps=int(now.num_steps),
             num_evaluations=int(now.num_evaluations),
@@ -334,25 +336,25 @@ def run_loop(
         if next_stop is not None:
             until = min(until, next_stop(done))
         if loop.batched:
-            # Those that only fill up the devices stop with the first step.
+            # Padding pairs stop at the first step.
             idle = [Status.STOPPED] * (len(state.status) - num_pairs)
             state = state._replace(status=jnp.int32([*statuses, *idle]))
         began, before = time.perf_counter(), figures
         if not run.seconds_to_first_step:
-            # A chunk of its own that nobody sees, to tell when it was there.
+            # A separate chunk without report, to measure the time of the first step.
             state = loop.chunk(state, params, packed_targets, given, jnp.int32(1))
             fetch_figures()
             run.note_first_step()
         while True:
             state = loop.chunk(state, params, packed_targets, given, jnp.int32(until))
             figures = fetch_figures()
-            # It may have ended because it holds no more losses.
+            # The chunk may have ended early because the buffer of losses was full.
             if all(now.num_steps >= until or now.status != Status.RUNNING for now in figures):
                 break
         changes = zip(figures, before, strict=True)
         made = sum(int(now.num_evaluations - then.num_evaluations) for now, then in changes)
         run.paces.append((time.perf_counter() - began) / max(made, 1))
-        # Those that have ended were reported then.
+        # Pairs that have ended were reported before.
         statuses = [
             report(number, now) if runs else status
             for number, (now, status, runs) in enumerate(
@@ -366,9 +368,9 @@ def run_loop(
     found = find_average(state, decay=numbers.decay) if averages else state.best_image
     best_images = jnp.clip(found, 0, 1) if loop.render is None else found
     opt_states = loop.unpack(state.opt_state, num_pairs) if keep_state else [None] * num_pairs
-    # Before there is another: with L-BFGS' memory it is as large as many images.
+    # Free the state before the next: with L-BFGS's memory it is as large as many images.
     state = found = None
-    # The first evaluation of a run that ends there: no further compilation.
+    # The losses at the results, by the first evaluation of a new state: no further compilation.
     ends = loop.unpack(fetch((best_images, begin(best_images).terms)), num_pairs)
     parameters: list[Any] = [None] * num_pairs
     if loop.render is not None:
@@ -393,6 +395,6 @@ def run_loop(
 
 
 def _to_array(number: Any) -> np.ndarray:
-    # What a user's own optimizer brings as an array keeps its type.
+    # Arrays of a custom optimizer keep their dtype.
     plain = {int: np.int32, float: np.float32}
     return np.asarray(number, plain.get(type(number)))

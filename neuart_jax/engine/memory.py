@@ -1,4 +1,4 @@
-"""How much memory a run will need, before it starts, and whether there is as much."""
+"""Predict a run's memory before it starts, and check it against the free memory."""
 
 import contextlib
 import math
@@ -21,28 +21,28 @@ from neuart_jax.models.winograd import TRANSFORMED_SIZE
 GIB = 1024**3
 _CGROUP = Path("/sys/fs/cgroup")
 
-# Of the largest activation: what its own gradient needs beside what the forward pass left behind,
-# from the compiled programs' memory at 128, 256 and 512 pixels.
+# Multiple of the largest activation that its gradient needs in addition to what the forward pass
+# left, from the compiled programs' memory at 128, 256 and 512 pixels.
 _TRANSIENTS = 2.5
-# Of the largest style layer: values, places and matched values, for every region.
+# Multiple of the largest style layer: values, positions and matched values, for every region.
 _SORTING = 3.5
-# Of the layers that are smoothed: what softmax keeps for its gradient, and that gradient.
+# Multiple of the smoothed layers: residuals of the softmax, and its gradient.
 _SMOOTHING = 2
-# On CPUs a run's own memory comes on top of its step's: what compiling its programs leaves behind,
-# whatever the size, and one more copy of the optimizer's state. Fitted to the peaks of sixteen
-# whole commands: two networks and optimizers, 512 and 1024 pixels, programs cached or not.
+# On CPUs a run needs more memory than its step: what compilation leaves behind, independent of the
+# size, and one more copy of the optimizer's state. Fitted to the peaks of sixteen whole commands:
+# two networks and optimizers, 512 and 1024 pixels, programs cached or not.
 _PROGRAMS = 0.55 * GIB
 _STATES = 1
 _FLOAT = 4
-# What the forward pass leaves behind: layers after a ReLU, and of VGG's max pooling, which takes
-# the maximum of maxima of pairs, all three.
+# Activations kept by the forward pass: layers after a ReLU, and all three arrays of VGG's max
+# pooling, which takes the maximum of pairwise maxima.
 _RECTIFIED = re.compile(r"relu.*|.*_relu|.*_out")
 _MAXIMA = 3
 _CONVOLUTION = re.compile(r"conv\d_\d|.*_conv")
-# Of the matting Laplacian, per pixel: what the guide keeps, its energy's gradient, and making it,
-# which is over before the steps begin. From the compiled programs' memory.
+# Bytes per pixel for the matting Laplacian: the guide, the gradient of its energy, and the
+# computation of the guide, which ends before the first step. From the compiled programs' memory.
 _GUIDE, _GUIDE_GRADIENT, _GUIDE_MAKING = 48, 110, 270 + 48
-# Large enough for its margins to cost little.
+# Recommended window, large enough that its halo costs little.
 _WINDOW = 1024
 
 
@@ -50,8 +50,8 @@ class Prediction(NamedTuple):
     """A run's memory in bytes.
 
     Attributes:
-      constant: what doesn't depend on the size: weights, Gram matrices.
-      growing: what grows with the number of pixels: activations, the optimizer's state.
+      constant: independent of the image's size: parameters, Gram matrices.
+      growing: proportional to the number of pixels: activations, the optimizer's state.
     """
 
     constant: int
@@ -72,9 +72,9 @@ def predict_memory(
     num_pairs: int = 1,
     num_regions: int = 0,
 ) -> Prediction:
-    """Predict the peak of a run on each device; on a CPU that of the process, from now on.
+    """Predict a run's peak memory per device; on a CPU, the process's growth from now on.
 
-    Args: as of `predict_step`.
+    The arguments are those of `predict_step`.
     """
     step = predict_step(
         config, layers, height=height, width=width, num_pairs=num_pairs, num_regions=num_regions
@@ -97,18 +97,18 @@ def predict_step(
     num_pairs: int = 1,
     num_regions: int = 0,
 ) -> Prediction:
-    """Predict the memory of a run's compiled step on each device, arguments included.
+    """Predict the memory of a run's compiled step per device, including its arguments.
 
-    The activations that a gradient needs are those after each ReLU; with the gradient of the
-    largest one, they are the peak. Compiled programs were within a fifth.
+    The peak consists of the activations after each ReLU, which the gradient needs, and the gradient
+    of the largest one. Predictions were within a fifth of the compiled programs' memory.
 
     Args:
-      config: resolved.
-      layers: every layer that the run reads.
-      height: of the picture, in pixels.
-      width: of the picture, in pixels.
-      num_pairs: painted at once.
-      num_regions: that have a style of their own; 0 without masks.
+      config: resolved configuration.
+      layers: all layers that the run reads.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      num_pairs: number of pairs that run together.
+      num_regions: number of regions; 0 without masks.
     """
     whole = seen = _predict(config, layers, num_regions, height=height, width=width)
     if window := config.compute.window:
@@ -119,7 +119,7 @@ def predict_step(
     if config.realism.realism_weight:
         pixels = height * width
         kept += _GUIDE * pixels
-        # It sees the whole picture, windows or not.
+        # This term sees the whole image, even with windows.
         passing += _GUIDE_GRADIENT * pixels
         before = _GUIDE_MAKING * pixels
     growing = max(num_pairs * (kept + passing), num_pairs * kept + before)
@@ -131,9 +131,9 @@ class _Parts(NamedTuple):
     """A prediction in bytes.
 
     Attributes:
-      constant: as in `Prediction`.
-      kept: pictures and targets.
-      passing: what goes through the network at a time.
+      constant: independent of the size; see `Prediction`.
+      kept: images and targets.
+      passing: activations that are in memory at a time.
     """
 
     constant: int
@@ -142,9 +142,9 @@ class _Parts(NamedTuple):
 
 
 def _images_of_state(config: Config) -> int:
-    """Count the arrays of the image's size that the state holds."""
-    # The image and its gradient, the best image, the trial and its gradient; Adam's two means;
-    # L-BFGS' direction and gradient, and two differences per step of the history.
+    """Count the arrays of the image's size in the state."""
+    # The image and its gradient, the best image, the trial and its gradient; Adam's two moments;
+    # L-BFGS's direction and gradient, and two differences per step of the history.
     of_optimizer = 2 if config.optimizer.optimizer == "adam" else 2 + 2 * config.optimizer.history
     return 5 + of_optimizer
 
@@ -176,7 +176,7 @@ def _predict(
     largest_style = max((sizes[name] for name in style_layers), default=0)
     targets = content_size
     targets += num_regions * _FLOAT * sum(math.prod(shapes[name][:2]) for name in style_layers)
-    # Each region weighs the features anew.
+    # Each region multiplies the features by its own weights.
     statistics: float = max(num_regions - 1, 0) * largest_style
     if losses.style_loss in SORTING_LOSSES:
         targets += max(num_regions, 1) * style_size
@@ -185,7 +185,7 @@ def _predict(
         statistics += _SMOOTHING * (content_size + style_size)
     images = _images_of_state(config) * 3 * _FLOAT * height * width
     return _Parts(
-        # A kernel that isn't transformed is turned over for its gradient.
+        # A kernel that isn't transformed is flipped for the gradient.
         constant=2 * _FLOAT * sum(map(math.prod, variables))
         + (TRANSFORMED_SIZE - 1) * transformed
         + grams,
@@ -195,7 +195,7 @@ def _predict(
 
 
 def free_memory() -> int:
-    """Return the bytes that JAX's device has free; where it can't tell, those of the machine."""
+    """Return the free bytes of JAX's device, or of the machine if the device can't tell."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
@@ -205,7 +205,7 @@ def free_memory() -> int:
 
 
 class _ControlGroup(NamedTuple):
-    """Where a container's memory is told, below `_CGROUP`: files, and a line of the statistics."""
+    """Files with a container's memory, below `_CGROUP`, and the key in its statistics."""
 
     limit: str
     used: str
@@ -226,10 +226,10 @@ _CONTROL_GROUPS = (
 
 
 def _read_free(group: _ControlGroup) -> int | None:
-    """Return the bytes that a container may still use, cached files that can go included."""
+    """Return the bytes that a container may still use, including reclaimable file caches."""
     try:
         limit, used = (int((_CGROUP / name).read_text()) for name in (group.limit, group.used))
-    # No control group, or one without a limit ("max").
+    # There is no control group, or no limit ("max").
     except (OSError, ValueError):
         return None
     cached = 0
@@ -248,18 +248,19 @@ def check_memory(
     num_pairs: int = 1,
     num_regions: int = 0,
 ) -> None:
-    """Check that a run fits into the memory that is free, unless `memory_check` is off.
+    """Check that a run fits into the free memory, unless `memory_check` is off.
 
     Args:
-      config: resolved.
-      layers: every layer that the run reads.
-      height: of the picture, in pixels.
-      width: of the picture, in pixels.
-      num_pairs: painted at once.
-      num_regions: as in `predict_memory`.
+      config: resolved configuration.
+      layers: all layers that the run reads.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      num_pairs: number of pairs that run together.
+      num_regions: number of regions; 0 without masks.
 
     Raises:
-      InputError: it doesn't; the message names what does, fewer pairs or the largest size.
+      InputError: the run doesn't fit; the message suggests fewer pairs or the largest size that
+        fits.
     """
     if not config.compute.memory_check:
         return
@@ -274,20 +275,20 @@ def check_memory(
     free = free_memory()
     if prediction.total <= free:
         return
-    remedy = "close other programs, or try nevertheless with --nomemory_check"
+    remedy = "close other programs, or try anyway with --nomemory_check"
     share = (free - prediction.constant) / prediction.growing
     fitting_pairs = int(share * num_pairs)
     if num_pairs > 1 and fitting_pairs > 0:
         remedy = f"paint {fitting_pairs} at once"
     elif share > 0:
-        # Rounding down to a multiple of 8 leaves a little.
+        # Rounded down to a multiple of 8, with a small margin.
         largest = int(max(height, width) * math.sqrt(share)) // 8 * 8
-        remedy = f"take --size={largest}, or try nevertheless with --nomemory_check"
+        remedy = f"use --size={largest}, or try anyway with --nomemory_check"
         if not config.compute.window and max(height, width) > _WINDOW:
             remedy = f"add --window={_WINDOW}, which computes it piece by piece, or {remedy}"
-    pictures = "a picture" if num_pairs == 1 else f"a batch of {num_pairs} pictures"
+    images = "an image" if num_pairs == 1 else f"a batch of {num_pairs} images"
     raise InputError(
-        f"{pictures} of {width}x{height} pixels needs about {prediction.total / GIB:.1f} GiB",
+        f"{images} of {width}x{height} pixels needs about {prediction.total / GIB:.1f} GiB",
         expected=f"at most the {free / GIB:.1f} GiB of memory that are free",
         remedy=remedy,
     )

@@ -1,6 +1,6 @@
-"""What a user wrote for a run: a network, losses, an optimizer, a parametrization.
+"""Custom parts of a run, from user code: a network, losses, an optimizer, a parametrization.
 
-None of it is ever identified by its text, and nothing of it is kept on a disk.
+They are never identified by their text, and never cached on disk.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from neuart_jax.optimizers.base import Optimizer, from_optax
 
 
 class FeatureNetwork(NamedTuple):
-    """A network of one's own: any pure function with its parameters.
+    """A custom feature network: any pure function with its parameters.
 
     Attributes:
       feature_fn: (params, image float32[height, width, 3] in [0, 1]) -> {layer: features}.
@@ -37,14 +37,17 @@ class FeatureNetwork(NamedTuple):
     def from_linen(
         cls, module: Any, variables: Any, *, mean: ArrayLike = 0.0, std: ArrayLike = 1.0
     ) -> Self:
-        """Make one of a linen module that returns a dictionary of features.
+        """Create a feature network from a linen module that returns a dictionary of features.
 
         Args:
-          module: its ``apply(variables, image)`` takes float32[height, width, 3] and returns
-            {layer: float[height', width', channels]}.
-          variables: of the module.
-          mean: of each channel, subtracted from sRGB in [0, 1].
-          std: of each channel, divides the difference.
+          module: linen module whose ``apply(variables, image)`` takes float32[height, width, 3] and
+            returns {layer: float[height', width', channels]}.
+          variables: variables of the module.
+          mean: mean of each channel, subtracted from sRGB in [0, 1].
+          std: standard deviation of each channel, by which the difference is divided.
+
+        Returns:
+          The network.
         """
         center, scale = (
             np.broadcast_to(np.asarray(numbers, np.float32), (1, 1, 3)) for numbers in (mean, std)
@@ -58,13 +61,14 @@ class FeatureNetwork(NamedTuple):
 
 
 class Parametrization(NamedTuple):
-    """An image as a function of other numbers than its pixels, which are optimized instead.
+    """An image as a function of parameters, which are optimized instead of the pixels.
 
-    It is optimized at full size only, from `init` on, by an Optax transformation: `scales` and
-    `init` of the configuration play no part. What it renders isn't clipped before the run ends.
+    The parameters are optimized at full size only, starting from `init`, by an Optax
+    transformation: `scales` and `init` of the configuration are ignored. The rendered image is only
+    clipped at the end of the run.
 
     Attributes:
-      init: (content image, float32[height, width, 3]) -> the first parameters, any pytree of
+      init: (content image, float32[height, width, 3]) -> initial parameters, any pytree of
         floating-point arrays.
       render: parameters -> image, float32[height, width, 3], sRGB in [0, 1]. Pure and
         differentiable.
@@ -75,13 +79,13 @@ class Parametrization(NamedTuple):
 
 
 class OwnParts(NamedTuple):
-    """What of a run isn't in its configuration.
+    """Custom parts of a run, which aren't in its configuration.
 
     Attributes:
-      network: instead of the one that the configuration names.
-      terms: losses beside those of the configuration.
-      optimizer: instead of the one that the configuration names.
-      parametrization: of the image; None moves its pixels.
+      network: network to use instead of the configured one.
+      terms: losses in addition to the configured ones.
+      optimizer: optimizer to use instead of the configured one.
+      parametrization: parametrization of the image; None optimizes its pixels.
     """
 
     network: FeatureNetwork | None = None
@@ -91,7 +95,7 @@ class OwnParts(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the configuration tells all."""
+        """Whether there are no custom parts."""
         return self == NO_OWN_PARTS
 
 
@@ -105,28 +109,28 @@ def read_own_parts(
     optimizer: Optimizer | optax.GradientTransformation | None = None,
     parametrization: Parametrization | None = None,
 ) -> OwnParts:
-    """Check what a user brings, and put it together.
+    """Validate and collect the custom parts of a run.
 
     Args:
-      network: one of one's own, or a loaded one, which is none.
-      extra_terms: losses.
+      network: a custom network, or a loaded one, which doesn't count as custom.
+      extra_terms: additional losses.
       optimizer: any Optax transformation, or an `Optimizer`.
-      parametrization: of the image.
+      parametrization: parametrization of the image.
 
     Raises:
-      InputError: something is of another kind, or a weight is no finite number.
+      InputError: an argument has the wrong type, or a weight is not a finite number.
     """
     if network is not None and not isinstance(network, Network | FeatureNetwork):
         raise InputError(
             f"{type(network).__name__} came as the network",
             expected="a Network, or a FeatureNetwork(feature_fn, params)",
-            remedy="make one of a linen module by FeatureNetwork.from_linen(module, variables)",
+            remedy="wrap a linen module by FeatureNetwork.from_linen(module, variables)",
         )
     if parametrization is not None and not isinstance(parametrization, Parametrization):
         raise InputError(
             f"{type(parametrization).__name__} came as the parametrization",
             expected="a Parametrization(init, render)",
-            remedy="make one of a function that makes the numbers, and one that renders them",
+            remedy="give a function that creates the parameters, and one that renders them",
         )
     if isinstance(extra_terms, Term | StyleTerm) or not isinstance(extra_terms, Iterable):
         raise InputError(
@@ -137,8 +141,8 @@ def read_own_parts(
     if parametrization is not None and optimizer is None:
         raise InputError(
             "a parametrization came without an optimizer",
-            expected="one that moves its numbers as they are: the configured ones move pixels",
-            remedy="give one of Optax, such as optimizer=optax.adam(0.01)",
+            expected="an optimizer of any parameters: the configured ones optimize pixels",
+            remedy="give one from Optax, such as optimizer=optax.adam(0.01)",
         )
     return OwnParts(
         network if isinstance(network, FeatureNetwork) else None,
@@ -158,7 +162,7 @@ def _read_optimizer(
     raise InputError(
         f"{type(given).__name__} came as the optimizer",
         expected="an Optax transformation, such as optax.adam(0.02), or an Optimizer",
-        remedy="name those of this package in the configuration: optimizer='adam'",
+        remedy="name this package's optimizers in the configuration: optimizer='adam'",
     )
 
 
@@ -177,8 +181,8 @@ def _check_term(term: Term | StyleTerm) -> Term | StyleTerm:
     if not isinstance(term.name, str) or not term.name:
         raise InputError(
             f"a loss term has the name {term.name!r}",
-            expected="a text, which its loss is reported under",
-            remedy="give one",
+            expected="a text, under which the loss is reported",
+            remedy="give the term a name",
         )
     for field in layers:
         if isinstance(getattr(term, field), str):
@@ -197,7 +201,7 @@ def _check_term(term: Term | StyleTerm) -> Term | StyleTerm:
         raise InputError(
             f"the loss term {term.name!r} has the weight {term.weight!r}",
             expected="a finite number",
-            remedy="give one; it can be changed without compiling anew",
+            remedy="give one; changing it doesn't recompile anything",
         )
     return dataclasses.replace(term, weight=weight)
 
@@ -206,13 +210,14 @@ def check_loss(term: Term, image: Array, features: Any, target: Any) -> None:
     """Check that a term's loss is a number, without computing it.
 
     Args:
-      term: one of the user's own.
-      image: of the size that is painted.
-      features: layer to anything with a shape and a dtype, those that terms read of the image.
-      target: what the term compares with.
+      term: a custom term.
+      image: an image of the run's size.
+      features: shaped objects by layer, for all layers of the image that terms read.
+      target: target of the term.
 
     Raises:
-      InputError: its layers don't have what it reads, or it isn't one floating-point number.
+      InputError: the term reads a layer that it doesn't name, or its loss isn't a single
+        floating-point number.
     """
     try:
         loss = jax.eval_shape(term.loss_fn, image, features, target)
@@ -221,12 +226,12 @@ def check_loss(term: Term, image: Array, features: Any, target: Any) -> None:
         raise InputError(
             f"the loss term {term.name!r} reads the layer {layer!r}",
             expected="a layer that it names in `layers`",
-            remedy="add it there",
+            remedy="add the layer there",
         ) from error
     shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
     if shape != () or dtype is None or dtype.kind not in "fV":
         raise InputError(
-            f"the loss term {term.name!r} gives {dtype}{list(shape or ())}",
+            f"the loss term {term.name!r} returns {dtype}{list(shape or ())}",
             expected="one floating-point number, float32[]",
-            remedy="take the sum or the mean of it",
+            remedy="return its sum or mean",
         )

@@ -34,10 +34,10 @@ def stylize_pairs(
     checkpoint: CheckpointFn | None = None,
     num_devices: int = 1,
 ) -> list[Result]:
-    """Do what `stylize` and `stylize_batch` do, with planned pairs: scale after scale.
+    """Run planned pairs through all their scales, for `stylize` and `stylize_batch`.
 
-    A pair that is stopped or fails at a coarse scale ends there: its image is enlarged, its losses
-    are those of the coarse one. The others go on without it.
+    A pair that is stopped or fails at a coarse scale ends there: its image is enlarged, and its
+    losses are those of the coarse image. The other pairs continue without it.
 
     Args:
       plans: of one `Plan.traits`.
@@ -136,7 +136,7 @@ def _run_stage(
 
 
 def _begin(plan: Plan, scale: Scale, coarser: ScaleResult | None) -> Any:
-    """Return what is optimized first: an image, or its parameters."""
+    """Return the initial image of a scale, or its initial parameters."""
     if plan.own.parametrization is None:
         image = make_initial_image(plan.pair, scale, coarser)
         return share_rows(image, plan.config.compute.shard_rows)
@@ -144,7 +144,7 @@ def _begin(plan: Plan, scale: Scale, coarser: ScaleResult | None) -> Any:
 
 
 def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Progress:
-    """Return a scale's progress with counts over all scales and its image finished."""
+    """Return a scale's progress with counts over all scales and a postprocessed image."""
     ended = progress.status != Status.RUNNING
     is_last = level == len(plan.stages) - 1
     works = [stage.num_steps * math.prod(stage.size) for stage in plan.stages]
@@ -160,7 +160,7 @@ def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Pr
 
 
 def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
-    """Return what a pair's last scale gave, with counts and losses of all."""
+    """Return the result of a pair's last scale, with counts and losses of all scales."""
     first, *others = pair.scales
     last = pair.scales[-1]
     return Result(
@@ -181,20 +181,20 @@ def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
 
 
 def _finish(plan: Plan, fetch: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return an image of any scale as the user gets it."""
+    """Return a scale's image at full size and postprocessed."""
     image, shape = fetch(), plan.pair.content.shape[:2]
     return finish(plan.pair, image if image.shape[:2] == shape else resize_image(image, *shape))
 
 
 def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
-    """Check that pairs can be painted together.
+    """Check that pairs can run together.
 
     Args:
-      plans: of the pairs.
-      num_devices: of this machine, among which they are shared out.
+      plans: plans of the pairs.
+      num_devices: number of this machine's devices over which the pairs are sharded.
 
     Raises:
-      InputError: they differ in more than their data, or don't fit into the memory.
+      InputError: the pairs differ in more than their data, or don't fit into memory.
     """
     first = plans[0].traits
     for number, plan in enumerate(plans[1:], 2):
@@ -206,8 +206,8 @@ def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
             detail = f": {value} and {first[name]}" if short else ""
             raise InputError(
                 f"pair {number} is unlike pair 1 in its {name}{detail}",
-                expected="pairs that differ in their pictures and coefficients only",
-                remedy="make them alike, or paint those that are in a batch of their own",
+                expected="pairs that differ only in their images and coefficients",
+                remedy="make them alike, or run those that are in a batch of their own",
             )
     if len(plans) == 1:
         return
@@ -222,10 +222,10 @@ def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
 
 
 def check_rows_of(config: Config, *, num_pairs: int) -> None:
-    """Check that an image is alone where its rows are shared out among devices."""
+    """Check that there is a single pair if its rows are sharded over devices."""
     if (num_parts := config.compute.shard_rows) > 1 < num_pairs:
         raise InputError(
             f"shard_rows={num_parts} came with {num_pairs} pairs at once",
-            expected="one picture at a time where its rows are shared out",
-            remedy="paint them one by one, or leave out shard_rows to share out the pairs",
+            expected="a single image at a time if its rows are sharded",
+            remedy="paint them one by one, or leave out shard_rows to shard the pairs",
         )

@@ -1,21 +1,21 @@
-"""Trees of containers as plain JSON, and back, without running anything that a file asks for."""
+"""Convert trees of containers to plain JSON and back, without running code named in a file."""
 
 import importlib
 from typing import Any
 
-# The packages whose named tuples are made again by name; a class of another one is refused.
+# Packages whose named tuples are recreated by name; classes of other packages are refused.
 _PACKAGES = (__name__.partition(".")[0], "optax")
 
 
 def to_plain(tree: Any) -> Any:
-    """Describe numbers, texts and containers of these as JSON.
+    """Describe numbers, strings and containers of these as JSON.
 
     Args:
-      tree: of dicts with text keys, lists, tuples, named tuples of this package's and of Optax, and
-        None; its leaves are bool, int, float or str.
+      tree: tree of dicts with string keys, lists, tuples, named tuples of this package and of
+        Optax, and None; its leaves are bool, int, float or str.
 
     Raises:
-      TypeError: there is something else in it.
+      TypeError: the tree contains anything else.
     """
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
@@ -26,14 +26,14 @@ def to_plain(tree: Any) -> Any:
     kind = type(tree)
     if isinstance(tree, tuple) and _find_class(kind.__module__, kind.__qualname__) is kind:
         return {"named": [kind.__module__, kind.__qualname__, [to_plain(each) for each in tree]]}
-    raise TypeError(f"{kind} is no plain tree")
+    raise TypeError(f"{kind} is not a plain tree")
 
 
 def from_plain(plain: Any) -> Any:
-    """Undo `to_plain`.
+    """Rebuild a tree from the output of `to_plain`.
 
     Raises:
-      Exception: of nearly any kind, where it isn't what `to_plain` gives.
+      Exception: the document is not from `to_plain`; exceptions of nearly any class.
     """
     if not isinstance(plain, dict):
         return plain
@@ -49,8 +49,8 @@ def from_plain(plain: Any) -> Any:
 def _find_class(module: str, name: str) -> Any:
     """Return a class of named tuples."""
     if module.partition(".")[0] not in _PACKAGES:
-        raise TypeError(f"{module}.{name} is a class of others")
+        raise TypeError(f"{module}.{name} is a class of another package")
     found = getattr(importlib.import_module(module), name)
     if not (isinstance(found, type) and issubclass(found, tuple) and hasattr(found, "_fields")):
-        raise TypeError(f"{module}.{name} is no named tuple")
+        raise TypeError(f"{module}.{name} is not a named tuple")
     return found

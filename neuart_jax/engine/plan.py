@@ -1,4 +1,4 @@
-"""A run before its first step: all that follows from the settings and the images' sizes, once."""
+"""The plan of a run: everything derived from the settings and the images' sizes, computed once."""
 
 import dataclasses
 from collections.abc import Hashable, Sequence
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     frame_steps: tuple[int, ...]
 
     def wants_frame(self, num_steps: int) -> bool:
-        """Tell whether the image is wanted after so many steps."""
+        """Return whether a frame is due after a number of steps."""
         every = self.config.output.save_every
         return (every > 0 and num_steps % every == 0) or num_steps in self.frame_steps
 
@@ -63,13 +63,13 @@ class Plan(NamedTuple):
 
     @property
     def traits(self) -> dict[str, Hashable]:
-        """What has to be equal for pairs to be painted together, each under what messages call it.
+        """Properties that must be equal for pairs to run together, by their name in messages.
 
-        All else is their data.
+        Everything else is data of the pairs.
         """
         config, run = self.config, self.config.run
         whole = dataclasses.replace(self.programs[-1], presence=(), tiling=None)
-        # Only losses that sort keep something of a style's size in their targets.
+        # Only for losses that sort do the targets' shapes depend on the styles' sizes.
         sorts = config.losses.style_loss in SORTING_LOSSES
         styles = tuple(style.shape[:2] for style in self.pair.styles)
         return {
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
         Args:
           source: a linen module, or a feature function of one's own.
         """
-        # Where a network has its strides decides what its positions see.
+        # Receptive fields depend on where the network has its strides.
         programs = [
             dataclasses.replace(
                 program, source=source, tiling=_plan_tiling(self, source, stage.size)
@@ -145,7 +145,7 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
         check_pairs_in_memory(pair, layers, num_regions=len(presence))
     stages = plan_stages(config, [image.shape[:2] for image in (pair.content, *pair.styles)])
     if own.parametrization is not None:
-        # Its numbers have no size that could be halved.
+        # A parametrization has no coarser sizes.
         stages = (stages[-1]._replace(num_steps=known(config.run.steps), realistic=True),)
     programs = [
         make_program(
@@ -165,7 +165,7 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
 
 
 def _plan_frames(config: Config, stages: Sequence[Stage]) -> tuple[int, ...]:
-    """Return the steps after which a frame is due, but for those of `save_every`."""
+    """Return the steps after which a frame is due, other than those of `save_every`."""
     output, total = config.output, sum(stage.num_steps for stage in stages)
     shown: tuple[int, ...] = ()
     if output.animation:
@@ -176,7 +176,7 @@ def _plan_frames(config: Config, stages: Sequence[Stage]) -> tuple[int, ...]:
 def check_pairs_in_memory(
     pair: Pair, layers: tuple[str, ...], *, num_regions: int, num_pairs: int = 1
 ) -> None:
-    """Check that so many pairs like one fit into the memory at once; see `memory.check_memory`."""
+    """Check that a number of similar pairs fits into memory; see `memory.check_memory`."""
     height, width = pair.content.shape[:2]
     check_memory(
         pair.config,
@@ -193,14 +193,14 @@ def _check_names(terms: Sequence[Term]) -> None:
     for name in names:
         if names.count(name) > 1 or name == "total":
             raise InputError(
-                f"the loss term {name!r} is taken",
-                expected="a name of its own for every term",
+                f"the name of the loss term {name!r} is taken",
+                expected="a unique name for every term",
                 remedy="rename the extra term",
             )
 
 
 def _check_layers(model: str, terms: Sequence[Term], own: OwnParts) -> None:
-    """Check that terms of one's own read layers that there are."""
+    """Check that custom terms only read existing layers."""
     architecture, names = find_architecture(model), {term.name for term in own.terms}
     for term in terms:
         for layer in all_layers([term]) if term.name in names else ():
@@ -236,10 +236,10 @@ def _check_rendering(pair: Pair, own: OwnParts) -> None:
 
 
 def _check_sizes(pair: Pair, layers: tuple[str, ...], *, terms: Sequence[Term]) -> None:
-    """Check that all images reach the deepest layer, windows and regions too."""
+    """Check that all images, windows and regions are large enough for the deepest layer."""
     config, window = pair.config, pair.config.compute.window
     height, width = pair.content.shape[:2]
-    names = ["the content picture", *style_names(len(pair.styles))]
+    names = ["the content image", *style_names(len(pair.styles))]
     shown = [
         (image.shape[:2], name)
         for image, name in zip((pair.content, *pair.styles), names, strict=True)

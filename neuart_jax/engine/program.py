@@ -1,7 +1,7 @@
-"""What of a run is compiled, and what are its data.
+"""Separate what a run compiles from its data.
 
-Two runs share a program where all that it depends on is equal; coefficients, images and weights are
-data, so that pairs with their own ones run together.
+Two runs share a program if everything it depends on is equal; coefficients, images and network
+parameters are data, so that pairs with different data run together.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from neuart_jax.optimizers.build import make_optimizer, strip_numbers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """All that a compiled run depends on, besides shapes; equal ones share their programs.
+    """Everything a compiled run depends on, except for shapes: the key for sharing programs.
 
     Attributes:
       source: a linen module, or a feature function of one's own.
@@ -66,7 +66,7 @@ class Program:
 
     @property
     def key(self) -> str:
-        """A name for programs that are kept; empty where it has none, see `cache_key`."""
+        """Cache key of the program; empty if it has none, see `cache_key`."""
         return cache_key(*(getattr(self, field) for field in _TOLD))
 
 
@@ -85,12 +85,12 @@ def make_program(
     """Reduce a run, or one of its stages, to what its program depends on.
 
     Args:
-      pair: with a resolved configuration.
-      own: what of the run isn't in it.
-      presence: of the pair; see `style.Presence`.
-      source: a linen module, a feature function of one's own, or what the network will be of.
-      terms: of the run's objective.
-      realistic: whether this stage is held to the content's edges, if the run is to be.
+      pair: pair with a resolved configuration.
+      own: custom parts of the run.
+      presence: the styles of every region; see `style.Presence`.
+      source: a linen module, a custom feature function, or a stand-in for the network to be loaded.
+      terms: terms of the run's objective.
+      realistic: whether this stage has the photorealism term, if the run has it.
     """
     config = pair.config
     if not realistic:
@@ -144,7 +144,7 @@ def _without_coefficients(losses: LossConfig) -> LossConfig:
 
 @functools.lru_cache(maxsize=16)
 def build_loop(program: Program, *, batched: bool = False, num_devices: int = 1) -> Loop:
-    """Build the loop of a program, once for all runs that share it."""
+    """Build the loop of a program, cached for all runs that share the program."""
     optimizer = program.optimizer
     if isinstance(optimizer, OptimizerConfig):
         optimizer = make_optimizer(optimizer, num_steps=1)  # Numbers are data.
@@ -160,12 +160,12 @@ def build_loop(program: Program, *, batched: bool = False, num_devices: int = 1)
 
 
 def make_numbers(config: Config, *, num_steps: int, optimizer: Optimizer | None = None) -> Numbers:
-    """Return what of a run is data beside its targets.
+    """Return the data of a run other than its targets.
 
     Args:
-      config: resolved.
-      num_steps: updates at the most.
-      optimizer: instead of the one that the configuration names.
+      config: resolved configuration.
+      num_steps: largest number of updates.
+      optimizer: optimizer to use instead of the configured one.
     """
     optimizer = optimizer or make_optimizer(config.optimizer, num_steps=num_steps)
     return Numbers(
@@ -194,12 +194,12 @@ def build_objective(program: Program) -> Objective:
 
 
 def _paint_under_mask(objective: Objective) -> Objective:
-    """Return the objective of what is seen, as a function of the painted image.
+    """Return an objective whose terms see the image composited over the photograph.
 
-    Its terms see the photograph outside the mask, where its gradient is zero.
+    Outside the mask, the terms see the photograph, and the gradient is zero.
 
     Args:
-      objective: of the whole image; called with targets that have a canvas.
+      objective: objective of the whole image; called with targets that have a canvas.
     """
 
     def seen_objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
@@ -209,7 +209,7 @@ def _paint_under_mask(objective: Objective) -> Objective:
 
 
 def _paint_with_parameters(objective: Objective, parametrization: Parametrization) -> Objective:
-    """Return the objective of the image that parameters render, as a function of these."""
+    """Return the objective of a rendered image as a function of its parameters."""
 
     def rendered_objective(given: Any, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
         return objective(parametrization.render(given), params, targets)

@@ -1,9 +1,9 @@
-"""Programs that later processes find without tracing them.
+"""Cache of lowered programs, which later processes load without tracing.
 
-JAX's own cache of compiled programs is asked once a function has been traced and lowered, which
-takes most of a run's start where everything is in that cache. Here the lowered program is kept as
-well (`jax.export`), under a name made of what its function depends on and of its arguments' shapes;
-JAX's cache then has what was compiled of it.
+JAX's own cache of compiled programs is only looked up after tracing and lowering, which take most
+of a run's start if everything is cached. So the lowered program is cached as well (`jax.export`),
+under a name derived from everything its function depends on and its arguments' shapes; the compiled
+program is then found in JAX's cache.
 """
 
 import functools
@@ -24,49 +24,50 @@ from neuart_jax.io.sealed import DamagedError, seal, unseal
 
 logger = logging.getLogger(__name__)
 
-# Whose code is traced.
+# Packages whose code is traced.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
 
 
 class Store(Protocol):
-    """Where programs are kept. Neither method raises: a store that fails costs time only."""
+    """Storage of programs. Its methods don't raise: a failing store only costs time."""
 
     def read(self, name: str) -> bytes | None:
-        """Return what was kept under a name."""
+        """Return the content stored under a name; None if there is none."""
 
     def keep(self, name: str, content: bytes) -> None:
-        """Keep bytes under a name."""
+        """Store bytes under a name."""
 
 
 _stores: list[Store] = []
 
 
 def cache_programs_in(store: Store | None) -> None:
-    """Keep programs in a store, from now on in this process; None keeps none."""
+    """Cache programs in a store, from now on in this process; None turns the cache off."""
     _stores[:] = [] if store is None else [store]
 
 
 class _Program(NamedTuple):
-    """A program that takes its arguments' leaves and gives its results'."""
+    """A program from the leaves of the arguments to the leaves of the results."""
 
     call: Callable[..., Sequence[Array]]
     results: jax.tree_util.PyTreeDef
 
 
 class CachedFn:
-    """A jitted function whose programs are found again where there is a store.
+    """A jitted function whose programs are cached if there is a store.
 
-    Its arguments are arrays on one device, or it does what the jitted function does.
+    The cache is used if all arguments are arrays on one device; otherwise the function behaves like
+    the plain jitted one.
 
     Args:
-      fn: takes and returns pytrees of arrays whose containers `plain_trees` knows.
-      key: names all that the function depends on besides its arguments and this package's own code;
-        see `cache_key`.
-      donate: positions of arguments that are used up.
-      options: of `jax.jit`.
-      announcement: logged before a program is traced and compiled, which takes long; empty says
-        nothing.
+      fn: function from and to pytrees of arrays, with containers supported by `plain_trees`.
+      key: cache key of everything the function depends on, other than its arguments and this
+        package's code; see `cache_key`.
+      donate: positions of donated arguments.
+      options: options of `jax.jit`.
+      announcement: message logged before a program is traced and compiled, which takes long; empty
+        for none.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class CachedFn:
         """Call the function."""
         leaves, tree = jax.tree.flatten(args)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            # A part of another program, which is compiled in its own way.
+            # While another program is being traced, be a part of it.
             return self._fn(*args)
         if not _stores or not _are_simple(leaves):
             return self._jitted(*args)
@@ -106,8 +107,8 @@ class CachedFn:
                 logger.info(self._announcement)
             try:
                 found = self._export(args)
-            # Some operations of some platforms can't be exported, and JAX names no kind of error
-            # for it. An error of the function itself comes again when it is called.
+            # Some operations can't be exported on some platforms, and JAX documents no exception
+            # for that. An error of the function itself is raised again when it is called.
             except Exception as error:
                 logger.debug("Not exported: %s", error)
                 return None
@@ -116,7 +117,7 @@ class CachedFn:
         counts = [len(jax.tree.leaves(arg)) for arg in args]
         starts = np.cumsum([0, *counts])
         donated = [leaf for arg in self._donate for leaf in range(starts[arg], starts[arg + 1])]
-        # The first time as well: what is compiled is the same program then, bit for bit.
+        # Used even the first time, so that all runs compile the same program, bit for bit.
         call = jax.jit(
             export.deserialize(bytearray(exported)).call, donate_argnums=donated, **self._options
         )
@@ -127,7 +128,7 @@ class CachedFn:
         leaves, tree = jax.tree.flatten(args)
         results = []
 
-        # Flat: `jax.export` writes down no containers but Python's own.
+        # Flattened, as `jax.export` only serializes Python's own containers.
         @functools.wraps(self._fn)
         def flat_fn(*leaves: Array) -> list[Array]:
             found = self._fn(*jax.tree.unflatten(tree, leaves))
@@ -145,7 +146,7 @@ def _keep(store: Store, name: str, structure: Any, exported: bytes) -> None:
 
 
 def _recall(store: Store, name: str) -> tuple[Any, bytes] | None:
-    """Return what `_keep` was given; None if there is nothing, or it isn't that any more."""
+    """Return the arguments of `_keep`; None if nothing is stored, or it is damaged."""
     document = store.read(name)
     if document is None:
         return None
@@ -160,9 +161,9 @@ def _recall(store: Store, name: str) -> tuple[Any, bytes] | None:
 
 
 def report_damage(cause: str) -> None:
-    """Say that something in the caches is damaged; once in a process is enough."""
+    """Warn of damaged entries in the caches, once per process."""
     if not _reported:
-        logger.warning("Kept programs are damaged, and are made anew: %s.", cause)
+        logger.warning("Cached programs are damaged and will be compiled again: %s.", cause)
         _reported.append(True)
 
 
@@ -170,7 +171,7 @@ _reported: list[bool] = []
 
 
 def _are_simple(leaves: Sequence[Any]) -> bool:
-    """Tell whether all arguments are arrays, with values, on the first device."""
+    """Return whether all arguments are concrete arrays on the first device."""
     first = jax.devices()[0]
     return (
         jax.process_count() == 1

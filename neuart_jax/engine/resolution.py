@@ -1,4 +1,4 @@
-"""A configuration made explicit: what its empty settings mean."""
+"""Resolve a configuration: give empty settings their values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,32 +14,32 @@ from neuart_jax.models.params.load import kind_of_weights, settle_network
 
 
 def settle_config(config: Config) -> Config:
-    """Replace a model and weights that are left open by what they are on this machine now.
+    """Resolve the model and weights of a configuration on this machine.
 
-    ImageNet weights are downloaded for it if need be; see `load.settle_network`.
+    ImageNet weights are downloaded if needed; see `settle.settle_network`.
     """
     network = settle_network(config.network).config
     return config.replace(model=network.model, weights=network.weights)
 
 
 def resolve_config(config: Config, *, check_names: bool = True) -> Config:
-    """Fill in what suits the weights and replace aliases, so that the record is explicit.
+    """Fill in the settings that depend on the weights, and replace aliases of layers.
 
     Args:
-      config: as given. A model and weights that are still open (see `settle_config`) are taken for
-        VGG19's trained ones, so that the rest can be checked before anything is downloaded; a model
-        alone, for the one that the weights are of.
-      check_names: False leaves the layers alone, for a network that isn't in the table.
+      config: the configuration as given. If model and weights are not resolved yet (see
+        `settle_config`), VGG19's trained weights are assumed, so that everything else can be
+        checked before a download; if only the model is empty, it is that of the weights.
+      check_names: whether to check the layers; False for a network that isn't in the table.
 
     Raises:
-      InputError: no such model or layer, an objective without any term, or settings that don't
-        go together.
+      InputError: the model or a layer doesn't exist, the objective has no term, or settings
+        conflict.
     """
     losses = config.losses
     if losses.content_weight == losses.style_weight == 0:
         raise InputError(
             "content_weight and style_weight are both 0",
-            expected="something to paint",
+            expected="at least one positive weight",
             remedy="make one of them positive",
         )
     if config.realism.realism_steps and not config.realism.realism_weight:
@@ -52,13 +52,13 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
     if (compute.convolution, compute.precision) == ("winograd", "bfloat16"):
         raise InputError(
             "--convolution=winograd came with --precision=bfloat16",
-            expected="float32, since bfloat16's 8 bits don't survive its sums",
-            remedy="leave --convolution out, or take --precision=float32",
+            expected="float32, as Winograd's sums need more than the 8 bits of bfloat16",
+            remedy="leave --convolution out, or use --precision=float32",
         )
     if compute.window and compute.shard_rows > 1:
         raise InputError(
             f"--window={compute.window} came with --shard_rows={compute.shard_rows}",
-            expected="one way to paint a huge picture",
+            expected="one way to paint a huge image",
             remedy="leave one of the two out",
         )
     if compute.convolution == "winograd" and compute.shard_rows > 1:
@@ -68,7 +68,7 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
             remedy="leave --convolution out",
         )
     if config.run.init not in STARTS and config.run.scales is None:
-        # A coarser size would lose what the picture has of fine strokes.
+        # A coarser size would lose the fine strokes of the given image.
         config = config.replace(scales=1)
     config = config.replace(precision=resolve_precision(config.compute.precision))
     if not check_names:
@@ -83,17 +83,17 @@ def resolve_config(config: Config, *, check_names: bool = True) -> Config:
         given = getattr(config.losses, setting)
         names = resolve_layers(config.network.model, [name for name, _ in given])
         pairs = tuple(zip(names, (weight for _, weight in given), strict=True))
-        # Checked again: two names may have been aliases of one layer.
+        # Parsed again, as two names may have been aliases of one layer.
         resolved[setting] = parse_layer_weights(pairs)
     return config.replace(**resolved)
 
 
 def _expected_model(config: NetworkConfig) -> str:
-    # Only for "auto" does settling look for weights, and perhaps download some.
+    # For "auto", resolving would look for weights, and perhaps download them.
     return DEFAULT_MODEL if config.weights == "auto" else settle_network(config).config.model
 
 
 def _fill_in(config: Config, own: Mapping[str, Any]) -> Config:
-    """Give settings that are empty a value."""
+    """Fill in the empty settings."""
     empty = {name for name in own if get_setting(config, name) in ("", (), None)}
     return config.replace(**{name: own[name] for name in empty})

@@ -1,4 +1,4 @@
-"""What leaves a run: reports on the way, and the result."""
+"""Outputs of a run: progress reports and the result."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from neuart_jax.engine.step import Status
 
 
 class Progress(NamedTuple):
-    """What leaves the loop after every chunk.
+    """Progress of a run, reported after every chunk.
 
     Attributes:
-      num_steps: updates made so far.
-      num_evaluations: calls of the objective so far.
-      losses: name to value of the loss terms at the current image, "total" among them.
+      num_steps: number of updates so far.
+      num_evaluations: number of evaluations of the objective so far.
+      losses: loss terms at the current image by name, including "total".
       best_loss: smallest total so far.
-      seconds: wall-clock time since the run began, compilation included.
-      total_steps: updates at the most, of the whole run.
-      size: (height, width) of the image that the losses belong to, in pixels.
-      status: `Status.RUNNING` while more is to come.
-      image: current image, float32[height, width, 3]; fetched from the device when called, which
-        has to be within the callback.
-      seconds_to_first_step: as in `Result`; 0 before that step.
-      share: of the whole run's work that is done, from 0 to 1; a step counts as many times as the
-        image has pixels.
+      seconds: wall-clock time since the run began, including compilation.
+      total_steps: largest number of updates of the whole run.
+      size: (height, width) in pixels of the image that the losses refer to.
+      status: `Status.RUNNING` until the run ends.
+      image: function that returns the current image, float32[height, width, 3], fetched from the
+        device; it must be called within the callback.
+      seconds_to_first_step: wall-clock time until the first step was made; 0 before that step.
+      share: share of the whole run's work that is done, from 0 to 1; steps are weighted by the
+        number of pixels.
     """
 
     num_steps: int
@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     share: float = 0.0
 
     def figures(self) -> dict[str, Any]:
-        """Return all numbers as one flat record, ready for JSON."""
+        """Return all numbers as a flat dictionary of JSON types."""
         return {
             "step": self.num_steps,
             "evaluations": self.num_evaluations,
@@ -57,30 +57,30 @@ Callback = Callable[[Progress], bool | None]
 """Called after every chunk; returning True stops the run."""
 
 BatchCallback = Callable[[int, Progress], bool | None]
-"""The same for a batch, with the number of the pair; returning True stops that pair."""
+"""Called after every chunk with the number of a pair; returning True stops that pair."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run gives.
+    """Result of a run.
 
     Attributes:
-      image: the image with the smallest loss seen, or the mean over the images where one was asked
-        for, float32[height, width, 3], clipped to [0, 1].
-      losses: name to value of the loss terms at that image, as clipped.
-      status: why the run ended.
-      num_steps: updates made.
-      num_evaluations: calls of the objective, the one for `losses` not counted.
-      step_losses: total loss at the start and after every step, float32[num_steps + 1]; the
-        objective of a coarser scale is another one.
+      image: the image with the smallest loss, or the moving average of the iterates if requested,
+        float32[height, width, 3], clipped to [0, 1].
+      losses: loss terms at that image, after clipping, by name.
+      status: reason for the end of the run.
+      num_steps: number of updates made.
+      num_evaluations: number of evaluations of the objective, not counting the one for `losses`.
+      step_losses: total loss at the initial image and after every step, float32[num_steps + 1];
+        the objectives of different scales aren't comparable.
       history: the figures of every report, in order; see `Progress.figures`.
       seconds: wall-clock time of the whole run.
       seconds_to_first_step: wall-clock time until the first step was made, mostly compilation.
-      seconds_per_evaluation: at full size, the median over the chunks after the first; of the
-        first where it is the only one.
-      layer_weights: term to layer to its weight, balanced if that was asked for, at full size.
-      parameters: what was optimized where the image is parametrized, as at `image`; else None.
-      sizes: (height, width) of every stage that was begun, in pixels, coarsest first.
+      seconds_per_evaluation: time per evaluation at full size, the median over all chunks but the
+        first, or that of the first if it is the only one.
+      layer_weights: weight of every layer, by term and layer, balanced if requested, at full size.
+      parameters: the optimized parameters of `image`, if it is parametrized; else None.
+      sizes: (height, width) in pixels of every stage that was begun, coarsest first.
     """
 
     image: np.ndarray

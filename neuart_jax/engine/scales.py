@@ -1,7 +1,7 @@
-"""Coarse to fine: the same run at growing sizes, each starting from the one before.
+"""Coarse-to-fine optimization: stages at growing sizes, each starting from the previous result.
 
-Large strokes are found at small sizes, where an evaluation costs a fraction; the full size only
-adds the fine ones. Gatys et al. 2017, arXiv 1611.07865, section 6; jcjohnson/neural-style's
+Large strokes are formed at small sizes, where an evaluation costs a fraction; the full size only
+adds fine ones. Source: Gatys et al. 2017, arXiv 1611.07865, section 6; jcjohnson/neural-style's
 multi-resolution recipe.
 """
 
@@ -26,17 +26,17 @@ from neuart_jax.inputs.regions.memberships import Regions, resize_memberships
 from neuart_jax.io.images import resize_image
 
 SMALLEST_SIDE = 96
-"""Pixels below which a coarser scale isn't worth having: deep layers see a few positions only."""
+"""Smallest side of a coarse scale in pixels; below, deep layers have only a few positions."""
 
 
 class Stage(NamedTuple):
-    """A part of a run: one size, or one of several stages at a size.
+    """A stage of a run: a size, or one of several stages at a size.
 
     Attributes:
       size: (height, width) of the image, in pixels.
-      factor: by which all images are smaller than at full size.
-      num_steps: updates at the most.
-      realistic: whether the result is held to the content's edges, if the run is to be.
+      factor: factor by which all images are reduced from full size.
+      num_steps: largest number of updates.
+      realistic: whether the stage has the photorealism term, if the run has it.
     """
 
     size: tuple[int, int]
@@ -49,14 +49,14 @@ _USUAL_SIZE, _USUAL_SCALES = 512, 2
 
 
 def settle_scales(config: Config, size: tuple[int, ...]) -> Config:
-    """Replace a number of scales that is left open.
+    """Resolve the number of scales.
 
-    Strokes are found at the coarsest: with it at about 256 pixels whatever the full size, a large
-    picture looks more like a small one. A bridge painted at 1024 pixels and brought to 512 had an
-    SSIM of 0.60 with the one painted there, and of 0.44 with two scales (a trained ResNet50).
+    Strokes are formed at the coarsest scale: if that has about 256 pixels whatever the full size, a
+    large result looks more like a small one. A bridge painted at 1024 pixels and reduced to 512 had
+    an SSIM of 0.60 with one painted at 512, and of 0.44 with two scales (a trained ResNet50).
 
     Args:
-      config: resolved but for that.
+      config: configuration that is resolved except for the scales.
       size: (height, width, ...) of the content, in pixels.
     """
     if config.run.scales is not None:
@@ -68,10 +68,10 @@ def settle_scales(config: Config, size: tuple[int, ...]) -> Config:
 def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage, ...]:
     """Plan a run's stages, coarsest first, each size half the next.
 
-    A last stage at full size is the only realistic one where that has steps of its own.
+    If the photorealism term has its own steps, they are a last stage at full size.
 
     Args:
-      config: resolved.
+      config: resolved configuration.
       sizes: (height, width) of the content and of every style image, in pixels.
     """
     run, realism = config.run, config.realism
@@ -87,11 +87,11 @@ def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage
 
 
 def count_scales(sizes: Sequence[tuple[int, ...]], *, at_most: int) -> int:
-    """Count the sizes that images can be worked at, none with a side below `SMALLEST_SIDE`.
+    """Count the possible scales, all with sides of at least `SMALLEST_SIDE`.
 
     Args:
       sizes: (height, width) of the content and of every style image, in pixels.
-      at_most: how many.
+      at_most: upper bound.
     """
     shortest = min(map(min, sizes))
     counts = range(2, at_most + 1)
@@ -104,8 +104,8 @@ class Scale(NamedTuple):
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
       style_images: one float32[height', width', 3] per style, reduced by the same factor.
-      regions: of these images, if there are any.
-      paint: how much of each pixel is painted, float32[height, width, 1]; None is all.
+      regions: regions of these images, or None.
+      paint: paint mask, float32[height, width, 1]; None paints everything.
     """
 
     content_image: Array
@@ -115,12 +115,12 @@ class Scale(NamedTuple):
 
 
 def make_scale(pair: Pair, factor: int, *, num_devices: int = 1) -> Scale:
-    """Reduce a pair's images.
+    """Reduce a pair's images by a factor.
 
     Args:
-      pair: at full size.
-      factor: by which the sides become smaller; 1 leaves them.
-      num_devices: among which the images' rows are shared out.
+      pair: the pair at full size.
+      factor: factor by which sides are reduced; 1 keeps the size.
+      num_devices: number of devices over which the images' rows are sharded.
     """
     content, *styles = (_reduce_image(image, factor) for image in (pair.content, *pair.styles))
     regions, paint = pair.regions, None
@@ -137,12 +137,12 @@ def make_scale(pair: Pair, factor: int, *, num_devices: int = 1) -> Scale:
 
 
 def make_initial_image(pair: Pair, scale: Scale, coarser: ScaleResult | None) -> Array:
-    """Return what a scale begins with: the coarser scale's image, or the run's start.
+    """Return the initial image of a scale: the coarser scale's result, or the run's initial image.
 
     Args:
-      pair: at full size.
-      scale: its images at this size.
-      coarser: what the scale before ended with, if there was one.
+      pair: the pair at full size.
+      scale: the pair's images at this size.
+      coarser: result of the coarser scale, if there was one.
 
     Returns:
       float32[height, width, 3].
@@ -154,16 +154,16 @@ def make_initial_image(pair: Pair, scale: Scale, coarser: ScaleResult | None) ->
         )
         start = jnp.asarray(luminance(start)) if pair.gray else start
     else:
-        # What is to stay a photograph has details that the coarser size doesn't.
+        # A weakly stylized image needs details of the photograph that the coarser size lacks.
         stays = 1 - config.losses.stylization if config.run.init == "content" else 0
-        # Not the scale's own image, whose rows several machines may share.
+        # Not the scale's own image, whose rows may be sharded over several machines.
         content = _resize(np.asarray(pair.content), scale.content_image.shape[:2])
         start = _enlarge(coarser.image, content, stays)
     return start if scale.paint is None else Canvas(scale.paint, scale.content_image).compose(start)
 
 
 def _enlarge(image: np.ndarray, content: np.ndarray, stays: float) -> Array:
-    """Return an image at the content's size, with a share of the content's lost details."""
+    """Enlarge an image to the content's size, and add a share of the content's fine details."""
     size, shape = image.shape[:2], content.shape[:2]
     lost = np.zeros_like(content)
     if size != shape:

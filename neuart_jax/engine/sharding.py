@@ -1,9 +1,9 @@
-"""One picture on several devices, of one machine or of several: rows are shared out among them.
+"""Shard the rows of an image over the devices of one or several machines.
 
-The compiler does the rest: convolutions exchange the rows at their borders, sums over positions
-are added up, so that losses and gradients are those of one device, up to rounding. Each machine
-runs the same program on the same files; what only one of them knows, such as the time, the first
-decides.
+The compiler does the rest: convolutions exchange rows at their borders, and sums over positions are
+reduced, so that losses and gradients are those of one device, up to rounding. All machines run the
+same program on the same files; decisions that depend on local facts, such as the time, are made by
+the first.
 """
 
 import math
@@ -19,37 +19,37 @@ from neuart_jax.config.errors import InputError
 
 
 def check_rows(num_devices: int, *, height: int) -> None:
-    """Check that a picture's rows can be shared out.
+    """Check that an image's rows can be sharded.
 
     Args:
-      num_devices: among how many devices.
-      height: of the picture, in pixels.
+      num_devices: number of devices.
+      height: height of the image, in pixels.
 
     Raises:
-      InputError: there are fewer devices, or rows would be left over.
+      InputError: there are fewer devices, or the height is not a multiple of their number.
     """
     there = jax.device_count()
     if num_devices > there:
         raise InputError(
-            f"--shard_rows={num_devices} came where there are {there} devices",
+            f"--shard_rows={num_devices} came, but there are {there} devices",
             expected=f"1 to {there}",
             remedy="give a smaller number, or start more processes",
         )
     if height % num_devices:
         step = math.lcm(num_devices, 16)
         raise InputError(
-            f"--shard_rows={num_devices} came with a picture of {height} rows",
+            f"--shard_rows={num_devices} came with an image of {height} rows",
             expected="a height that is a multiple of it",
-            remedy=f"add --size_step={step}, which rounds the sides while it is painted",
+            remedy=f"add --size_step={step}, which rounds the sides during the run",
         )
 
 
 def share_rows(image: Any, num_devices: int) -> Array:
-    """Put a picture on several devices, some rows on each; on one where rows would be left over.
+    """Shard an image's rows over several devices, or use one if they can't be divided evenly.
 
     Args:
       image: float[height, width, channels].
-      num_devices: of all processes; 1 leaves it where it is.
+      num_devices: number of devices of all processes; 1 leaves the image where it is.
     """
     if num_devices == 1:
         return image
@@ -58,7 +58,7 @@ def share_rows(image: Any, num_devices: int) -> Array:
 
 
 def share_copies(tree: Any, num_devices: int) -> Any:
-    """Put a copy of every array on several devices."""
+    """Replicate every array on several devices."""
     return tree if num_devices == 1 else jax.device_put(tree, _sharding(num_devices, None))
 
 
@@ -68,7 +68,7 @@ def _sharding(num_devices: int, axis: str | None) -> NamedSharding:
 
 
 def fetch(tree: Any) -> Any:
-    """Return arrays as numpy's, put together from all machines; each of them has to call it."""
+    """Gather arrays from all machines as numpy arrays; every machine must call this."""
     return jax.tree.map(_fetch_array, tree) if jax.process_count() > 1 else jax.device_get(tree)
 
 
@@ -83,14 +83,14 @@ def _fetch_array(array: Any) -> np.ndarray:
 
 
 def agree(decision: bool) -> bool:
-    """Return what the first machine decided; each of them has to call it."""
+    """Return the decision of the first machine; every machine must call this."""
     if jax.process_count() == 1:
         return decision
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
 def describe_devices() -> str:
-    """Say what is computed on: "the CPU", or a card's name, and how many."""
+    """Describe the devices: "the CPU", or the number and name of accelerators."""
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         return "the CPU"
@@ -99,5 +99,5 @@ def describe_devices() -> str:
 
 
 def writes_files() -> bool:
-    """Tell whether this is the machine that writes: the first one."""
+    """Return whether this machine writes files, as only the first one does."""
     return jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""Where a run is, on the host: what it reports, what a checkpoint holds, and what it ends with."""
+"""State of a run on the host: the content of checkpoints and the results of scales."""
 
 import dataclasses
 import time
@@ -11,21 +11,21 @@ from neuart_jax.engine.step import NUM_RECENT, Status
 
 
 class ScaleResult(NamedTuple):
-    """What one pair has when a scale ends.
+    """Result of one pair at one scale.
 
     Attributes:
-      image: the image with the smallest loss seen, or the mean over the images where one was asked
-        for, float32[height, width, 3], clipped to [0, 1].
-      losses: name to value of the loss terms at that image, as clipped.
-      status: why the scale ended.
-      num_steps: updates made.
-      num_evaluations: calls of the objective, the one for `losses` not counted.
-      step_losses: total loss at the start and after every step, float32[num_steps + 1].
-      seconds_per_evaluation: the median over the chunks after the first; of the first where it is
-        the only one.
-      opt_state: the optimizer's last state, where the next scale carries it on.
-      layer_weights: term to layer to its weight, balanced if that was asked for.
-      parameters: what `image` was rendered from, where it is parametrized.
+      image: the image with the smallest loss, or the moving average of the iterates if requested,
+        float32[height, width, 3], clipped to [0, 1].
+      losses: loss terms at that image, after clipping, by name.
+      status: reason for the end of the scale.
+      num_steps: number of updates made.
+      num_evaluations: number of evaluations of the objective, not counting the one for `losses`.
+      step_losses: total loss at the initial image and after every step, float32[num_steps + 1].
+      seconds_per_evaluation: the median over all chunks but the first, or that of the first if it
+        is the only one.
+      opt_state: last state of the optimizer, if the next scale continues with it.
+      layer_weights: weight of every layer, by term and layer, balanced if requested.
+      parameters: parameters of `image`, if it is parametrized.
     """
 
     image: np.ndarray
@@ -42,12 +42,12 @@ class ScaleResult(NamedTuple):
 
 @dataclasses.dataclass
 class PairState:
-    """Where one pair is.
+    """State of one pair.
 
     Attributes:
-      scales: what it has of the scales that are done.
-      history: the figures of every report, counted over all scales; see `Progress.figures`.
-      step_losses: of the scale under way, the loss at the start and after every step so far.
+      scales: results of the finished scales.
+      history: the figures of every report, with counts over all scales; see `Progress.figures`.
+      step_losses: losses of the current scale at the initial image and after every step so far.
     """
 
     scales: list[ScaleResult] = dataclasses.field(default_factory=list)
@@ -56,37 +56,37 @@ class PairState:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is a next scale for it: it was not stopped, and its numbers are finite."""
+        """Whether the pair continues at the next scale: not stopped, and all losses finite."""
         ended = (Status.STOPPED, Status.NON_FINITE)
         return not self.scales or self.scales[-1].status not in ended
 
     @property
     def num_steps(self) -> int:
-        """Updates at the scales that are done."""
+        """Number of updates at the finished scales."""
         return sum(scale.num_steps for scale in self.scales)
 
     @property
     def num_evaluations(self) -> int:
-        """Evaluations at the scales that are done."""
+        """Number of evaluations at the finished scales."""
         return sum(scale.num_evaluations for scale in self.scales)
 
     def add_losses(self, num_steps: int, recent_losses: np.ndarray) -> None:
-        """Take the losses of the steps since the last time; arguments as in `LoopState`."""
+        """Append the losses of the steps since the last call; see `LoopState` for the arguments."""
         steps = np.arange(len(self.step_losses), num_steps + 1)
         self.step_losses += recent_losses[steps % NUM_RECENT].tolist()
 
 
 @dataclasses.dataclass
 class RunState:
-    """Where a run of some pairs is: all that is needed to go on with it, bit for bit.
+    """State of a run of some pairs: everything needed to resume it, bit for bit.
 
     Attributes:
-      pairs: each one's part.
-      arrays: the leaves of the `LoopState` of the scale under way, in their order, where the run is
-        to go on from them.
-      paces: seconds per evaluation, of every chunk of the scale under way.
-      seconds_before: wall-clock time of the run before it was cut.
-      seconds_to_first_step: as in `Result`; 0 until there is one.
+      pairs: state of every pair.
+      arrays: leaves of the current scale's `LoopState`, in order, if the run is to be resumed from
+        them.
+      paces: seconds per evaluation for every chunk of the current scale.
+      seconds_before: wall-clock time of the run before it was interrupted.
+      seconds_to_first_step: wall-clock time until the first step was made; 0 before that step.
     """
 
     pairs: list[PairState]
@@ -100,31 +100,31 @@ class RunState:
 
     @classmethod
     def begin(cls, num_pairs: int) -> "RunState":
-        """Return the state of a run that begins now."""
+        """Return the state at the beginning of a run."""
         return cls([PairState() for _ in range(num_pairs)])
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time of the run, without that between a cut and its restoration."""
+        """Wall-clock time of the run, without the time between interruption and resumption."""
         return self.seconds_before + time.perf_counter() - self._began
 
     @property
     def level(self) -> int:
-        """Number of the scale under way, from 0 for the coarsest."""
+        """Index of the current scale, from 0 for the coarsest."""
         return max(len(pair.scales) for pair in self.pairs)
 
     def begin_scale(self) -> None:
-        """Forget what belongs to the scale before."""
+        """Clear the state of the previous scale."""
         self.paces = []
         for pair in self.pairs:
             pair.step_losses = []
 
     def note_first_step(self) -> None:
-        """Say that a step was made now, perhaps the first one."""
+        """Record the time of the first step, if this is it."""
         self.seconds_to_first_step = self.seconds_to_first_step or self.seconds
 
     def copy(self, arrays: Sequence[np.ndarray]) -> "RunState":
-        """Return it as it is now, for a checkpoint, with the arrays of the scale under way."""
+        """Return a copy for a checkpoint, with the arrays of the current scale."""
         pairs = [
             PairState(list(pair.scales), list(pair.history), list(pair.step_losses))
             for pair in self.pairs
@@ -135,4 +135,4 @@ class RunState:
 
 
 CheckpointFn = Callable[[Callable[[], RunState]], None]
-"""Called after every chunk's reports, with what fetches the run's state if one is to be kept."""
+"""Called after every chunk's reports, with a function that fetches the run's state."""

@@ -1,4 +1,4 @@
-"""One evaluation of one pair: the state it carries, and the pure functions that move it."""
+"""A single evaluation: the state of the loop, and the pure functions that advance it."""
 
 import enum
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from neuart_jax.optimizers.base import Evaluation, Optimizer, Point
 
 
 class Status(enum.IntEnum):
-    """How a run stands. Trouble with numbers is data, not an exception."""
+    """Status of a run. Numerical failures are data, not exceptions."""
 
     RUNNING = 0
     COMPLETED = 1
@@ -25,7 +25,7 @@ class Status(enum.IntEnum):
 
     @property
     def message(self) -> str:
-        """Say it in a sentence."""
+        """The status as a sentence."""
         return {
             Status.RUNNING: "The run is under way.",
             Status.COMPLETED: "All steps were made.",
@@ -43,28 +43,28 @@ class Status(enum.IntEnum):
 
 
 NUM_RECENT = 1024
-"""Losses that a state holds. A chunk makes no more steps, and the host fetches them after each: so
-a program doesn't depend on how many steps a run has."""
+"""Length of a state's buffer of losses, the largest number of steps in a chunk. The host fetches
+the buffer after each chunk, so that a program doesn't depend on the number of steps of a run."""
 
 
 class LoopState(NamedTuple):
-    """All that one pair carries from evaluation to evaluation.
+    """State of one pair between evaluations.
 
     Attributes:
-      image: current image, float32[height, width, 3]; may leave [0, 1] under L-BFGS. Where the
-        image is parametrized, its parameters.
+      image: current image, float32[height, width, 3], which may leave [0, 1] under L-BFGS; or its
+        parameters, if the image is parametrized.
       evaluation: objective and gradient at `image`.
       terms: loss terms at `image`.
-      opt_state: the optimizer's own; without meaning once the run has ended.
-      num_steps: accepted updates, int32[].
-      num_evaluations: calls of the objective, int32[].
-      recent_losses: loss after step n at n modulo its length, float32[NUM_RECENT]; 0 is the start.
+      opt_state: state of the optimizer; meaningless once the run has ended.
+      num_steps: number of accepted updates, int32[].
+      num_evaluations: number of evaluations of the objective, int32[].
+      recent_losses: ring buffer of losses, float32[NUM_RECENT], with the loss after step n at index
+        n modulo its length; step 0 is the initial image.
       best_image: image with the smallest loss so far.
-      best_loss: that loss, float32[].
-      average: decayed sum of the images after every step, or None where none is kept; see
-        `find_average`.
-      plateau_loss: best loss at the last gain that counted as progress, float32[].
-      plateau_step: the step of that gain, int32[].
+      best_loss: smallest loss so far, float32[].
+      average: decayed sum of the iterates, or None without a moving average; see `find_average`.
+      plateau_loss: best loss at the last improvement that counted as progress, float32[].
+      plateau_step: step of that improvement, int32[].
       status: a `Status`, int32[].
     """
 
@@ -84,12 +84,12 @@ class LoopState(NamedTuple):
 
 
 class StopRule(NamedTuple):
-    """When a run ends.
+    """Stopping rule of a run.
 
     Attributes:
-      num_steps: updates at the most.
-      patience: steps without a gain after which it ends; 0 never ends it.
-      tolerance: relative gain in the best loss that counts.
+      num_steps: largest number of updates.
+      patience: number of steps without progress after which the run ends; 0 disables this.
+      tolerance: relative improvement of the best loss that counts as progress.
     """
 
     num_steps: int
@@ -98,12 +98,12 @@ class StopRule(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of a run that are data: no program is compiled for another of them.
+    """Numbers of a run that are data: changing them compiles nothing.
 
     Attributes:
-      stop: when it ends.
-      optimizer: see `Optimizer.numbers`.
-      decay: of the average over images, where one is kept.
+      stop: stopping rule.
+      optimizer: hyperparameters of the optimizer; see `Optimizer.numbers`.
+      decay: decay of the moving average of the iterates, if there is one.
     """
 
     stop: StopRule
@@ -117,7 +117,7 @@ TickFn = Callable[[LoopState, Any, Targets, Numbers], LoopState]
 
 
 def make_evaluate_fn(objective: Objective) -> EvaluateFn:
-    """Return (image, params, targets) -> the objective, its gradient and its terms."""
+    """Make the function (image, params, targets) -> (objective with gradient, loss terms)."""
 
     def evaluate(image: Array, params: Any, targets: Targets) -> tuple[Evaluation, LossTerms]:
         (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(
@@ -129,15 +129,15 @@ def make_evaluate_fn(objective: Objective) -> EvaluateFn:
 
 
 def make_init_fn(evaluate: EvaluateFn, optimizer: Optimizer, *, averages: bool = False) -> InitFn:
-    """Return (image, params, targets) -> the state before the first evaluation.
+    """Make the function (image, params, targets) -> state before the first evaluation.
 
-    Nothing is evaluated here, so that a run compiles its network's gradient once; the first tick
-    evaluates the start.
+    It evaluates nothing, so that a run compiles the network's gradient only once; the first tick
+    evaluates the initial image.
 
     Args:
-      evaluate: see `make_evaluate_fn`.
-      optimizer: see `Optimizer`.
-      averages: whether an average over the images is kept.
+      evaluate: evaluation function, from `make_evaluate_fn`.
+      optimizer: the optimizer.
+      averages: whether to keep a moving average of the iterates.
     """
 
     def init(image: Array, params: Any, targets: Targets) -> LoopState:
@@ -170,18 +170,18 @@ def make_tick_fn(
     *,
     batched: bool,
 ) -> TickFn:
-    """Return one evaluation and what follows from it: (state, params, targets, numbers) -> state.
+    """Make the function of a single evaluation: (state, params, targets, numbers) -> state.
 
-    The first one is that of the start. After it, where the optimizer accepts what it tried, that
-    is a step. Where it sees no way on, since no number was finite or none lower, the image stays as
-    it was and the status says so. A pair that isn't running stays as it is.
+    The first evaluation is that of the initial image. After it, each trial that the optimizer
+    accepts is a step. If the optimizer can't continue because no trial was finite or lower, the
+    image is kept and the status is set. A pair that isn't running is left unchanged.
 
     Args:
-      evaluate: see `make_evaluate_fn`.
-      optimizer: see `Optimizer`.
-      batched: whether state, targets and what `evaluate` takes and returns, but for the network's
-        parameters, have a leading axis of pairs. Nothing else connects the pairs: they search,
-        step and end independently, by the same numbers.
+      evaluate: evaluation function, from `make_evaluate_fn`.
+      optimizer: the optimizer.
+      batched: whether the state, the targets, and the arguments and results of `evaluate`, except
+        for the network's parameters, have a leading axis of pairs. The pairs are otherwise
+        independent: they search, step and end separately, with the same `numbers`.
     """
 
     def propose(state: LoopState, numbers: Numbers) -> tuple[Array, Any]:
@@ -211,7 +211,7 @@ def make_tick_fn(
         )
         active = state.status == Status.RUNNING
         made = active & decision.accepted & ~is_first
-        # The start is where the run is, whatever its loss.
+        # The initial image is always accepted, whatever its loss.
         taken = made | (active & is_first)
         num_steps = state.num_steps + made
 
@@ -259,25 +259,25 @@ def make_tick_fn(
 
 
 def _choose(condition: Array, yes: Any, no: Any) -> Any:
-    # What is the same isn't chosen: L-BFGS' memory is as large as many images.
+    # Identical arrays aren't selected: L-BFGS's memory is as large as many images.
     return jax.tree.map(lambda y, n: y if y is n else jnp.where(condition, y, n), yes, no)
 
 
 def find_average(state: LoopState, *, decay: float) -> Any:
-    """Return the mean of the images after every step, each newer one counting 1 / decay times more.
+    """Return the bias-corrected exponential moving average of the iterates.
 
-    Before the first step it is the image itself.
+    Before the first step it is the initial image.
 
     Source: the exponential moving average of Kingma & Ba 2014, arXiv 1412.6980, section 3, with its
-    correction for the start at zero; over the iterates, Polyak & Juditsky 1992, "Acceleration of
-    stochastic approximation by averaging".
+    bias correction; over the iterates, Polyak & Juditsky 1992, "Acceleration of stochastic
+    approximation by averaging".
 
     Args:
-      state: of one pair or of a batch, with an `average`.
-      decay: with which it was kept.
+      state: state of one pair or of a batch, with an `average`.
+      decay: decay of the moving average.
 
     Returns:
-      Like `state.image`.
+      Arrays like `state.image`.
     """
     assert state.average is not None
 

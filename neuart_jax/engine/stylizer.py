@@ -1,7 +1,4 @@
-"""Two images and a configuration in, a `Result` out: the pieces of the core put together.
-
-Or many pairs of images in, as many results out.
-"""
+"""The public functions on arrays: images and a configuration in, a `Result` or an objective out."""
 
 import functools
 from collections.abc import Sequence
@@ -40,32 +37,32 @@ def stylize(
     parametrization: Parametrization | None = None,
     callback: Callback | None = None,
 ) -> Result:
-    """Paint the content in the manner of the style.
+    """Paint the content in the style of other images.
 
-    Neither the files nor the sizes named in `config.images` and `config.regions` play a part: the
-    arrays are taken as they are. Calls with the same shapes and settings compile once.
+    The files and sizes in `config.images` and `config.regions` are ignored: the arrays are used as
+    they are. Calls with the same shapes and settings compile once.
 
     Args:
       content_image: float[height, width, 3], sRGB in [0, 1].
-      style_images: float[height', width', 3], sRGB in [0, 1], any size; or a list of several, each
-        of its own size.
-      config: what to do; see `Config`.
-      masks: pictures whose colors say which part of the style goes where, what is painted at all,
-        and what of the styles is transparent; see `Masks`.
-      network: instead of loading the one that `config.network` names.
-      extra_terms: losses of one's own, beside those of `config.losses`.
-      optimizer: instead of the one that `config.optimizer` names: any Optax transformation that
-        doesn't evaluate the objective itself, such as ``optax.lion(1e-2)``, or an
-        `optimizers.Optimizer`. Pass the same one again for no program to be compiled anew.
-      parametrization: of the image, whose numbers the optimizer moves instead of pixels.
+      style_images: float[height', width', 3], sRGB in [0, 1], of any size; or a list of several,
+        each of its own size.
+      config: settings of the run; see `Config`.
+      masks: masks of the regions, of the painted area, and of the styles' opacity; see `Masks`.
+      network: network to use instead of loading that of `config.network`.
+      extra_terms: losses in addition to those of `config.losses`.
+      optimizer: optimizer to use instead of that of `config.optimizer`: any Optax transformation
+        that doesn't evaluate the objective itself, such as ``optax.lion(1e-2)``, or an
+        `optimizers.Optimizer`. Pass the same object again to avoid recompilation.
+      parametrization: parametrization of the image, whose parameters are optimized instead of
+        pixels.
       callback: called with a `Progress` after every chunk; returning True stops the run.
 
     Returns:
-      The picture with its losses; see `Result`. A loss that stops being finite is no exception
-      but a status.
+      The image with its losses; see `Result`. A non-finite loss doesn't raise; it is reported as
+      `Status.NON_FINITE`.
 
     Raises:
-      InputError: an image, a setting or a weights file can't be used.
+      InputError: an image, a setting or a weights file is invalid.
     """
     own = read_own_parts(
         network=network,
@@ -94,31 +91,33 @@ def stylize_batch(
     optimizer: Optimizer | optax.GradientTransformation | None = None,
     callback: BatchCallback | None = None,
 ) -> list[Result]:
-    """Paint many pairs at once; each comes out as if it had been painted alone by `stylize`.
+    """Paint many pairs at once; each result equals that of `stylize` for the pair alone.
 
-    All share one network; filters that are fitted are fitted to all the images. An accelerator is
-    busy with many pairs where one alone would leave it idle. Give a sequence with one entry per
-    pair, or a single value that all pairs share; at least one argument is a sequence.
+    All pairs share one network; fitted filters are fitted to all images. Many pairs keep an
+    accelerator busy that a single pair would leave idle. Each argument is a sequence with one entry
+    per pair, or a single value shared by all pairs; at least one must be a sequence.
 
     Args:
       content_images: float[height, width, 3] for all pairs; or one per pair, in a sequence or
         stacked, all of one shape.
       style_images: float[height', width', 3] for all pairs; or a sequence with one entry per pair,
-        which is an image or a list of several. Every pair has as many.
-      config: as in `stylize`; or one per pair, which may differ in coefficients, seeds and starts.
-        Frames and reports come when the slowest pair is due; the others may be some steps ahead.
-      masks: for all pairs, or one per pair; with the same regions in every pair.
-      network: as in `stylize`.
-      extra_terms: as in `stylize`.
-      optimizer: as in `stylize`.
+        which is an image or a list of several, the same number for all pairs.
+      config: settings of all pairs; or one configuration per pair, which may differ in
+        coefficients, seeds and initial images. Frames and reports are due when the slowest pair
+        reaches them; the others may be some steps ahead.
+      masks: masks of all pairs, or one value per pair; every pair has the same regions.
+      network: network to use instead of loading that of `config.network`.
+      extra_terms: losses in addition to those of `config.losses`.
+      optimizer: optimizer to use instead of that of `config.optimizer`; see `stylize`.
       callback: called with the pair's number and its `Progress` after every chunk; returning True
         stops that pair.
 
     Returns:
-      One result per pair. A pair that fails or ends early leaves the others alone.
+      One result per pair. A pair that fails or ends early doesn't affect the others.
 
     Raises:
-      InputError: as in `stylize`, or the pairs are none, or don't fit together.
+      InputError: an image, a setting or a weights file is invalid, there are no pairs, or they
+        can't run together.
     """
     given: dict[str, Any] = {
         "content images": None if _is_image(content_images) else content_images,
@@ -132,7 +131,7 @@ def stylize_batch(
         there = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise InputError(
             f"there are {there or 'one content and one style image, and no sequence'}",
-            expected="as many of the one as of the other, one pair at least",
+            expected="equal numbers of both, at least one pair",
             remedy="give a sequence with one entry per pair, or a single value for all of them",
         )
     [count] = set(counts.values())
@@ -147,7 +146,7 @@ def stylize_batch(
     plans = [
         make_plan(
             make_pair(
-                resolve(each), content, style, masks=mask, name=f"the content picture {number}"
+                resolve(each), content, style, masks=mask, name=f"the content image {number}"
             ),
             own,
         )
@@ -159,7 +158,7 @@ def stylize_batch(
 
 
 def _is_image(given: Any) -> bool:
-    """Tell whether an argument is one image, and not several."""
+    """Return whether an argument is a single image."""
     return hasattr(given, "shape") and len(given.shape) == 3
 
 
@@ -172,24 +171,24 @@ def make_objective(
     network: Network | FeatureNetwork | None = None,
     extra_terms: Sequence[Term | StyleTerm] = (),
 ) -> BoundObjective:
-    """Return what `stylize` minimizes at full size, as a pure function of the image.
+    """Return the objective that `stylize` minimizes at full size, as a pure function of the image.
 
-    For an optimizer, a parametrization or a derivative of one's own: it can be differentiated,
-    compiled and mapped. Arguments, also those that raise, are those of `stylize`.
+    The function can be differentiated, compiled and vmapped, for custom optimizers,
+    parametrizations or derivatives.
 
     Args:
       content_image: float[height, width, 3], sRGB in [0, 1].
-      style_images: float[height', width', 3], or a list of several.
-      config: of which sizes, steps and optimizer play no part.
-      masks: see `Masks`.
-      network: instead of loading the one that `config.network` names.
-      extra_terms: losses of one's own.
+      style_images: float[height', width', 3], sRGB in [0, 1], or a list of several.
+      config: settings, of which sizes, steps and the optimizer are ignored.
+      masks: masks of the images; see `Masks`.
+      network: network to use instead of loading that of `config.network`.
+      extra_terms: losses in addition to those of `config.losses`.
 
     Returns:
       ``objective(image) -> (total, {name: loss})``; see `BoundObjective`.
 
     Raises:
-      InputError: an image, a setting or a weights file can't be used.
+      InputError: an image, a setting or a weights file is invalid.
     """
     own = read_own_parts(network=network, extra_terms=extra_terms)
     pair = make_pair(_resolve(config, network), content_image, style_images, masks=masks)
@@ -205,6 +204,6 @@ def _resolve(config: Config, network: Network | FeatureNetwork | None) -> Config
         return resolve_config(config, check_names=False)
     if network is not None:
         config = config.replace(model=network.config.model, weights=network.config.weights)
-    # Before anything is downloaded, so that what can be refused is.
+    # Before any download, so that bad input is refused early.
     resolve_config(config)
     return resolve_config(settle_config(config))

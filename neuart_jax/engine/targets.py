@@ -1,4 +1,4 @@
-"""What a run's terms compare with, computed by compiled programs: whole, or window by window."""
+"""Compute the targets of a run's terms by compiled programs, whole or window by window."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ def find_targets(
     dozens of small ones.
 
     Args:
-      scale: the pictures.
+      scale: the images.
       terms: all of the run's.
       source: as in `Program`.
       params: the network's arrays.
@@ -123,7 +123,7 @@ def find_targets(
 
 @dataclasses.dataclass(frozen=True)
 class _Terms:
-    """Terms that are equal where what they depend on is."""
+    """Terms that compare equal if their cache keys are equal."""
 
     key: str
     terms: tuple[Term, ...] = dataclasses.field(compare=False)
@@ -136,7 +136,7 @@ def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
 
 
 def bind_features(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:
-    """Return the feature function of a linen module, or one's own as it is."""
+    """Return the feature function of a linen module, or a custom one unchanged."""
     if hasattr(source, "apply"):
         return make_feature_fn(source, layers, precision=precision)
     return source
@@ -145,27 +145,27 @@ def bind_features(source: Any, layers: tuple[str, ...], precision: str) -> Featu
 def plan_run_tiles(
     source: Any, layers: Sequence[str], size: Sequence[int], *, window: int
 ) -> Tiling | None:
-    """Plan the windows of a picture.
+    """Plan the windows of an image.
 
     Args:
-      source: as in `Program`.
-      layers: all that are read.
-      size: (height, width, ...) of the picture.
-      window: their longest side in pixels; 0 has none.
+      source: a linen module, or a custom feature function.
+      layers: all layers that are read.
+      size: (height, width, ...) of the image.
+      window: longest side of the windows in pixels; 0 for none.
 
     Returns:
-      The plan, or None where one window shows everything.
+      The tiling, or None if a single window covers the image.
 
     Raises:
-      InputError: the window is too small, or the source is a function that doesn't tell what a
-        position sees.
+      InputError: the window is too small, or the source is a function whose receptive fields are
+        unknown.
     """
     if not window or max(size[:2]) <= window:
         return None
     if not hasattr(source, "layer_reaches"):
         raise InputError(
-            f"window={window} came with a network of one's own",
-            expected="one of this package's, whose positions are known to see so many pixels",
+            f"window={window} came with a custom network",
+            expected="one of this package's, whose receptive fields are known",
             remedy="leave the window out",
         )
     halo, stride = find_margins(reaches_of(source, layers))
@@ -173,7 +173,7 @@ def plan_run_tiles(
 
 
 def reaches_of(source: Any, layers: Sequence[str]) -> dict[str, Reach]:
-    """Return what the positions of a linen module's layers depend on."""
+    """Return the receptive fields of a linen module's layers."""
     reaches = source.layer_reaches()
     return {name: reaches[name] for name in layers}
 
@@ -200,6 +200,6 @@ def _check_features(features: dict[str, Array], wanted: Sequence[str]) -> None:
         if name not in features:
             raise InputError(
                 f"the network has no layer {name!r}",
-                expected="a layer that it returns",
+                expected="one of the layers that it returns",
                 remedy=f"did you mean {nearest(name, features)}",
             )

@@ -1,4 +1,4 @@
-"""The summands of the objective, and what a configuration makes of them."""
+"""The terms of the objective, and their construction from a configuration."""
 
 import dataclasses
 import math
@@ -23,33 +23,33 @@ def total_variation_term(
     pixel_scale: float = 1.0,
     stylization: float = 1.0,
 ) -> Term:
-    """Penalize steps between neighboring pixels; see `elementwise.TV_LOSSES`.
+    """Penalize differences between neighboring pixels; see `elementwise.TV_LOSSES`.
 
-    A photograph isn't smooth: of the content picture's own steps a share of 1 - stylization is
-    free. At 0 it is the change from the photograph that is to be smooth, so that what is painted
-    only a little has no more specks than what is painted in full.
+    A photograph isn't smooth, so a share of 1 - stylization of the content image is subtracted
+    first. With stylization 0, only the change from the photograph is penalized, so that weakly
+    stylized images have no more specks than fully stylized ones.
 
     Args:
-      weight: coefficient.
+      weight: coefficient of the term.
       formula: key of `elementwise.TV_LOSSES`.
-      pixel_scale: what white is.
+      pixel_scale: value of white.
       stylization: see `LossConfig.stylization`.
     """
     loss = TV_LOSSES[formula]
     return Term(
         name="tv",
         weight=weight,
-        # An array in any case, since pairs of different stylizations share a program.
+        # Always an array, as pairs with different stylizations share a program.
         make_target=lambda inputs: (1 - stylization) * inputs.content_image,
         loss_fn=lambda image, features, target: loss((image - target) * pixel_scale),
     )
 
 
 def range_term(*, weight: float) -> Term:
-    """Penalize numbers outside [0, 1]; see `elementwise.range_penalty`.
+    """Penalize values outside [0, 1]; see `elementwise.range_penalty`.
 
-    L-BFGS moves pixels without bounds. What it finds beyond them is cut off where a picture is
-    written, and small parts of a texture come out as black and white specks.
+    L-BFGS has no bounds on pixels. Values outside are clipped when the image is written, and small
+    parts of a texture become black and white specks.
     """
     return Term(
         name="range",
@@ -60,7 +60,7 @@ def range_term(*, weight: float) -> Term:
 
 
 def realism_term(*, weight: float) -> Term:
-    """Penalize what isn't locally an affine function of the content picture's colors.
+    """Penalize deviations from local affine functions of the content image's colors.
 
     Source: Luan et al. 2017, arXiv 1703.07511, equation (2); see `matting.affine_energy`.
     """
@@ -80,13 +80,13 @@ def make_terms(
     realism: RealismConfig = RealismConfig(),
     extra_terms: Sequence[Term | StyleTerm] = (),
 ) -> tuple[Term, ...]:
-    """Return the terms of a run whose coefficient isn't zero, and then the extra ones.
+    """Build the terms of a run with nonzero coefficients, followed by the extra ones.
 
-    Several separate styles are the terms style1, style2, ...; the style coefficient is shared out
-    among them. Where no region has more than one style, they are one term.
+    Several separate styles are the terms style1, style2, ..., among which the style coefficient is
+    divided. If no region has more than one style, they are a single term.
 
     Raises:
-      InputError: the shares in `config.style_blend` don't fit the number of styles.
+      InputError: the number of shares in `config.style_blend` isn't that of the styles.
     """
     smoothing = Smoothing(config.smoothing or "none", config.temperature or 1.0)
     shares = _style_shares(config.style_blend, num_styles)
@@ -97,7 +97,7 @@ def make_terms(
         "stylization": config.stylization,
         "balance": config.balance,
     }
-    # Sorted: the mere order of layers is no other objective.
+    # Sorted, as the order of layers doesn't change the objective.
     style = shared | {
         "layer_weights": tuple(sorted(config.style_layers)),
         "formula": config.style_loss or "relative",
@@ -150,13 +150,13 @@ def make_terms(
 
 
 def run_layers(config: LossConfig) -> tuple[str, ...]:
-    """Return every layer that a run with resolved losses reads, in order."""
-    # How the styles share their coefficient doesn't matter here.
+    """Return all layers that a run with resolved losses reads, in order."""
+    # The styles' shares don't matter here.
     return all_layers(make_terms(dataclasses.replace(config, style_blend=())))
 
 
 def find_layer_weights(targets: Targets) -> dict[str, dict[str, float]]:
-    """Return term to layer to w_l, as the terms of `make_terms` use them."""
+    """Return the w_l of every layer by term and layer, as used by the terms of `make_terms`."""
     return {
         name: {layer: float(weight) for layer, weight in target.layer_weights.items()}
         for name, target in targets.values.items()
