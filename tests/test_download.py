@@ -77,8 +77,8 @@ def assert_fails(file, folder, reasons, *, patience=PATIENCE, left=()):
     told = "; ".join(f"127.0.0.1: {reason}" for reason in reasons)
     assert str(caught.value) == (
         f"the imagenet weights of vgg19 could not be downloaded ({told}); expected a network on "
-        f"which one of these servers provides weights.h5; get it from {file.url} in another way and put it "
-        "into weights/, or use --weights=fitted."
+        f"which one of these servers provides weights.h5; get it from {file.url} in another way "
+        "and put it into weights/, or use --weights=fitted."
     )
     assert [path.name for path in folder.iterdir()] == list(left)
 

