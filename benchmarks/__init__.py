@@ -1,5 +1,5 @@
-"""How fast: seconds and memory of evaluations, steps and starts, beside PyTorch's.
+"""Benchmarks: time and memory of evaluations, steps and starts, compared with PyTorch.
 
-`benchmark` is the way in. Nothing is imported here, since a measured process enters by this package
+`benchmark` is the entry point. Nothing is imported here, as a measured process imports this package
 and must not load more than a run does.
 """

@@ -1,4 +1,4 @@
-"""The whole of a benchmark: plan in, processes run in turns, tables out."""
+"""Run a benchmark: from a plan, through interleaved processes, to tables."""
 
 import dataclasses
 import itertools
@@ -39,16 +39,16 @@ logger = logging.getLogger(__name__)
 
 _TIMED_CHUNKS = 3
 _HISTORY = 100
-"""Pairs that L-BFGS keeps in `time_to_loss`, where it makes hundreds of steps."""
+"""History of L-BFGS in `time_to_loss`, where it makes hundreds of steps."""
 
 
 class Outcome(NamedTuple):
     """A finished benchmark.
 
     Attributes:
-      tables: title to rows.
-      text: all of them in Markdown.
-      problems: sentences on what can't be trusted or was not measured.
+      tables: rows of every table, by title.
+      text: all tables in Markdown.
+      problems: sentences on results that can't be trusted or are missing.
     """
 
     tables: dict[str, list[Row]]
@@ -57,19 +57,18 @@ class Outcome(NamedTuple):
 
 
 def benchmark(config: Config, plan: Plan, folder: Path, *, run: RunJob = run_job) -> Outcome:
-    """Measure what the plan says, and write benchmark.json, benchmark.md and benchmark.png.
+    """Measure what the plan asks for, and write benchmark.json, benchmark.md and benchmark.png.
 
-    They are written anew after each group of variants, with all that was measured so far.
+    The files are rewritten after each group of variants, with all measurements so far.
 
     Args:
-      config: what all variants have in common, with `content` and `style`. The sizes are the
-        plan's.
-      plan: see `plan.read_plan`.
-      folder: where to; it is there.
-      run: runs a job in a process of its own.
+      config: common settings of all variants, with `content` and `style`. The sizes are the plan's.
+      plan: the plan, from `plan.read_plan`.
+      folder: destination, an existing folder.
+      run: runs a job in a separate process.
 
     Raises:
-      InputError: something given can't be used.
+      InputError: an argument is invalid.
     """
     with tempfile.TemporaryDirectory() as scratch:
         session = _Session(config, plan, Path(scratch), run, folder)
@@ -78,7 +77,7 @@ def benchmark(config: Config, plan: Plan, folder: Path, *, run: RunJob = run_job
 
 
 class _Session:
-    """One benchmark under way, with its scratch folder."""
+    """A running benchmark, with its scratch folder."""
 
     def __init__(
         self, config: Config, plan: Plan, scratch: Path, run: RunJob, folder: Path
@@ -110,7 +109,7 @@ class _Session:
                 self._measure_time_to_loss(preset)
 
     def report(self) -> Outcome:
-        """Write what was measured so far."""
+        """Write all measurements so far."""
         plan, groups = self._plan, self._groups
         tables: dict[str, list[Row]] = {
             "evaluation": [
@@ -154,12 +153,12 @@ class _Session:
             )
 
     def _with_network(self, config: Config) -> Config:
-        """Have the network's weights in a file, made at the configuration's own size.
+        """Write the network's weights to a file, at the configuration's own size.
 
-        Weights in a file are taken for trained ones: what empty settings mean is settled before.
+        Weights in a file count as trained, so empty settings are resolved before.
         """
         precision = config.compute.precision
-        # Which is for the process to say that computes; this one has no GPU.
+        # The precision is resolved by the measuring process; this one has no GPU.
         config = resolve_config(settle_config(config)).replace(precision=precision)
         key = config.images, config.network, config.losses
         if key not in self._networks:
@@ -168,7 +167,7 @@ class _Session:
             if "error" in figures:
                 raise RuntimeError(figures["error"])
             self._networks[key] = path
-        # The file says what its network is fed.
+        # The file states its own preprocessing.
         return config.replace(weights=self._networks[key], preprocessing="", normalize_weights="")
 
     def _base(self, model: str, size: int) -> Config:
@@ -187,7 +186,7 @@ class _Session:
                 *(part, group.model, group.size, group.batch, variant, said),
             )
         self._groups[part].append(group)
-        # Hours may follow, and an end that nobody expects.
+        # Hours may follow, and an unexpected end.
         self.report()
 
     def _measure_evaluations(self, model: str, size: int, batch: int) -> None:
@@ -205,7 +204,7 @@ class _Session:
         more = {"npz": npz, "batch": batch, "evaluations": plan.evaluations}
         variants = jax_variants(plan)
         if "error" in reference:
-            # It takes several times the memory of what is measured.
+            # The reference takes several times the memory of what is measured.
             left_out = "errors and torch are" if with_torch else "errors are"
             self._problems.append(
                 f"{model}, {size} pixels, {batch} pair(s): no float64 evaluation to compare with "
@@ -259,19 +258,19 @@ class _Session:
         config = self._base(model, size)
         runs: dict[str, list[Figures]] = {"cold": [], "warm": []}
         for number in range(self._plan.rounds):
-            # Of its own for each round: the first process finds it empty.
+            # A new cache for each round, which is empty for the first process.
             cache = str(self._scratch / f"start_{model}_{number}")
             for rounds in runs.values():
                 rounds.append(self._run(_job("start", config, cache=cache)))
         self._keep(Group(model, size, 1, runs), "start")
 
     def _measure_time_to_loss(self, preset: str) -> None:
-        """Let the recipe run to its end, and ours for a quarter of that.
+        """Run a recipe to its end, and our optimizer for a quarter of that.
 
-        Both minimize the recipe's objective. Ours are the optimizer, and the start: the content.
+        Both minimize the recipe's objective. Our run uses our optimizer and starts at the content.
         """
         config = apply_preset(preset, self._config)
-        # Its published weights may not be at hand; those of the command line serve both.
+        # The recipe's weights may not be available; both runs use those of the command line.
         config = config.replace(weights=self._config.network.weights, save_every=0)
         if self._plan.loss_size:
             config = config.replace(size=self._plan.loss_size)

@@ -1,4 +1,4 @@
-"""The entry of a measured process: a job from the standard input, its figures into a file."""
+"""Entry point of a measured process: reads a job from stdin and writes its figures to a file."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from neuart_jax.io.files import dump_json
 
 
 def main(import_seconds: float) -> None:
-    """Do one job.
+    """Run one job.
 
     Args:
-      import_seconds: how long the import of the package took, which only the caller can tell.
+      import_seconds: time of the package's import, measured by the caller.
     """
-    # As a command does.
+    # As commands do.
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         use_compilation_cache(Path(folder))
     give_back_after_compiling()
@@ -29,11 +29,11 @@ def main(import_seconds: float) -> None:
     except InputError as error:
         bad = {"came": error.came, "expected": error.expected, "remedy": error.remedy}
         figures = {"bad_input": bad}
-    # Running out of memory above all; it is told in the table, and the others go on.
+    # Mostly running out of memory; the error is shown in the table, and other jobs continue.
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         figures = {"error": f"{type(error).__name__}: {text}"}
-    # A name that is there means that the file is whole.
+    # Renamed at the end, so that an existing file is complete.
     temporary = Path(job["result"] + ".tmp")
     temporary.write_text(dump_json(figures))
     os.replace(temporary, job["result"])

@@ -1,7 +1,7 @@
-"""One look at a device in a few minutes: is it right, how fast, how large, and beside torch.
+"""Check a device in a few minutes: correctness, speed, memory, and a comparison with torch.
 
-Every part runs in processes of its own, so that what one of them can't do is told in its row and
-the others go on.
+Every part runs in separate processes, so that a failure is shown in its row and the other parts
+continue.
 """
 
 import os
@@ -33,17 +33,17 @@ from neuart_jax.runs.tables import Row, to_markdown
 
 _CPU = {"JAX_PLATFORMS": "cpu"}
 _ONE_ANSWER = 100.0
-"""Seconds that one process may take, unless less is left."""
+"""Time limit of a process in seconds, unless less time is left."""
 
 
 class Outcome(NamedTuple):
-    """What was found.
+    """The results of a check.
 
     Attributes:
-      rows: one for each figure: "part", "what", "value", "unit", and "verdict", which is "ok",
-        "WRONG", "left out", or empty where nothing is judged.
-      text: the same as one table, below what the machine is.
-      wrong: how many are wrong or could not be done.
+      rows: a row for each figure: "part", "what", "value", "unit", and "verdict", which is "ok",
+        "WRONG", "left out", or empty for figures without a limit.
+      text: a description of the machine, and the rows as a table.
+      wrong: number of figures that are wrong or parts that failed.
     """
 
     rows: list[Row]
@@ -60,17 +60,17 @@ def check_device(
     torch_python: str = sys.executable,
     run: RunJob = run_job,
 ) -> Outcome:
-    """Look at the device that JAX computes on, and write device.json and device.md.
+    """Check the device that JAX computes on, and write device.json and device.md.
 
-    They are written anew after each part, with all that was found so far.
+    The files are rewritten after each part, with all results so far.
 
     Args:
-      config: with `content`, `style` and `weights`.
-      scope: how much is looked at.
-      folder: where to; it is there.
-      seconds: after which no other part is begun; those are left out, and say so.
-      torch_python: an interpreter that has torch and numpy.
-      run: runs a job in a process of its own.
+      config: configuration with `content`, `style` and `weights`.
+      scope: scope of the check.
+      folder: destination, an existing folder.
+      seconds: time after which no further part is started; those are marked as left out.
+      torch_python: interpreter with torch and numpy.
+      run: runs a job in a separate process.
     """
     with tempfile.TemporaryDirectory() as scratch:
         return _Check(config, scope, folder, Path(scratch), seconds, torch_python, run).check()
@@ -80,7 +80,7 @@ Part = Callable[[], Iterator[Row]]
 
 
 class _Check:
-    """A check under way."""
+    """A running check."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Check:
     def _ask(
         self, kind: str, config: Config, *, on_cpu: bool = False, cache: bool = True, **more: Any
     ) -> Figures:
-        """Run a job; what it can't do is a `_PartFailed`."""
+        """Run a job; raise `_PartFailed` if it fails."""
         job = Job(
             {"kind": kind, "config": config.to_dict(), **more},
             cache=str(self._scratch / "programs") if cache else "",
@@ -173,15 +173,15 @@ class _Check:
         return figures
 
     def _failure(self, why: str) -> "_PartFailed":
-        # What the end of the time has cut short is not wrong.
+        # A part that was cut short by the time limit is not wrong.
         return _PartFailed(why, is_absence=self._left() <= 0)
 
     def _base(self, model: str) -> Config:
-        """Return a configuration with the network in a file, made on the processor, once."""
+        """Return a configuration with the network in a file, created once, on the CPU."""
         if model not in self._networks:
             size = self._scope.agreement_size
             config = self._config.replace(model=model, size=size)
-            # Weights in a file are taken for trained ones: what is empty is settled before.
+            # Weights in a file count as trained, so empty settings are resolved before.
             precision = config.compute.precision
             config = resolve_config(settle_config(config)).replace(
                 precision=precision, convolution="auto"
@@ -224,7 +224,7 @@ class _Check:
         scope = self._scope
         return [
             {"size": size, "batch": batch, "precision": precision}
-            # What matters most comes first: there may be no time for all.
+            # The most important cells come first, as time may run out.
             for size in scope.sizes
             for batch in scope.batches
             for precision in ("tensorfloat32", "bfloat16")
@@ -248,7 +248,7 @@ class _Check:
                 yield make_row(f"{what}: prediction of it off by", off, "share", limit=MEMORY_LIMIT)
 
     def _time_cells(self, config: Config, cells: list[dict[str, Any]]) -> list[Figures]:
-        # Half of what is left: others come after.
+        # Half of the time left, as other parts follow.
         deadline = time.time() + self._left() / 2
         evaluations = self._scope.evaluations
         figures = self._ask("grid", config, cells=cells, deadline=deadline, evaluations=evaluations)
@@ -384,7 +384,7 @@ class _Check:
         if not tests.is_dir():
             raise _PartFailed("the tests are not beside the package", is_absence=True)
         files = [str(tests / f"test_{name}.py") for name in self._scope.tests]
-        # They compare with float32 and float64 by their roundoff.
+        # The tests expect the rounding errors of float32 and float64.
         environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
         _, said = self._time(command, environment)
@@ -393,10 +393,10 @@ class _Check:
 
 
 class _PartFailed(Exception):
-    """A part can't be done; its text says why.
+    """A part failed; the text gives the reason.
 
     Attributes:
-      is_absence: whether something isn't there that needn't be.
+      is_absence: whether something optional is missing.
     """
 
     def __init__(self, why: str, *, is_absence: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What a process does that looks at one device: as in `jobs`, a job in, its figures out."""
+"""Jobs of a process that checks a device: from a job to its figures, as in `jobs`."""
 
 import tempfile
 import time
@@ -25,10 +25,10 @@ _PRODUCTS = {
     "tensorfloat32": (jnp.float32, "default"),
     "bfloat16": (jnp.bfloat16, "default"),
 }
-"""Dtype of the factors, and `precision`, by what an evaluation's precision is called."""
+"""Dtype of the factors, and `precision` of the products, by the name of a precision."""
 
 _CHAIN = 8
-"""Products in a row, each of the last one's result: enough for the call itself not to count."""
+"""Number of chained products, enough for the overhead of the call to be negligible."""
 
 
 def measure_products(job: Job) -> Figures:
@@ -55,9 +55,9 @@ def measure_products(job: Job) -> Figures:
 
 
 def measure_agreement(job: Job) -> Figures:
-    """Compare loss and gradient with the reference's in "npz", for each of "precisions".
+    """Compare loss and gradient with the reference in "npz", for each of "precisions".
 
-    A batch of "batch" pairs, shifted copies, is compared with each of its pairs alone, too.
+    A batch of "batch" pairs, which are shifted copies, is also compared with each pair alone.
     """
     config = config_of(job)
     rows = []
@@ -94,10 +94,10 @@ def _difference(one: Any, other: Any) -> float:
 
 
 def measure_grid(job: Job) -> Figures:
-    """Time "evaluations" of each of "cells", one after the other in this process.
+    """Time "evaluations" of each of "cells", one after another in this process.
 
-    A cell has "size", "batch" and "precision". One that fails has "error", and those that come
-    after "deadline" (Unix time) have that they were left out.
+    A cell has "size", "batch" and "precision". A failed cell gets an "error", as do cells left out
+    after the "deadline" (Unix time).
     """
     config = config_of(job)
     rows = []
@@ -107,7 +107,7 @@ def measure_grid(job: Job) -> Figures:
             continue
         try:
             figures = _measure_cell(config, cell, job["evaluations"])
-        # Memory above all; the next one may be smaller.
+        # Mostly running out of memory; the next cell may be smaller.
         except Exception as error:
             figures = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         rows.append({**cell, **figures})
@@ -135,9 +135,9 @@ def _measure_cell(config: Any, cell: dict[str, Any], count: int) -> Figures:
 
 
 def measure_same_pixels(job: Job) -> Figures:
-    """Paint an image whole, cut and gone on with, and in a batch of two with itself.
+    """Run a pair normally, interrupted and resumed, and in a batch of two copies.
 
-    Figures are the largest differences between their pixels, in [0, 1].
+    The figures are the largest differences between pixels, in [0, 1].
     """
     config = resolve_config(config_of(job))
     content, style = load_images(config)
@@ -158,10 +158,10 @@ def measure_same_pixels(job: Job) -> Figures:
 
 
 def inspect_program(job: Job) -> Figures:
-    """Lower an evaluation for "platform", which needn't be there, and count what is in it.
+    """Lower an evaluation for "platform", which may be absent, and count its operations.
 
-    What can be seen without the device: products in more than the precision that was asked for,
-    calls back to the host, transposes that no convolution takes up.
+    This detects, without the device, products in a higher precision than requested, calls back to
+    the host, and transposes that aren't fused into convolutions.
     """
     problem = make_problem(config_of(job), batch=job["batch"])
     arguments = problem.images, problem.params, problem.targets
@@ -174,7 +174,7 @@ def inspect_program(job: Job) -> Figures:
 
     return {
         "convolutions": count("convolution"),
-        # Of its result: factors are of the same kind.
+        # By the dtype of the result, which is that of the factors.
         "convolutions_float32": sum(
             "stablehlo.convolution" in line and line.rstrip().split("->")[-1].count("xf32>")
             for line in lines
@@ -193,4 +193,4 @@ DEVICE_JOBS: dict[str, Callable[[Job], Figures]] = {
     "same_pixels": measure_same_pixels,
     "program": inspect_program,
 }
-"""What else may be asked of a measured process, by the job's kind."""
+"""Further jobs of a measured process, by kind."""

@@ -1,39 +1,39 @@
-"""What is asked of a device, how much of it, and how far off the answers may be."""
+"""Scope of a device check, and limits on its errors."""
 
 from typing import NamedTuple
 
 from neuart_jax.runs.tables import Row
 
 LOSS_LIMIT = {"float32": 1e-4, "tensorfloat32": 1e-2, "bfloat16": 5e-2}
-"""Relative error of a loss up to which a precision is what its name says, against float64: a few
-times its unit roundoff of 6e-8, 5e-4 and 4e-3, since sums of squares of differences magnify it."""
+"""Limit on the relative error of a loss against float64, by precision: a few times the unit
+roundoff of 6e-8, 5e-4 and 4e-3, as sums of squared differences magnify it."""
 
 GRADIENT_LIMIT = {"float32": 1e-2, "tensorfloat32": 5e-2, "bfloat16": 2e-1}
-"""The same of gradients, which single ReLUs change that are on instead of off."""
+"""The same for gradients, which change if a single ReLU is on instead of off."""
 
 SAME_LOSS, SAME_PIXELS = 1e-3, 1 / 255
-"""How far a pair in a batch may be from the same pair alone, relatively and in colors."""
+"""Limits on the difference of a pair in a batch from the pair alone, relative and in colors."""
 
 MEMORY_LIMIT = 0.25
-"""How far off a prediction of memory may be, relatively."""
+"""Limit on the relative error of a memory prediction."""
 
 _TESTS = "losses objective gaussians features convolution winograd line_search loop stylize".split()
 
 
 class Scope(NamedTuple):
-    """How much is looked at.
+    """Scope of a check.
 
     Attributes:
-      models: networks.
-      agreement_size: side of the images that are compared with float64, in pixels.
-      sizes: sides of those that are timed.
-      batches: numbers of pairs at once.
-      evaluations: timed in one go.
-      most_pixels: of all pairs of a batch together; larger cells are left out.
-      product_side: of the matrices whose products are timed.
-      run_sizes: of images that are painted from the shell.
-      torch_size: of the one pair that torch gets, in pixels.
-      tests: names of test modules, without "test_" and the ending.
+      models: names of the networks.
+      agreement_size: side of the images compared with float64, in pixels.
+      sizes: sides of the images whose evaluations are timed, in pixels.
+      batches: numbers of pairs per batch.
+      evaluations: number of evaluations timed together.
+      most_pixels: largest number of pixels of a batch; larger cells are left out.
+      product_side: side of the matrices whose products are timed.
+      run_sizes: sizes of images painted from the shell.
+      torch_size: size of the pair evaluated by torch, in pixels.
+      tests: names of test modules, without "test_" and extension.
     """
 
     models: tuple[str, ...] = ("vgg19", "resnet50")
@@ -59,22 +59,22 @@ SMALL = Scope(
     torch_size=48,
     tests=("line_search",),
 )
-"""Enough to see on a CPU that every part works."""
+"""Scope to test on a CPU that every part works."""
 
 
 COLUMNS = ("part", "what", "value", "unit", "limit", "verdict")
-"""Of the table."""
+"""Columns of the table."""
 
 
 def make_row(what: str, value: float | None, unit: str, *, limit: float | None = None) -> Row:
-    """Return a figure's row; with a limit it is "ok" up to that, and else "WRONG"."""
+    """Return a figure's row, with the verdict "ok" up to the limit, if any, and else "WRONG"."""
     verdict = ""
     if limit is not None:
-        # Not `value > limit`, which is false for a number that is none.
+        # Not `value > limit`, which is false for NaN.
         verdict = "ok" if value is not None and value <= limit else "WRONG"
     return {"what": what, "value": value, "unit": unit, "limit": limit, "verdict": verdict}
 
 
 def left_out(part: str, why: str) -> Row:
-    """Return the row of a part that there was no time or nothing for."""
+    """Return the row of a part that was left out."""
     return {"part": part, "what": "not measured", "value": why, "verdict": "left out"}

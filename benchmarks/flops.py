@@ -1,4 +1,4 @@
-"""How many floating point operations an evaluation takes, by its convolutions and products."""
+"""Count the floating point operations of an evaluation's convolutions and matrix products."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,27 +18,27 @@ from neuart_jax.objective.build import run_layers
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Count the operations of all convolutions and matrix products that a function calls.
 
-    A convolution has 2 kh kw Cin Cout H W of them, where H and W are the output's sides; a product
-    of matrices [m, k] and [k, n] has 2 m k n. All else is left out: it is small.
+    A convolution has 2 kh kw Cin Cout H W operations, where H and W are the output's sides; a
+    product of matrices [m, k] and [k, n] has 2 m k n. Everything else is negligible.
 
     Args:
-      function: without loops and branches around its convolutions.
+      function: a function without loops and branches around its convolutions.
       *arguments: arrays, or their shapes and dtypes.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def evaluation_flops(config: Config, *, stride_on: str = "") -> int:
-    """Count what one loss with its gradient takes in the network, as if it were computed plainly.
+    """Count the operations of a loss with its gradient in the network, by direct convolutions.
 
-    That is by direct convolutions over zero-padded features, whatever the configuration does; one
-    with a stride counts as what `models.convolution` folds it into. The
-    gradient of a convolution with respect to its input is a convolution of the same size, and
-    frozen kernels need no gradient: twice the forward pass. The objective's own products, 6 M N^2
-    for each Gram matrix, are left out: 2 % with VGG19.
+    Convolutions are counted as direct ones over zero-padded features, whatever the configuration;
+    strided ones as rewritten by `models.convolution`. The gradient of a convolution with respect to
+    its input is a convolution of the same size, and frozen kernels need no gradient: twice the
+    forward pass. The objective's own products, 6 M N^2 for each Gram matrix, are left out: 2 % with
+    VGG19.
 
     Args:
-      config: resolved; its `size` is the side of a square image.
+      config: resolved configuration, whose `size` is the side of a square image.
       stride_on: for ResNet50, see `models.resnet50.ResNet50`.
     """
     architecture = find_architecture(config.network.model)
@@ -62,7 +62,7 @@ def _count(jaxpr: Jaxpr) -> int:
         if equation.primitive.name == "conv_general_dilated":
             kernel = _shape(equation.invars[1])
             out_axis = equation.params["dimension_numbers"].rhs_spec[0]
-            # The kernel holds kh kw Cin Cout numbers, with Cin already that of a group.
+            # The kernel has kh kw Cin Cout elements, with Cin already per group.
             per_position = math.prod(kernel) // kernel[out_axis]
             total += 2 * per_position * math.prod(_shape(equation.outvars[0]))
         elif equation.primitive.name == "dot_general":

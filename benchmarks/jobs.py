@@ -1,7 +1,7 @@
-"""What a measured process does: one job, from its description to its figures.
+"""Jobs of a measured process: from a description to figures.
 
-A job is a JSON object: "kind", a key of `JOBS`; "config", a whole configuration; and what the
-function of that kind reads besides. Its figures are JSON, too.
+A job is a JSON object: "kind", a key of `JOBS`; "config", a complete configuration; and further
+arguments of that kind's function. Its figures are JSON as well.
 """
 
 import os
@@ -34,13 +34,13 @@ from neuart_jax.runs.record import Record
 Job = dict[str, Any]
 Figures = dict[str, Any]
 
-# A step that changes the pixels, so that no evaluation can be left out, and changes them little.
+# Step size that changes the pixels only a little, so that no evaluation can be optimized away.
 _STEP = 1e-6
 _THREAD_SETTINGS = ("OMP_NUM_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
 
 
 def describe_machine(job: Job) -> Figures:
-    """Name the machine, its threads and the versions."""
+    """Describe the machine, its threads and the versions of packages."""
     record = Record.of_this_run(config_of(job), weights={}, inputs={}, predicted_bytes=0)
     return {
         "machine": platform.platform(),
@@ -61,13 +61,13 @@ def prepare_network(job: Job) -> Figures:
 
 
 def write_reference(job: Job) -> Figures:
-    """Evaluate once, in float64, and write all that others need to "npz".
+    """Evaluate once in float64, and write the reference for all variants to "npz".
 
-    In float32 a ReLU whose input is next to zero may be on in one program and off in another, which
-    changes the gradient by some 1e-3: no measure of whether two programs compute the same.
+    In float32, a ReLU whose input is close to zero may be on in one program and off in another,
+    which changes the gradient by about 1e-3, so float32 can't tell whether two programs agree.
 
-    Written are "images", one of each pair; "pairs", the numbers of those that are evaluated here,
-    the first and the last; and their "loss" and "gradient". With "for_torch" also "mean", "std",
+    The file has "images", one for each pair; "pairs", the indices of the pairs evaluated here, the
+    first and the last; and their "loss" and "gradient". With "for_torch" also "mean", "std",
     "variables/..." and "targets/...".
     """
     problem = make_problem(config_of(job), batch=job["batch"], dtype=jnp.float64)
@@ -76,7 +76,7 @@ def write_reference(job: Job) -> Figures:
 
         @jax.jit
         def evaluate(images: Array, params: Any, targets: Any) -> tuple[Array, Array]:
-            # One after the other: twice as wide as what is measured, it might not fit at once.
+            # Sequentially, as float64 takes twice the memory and might not fit otherwise.
             return lax.map(
                 lambda pair: problem.evaluate_pair(pair[0], params, pair[1]), (images, targets)
             )
@@ -101,7 +101,7 @@ def write_reference(job: Job) -> Figures:
 
 
 def _name_targets(targets: Targets) -> dict[str, Array]:
-    """Name what `torch_objective` compares with: coefficients, and of every layer three arrays."""
+    """Return the targets of `torch_objective` by name: coefficients, and three arrays per layer."""
     named = {f"targets/weights/{term}": weight for term, weight in targets.weights.items()}
     for term in ("content", "style"):
         target = targets.values[term]
@@ -119,9 +119,9 @@ def _name_targets(targets: Targets) -> dict[str, Array]:
 def measure_evaluation(job: Job) -> Figures:
     """Time "evaluations" of the objective with its gradient, for "batch" pairs at once.
 
-    They run as a user's do: in one compiled chunk, whose next image depends on the last gradient,
-    with one synchronization at the end. The first evaluation is compared with the reference in
-    "npz", unless that is empty.
+    The evaluations run as in a real run: in one compiled chunk, in which each image depends on the
+    last gradient, with one synchronization at the end. The first evaluation is compared with the
+    reference in "npz", unless that is empty.
     """
     product_rate = measure_product_rate()
     problem = make_problem(config_of(job), batch=job["batch"])
@@ -140,13 +140,13 @@ def measure_evaluation(job: Job) -> Figures:
 
 
 class Evaluations(NamedTuple):
-    """Evaluations in one compiled chunk, as a run makes them.
+    """Evaluations in one compiled chunk, as in a run.
 
     Attributes:
-      problem: what is evaluated.
-      most: how many a call can make.
-      compiled: (images, params, targets, how many) -> the last images, losses and gradients.
-      compile_seconds: what tracing, lowering and compiling took.
+      problem: the problem to evaluate.
+      most: largest number of evaluations in a call.
+      compiled: (images, params, targets, number) -> the last images, losses and gradients.
+      compile_seconds: time for tracing, lowering and compiling.
     """
 
     problem: Problem
@@ -155,7 +155,7 @@ class Evaluations(NamedTuple):
     compile_seconds: float
 
     def run(self, count: int) -> tuple[float, Array, Array]:
-        """Make so many, and return the seconds of all, and the last losses and gradients."""
+        """Make `count` evaluations; return their total time and the last losses and gradients."""
         problem = self.problem
         arguments = problem.images, problem.params, problem.targets, jnp.int32(count)
         jax.block_until_ready(arguments)
@@ -168,8 +168,8 @@ def compile_evaluations(problem: Problem, count: int) -> Evaluations:
     """Compile a chunk of evaluations, each of an image that depends on the last gradient.
 
     Args:
-      problem: what to evaluate.
-      count: the most that a call of it can make.
+      problem: the problem to evaluate.
+      count: largest number of evaluations in a call.
     """
 
     def chunk(images: Array, params: Any, targets: Any, until: Array) -> Any:
@@ -192,10 +192,10 @@ def compile_evaluations(problem: Problem, count: int) -> Evaluations:
 
 
 def find_errors(npz: str, **found: Array) -> dict[str, float]:
-    """Compare arrays of all pairs with the reference's: relative errors, in the 2-norm.
+    """Compute the relative errors of all pairs' arrays against the reference, in the 2-norm.
 
     Args:
-      npz: file of the reference; empty where there is none to compare with.
+      npz: file of the reference; empty for no comparison.
       found: "loss" and "gradient".
     """
     errors: dict[str, float] = {}
@@ -210,7 +210,7 @@ def find_errors(npz: str, **found: Array) -> dict[str, float]:
 
 
 def measure_product_rate(*, side: int = 2048) -> float:
-    """Return the rate of float32 matrix products, in GFLOP/s: the machine's pace at the moment."""
+    """Return the rate of float32 matrix products in GFLOP/s, the machine's current speed."""
     matrix = jnp.full((side, side), 1 / side)
     multiply = jax.jit(lambda matrix: matrix @ matrix)
     seconds = []
@@ -218,15 +218,15 @@ def measure_product_rate(*, side: int = 2048) -> float:
         began = time.perf_counter()
         jax.block_until_ready(multiply(matrix))
         seconds.append(time.perf_counter() - began)
-    # The first one was compiled.
+    # Without the first, which includes compilation.
     return 2 * side**3 / statistics.median(seconds[1:]) / 1e9
 
 
 def measure_steps(job: Job) -> Figures:
-    """Time the steps of the configuration's optimizer, as a run makes them.
+    """Time the steps of the configuration's optimizer, as in a run.
 
-    The first chunk is left out, since it is compiled and may hold a longer line search. Memory is
-    what the process takes beyond what it has at the start, and what a run was predicted to take.
+    The first chunk is left out, as it includes compilation and may have a longer line search.
+    Memory is the growth of the process since the start, and the prediction for the run.
     """
     config = config_of(job)
     product_rate = measure_product_rate()
@@ -259,7 +259,7 @@ def measure_start(job: Job) -> Figures:
     compiled: list[float] = []
 
     def remember(event: str, duration_secs: float, **_: Any) -> None:
-        # Tracing, lowering, and compiling or loading what was compiled before.
+        # Tracing, lowering, and compiling or loading from the cache.
         if "/compile/" in event:
             compiled.append(duration_secs)
 
@@ -285,11 +285,11 @@ def measure_start(job: Job) -> Figures:
 
 
 def follow_loss(job: Job) -> Figures:
-    """Run a configuration, and say how the loss at full size fell.
+    """Run a configuration, and record how the loss at full size falls.
 
     "path" has, after each chunk at full size, seconds, evaluations, the smallest loss so far, and
-    the loss of the image as a file has it, clipped to [0, 1]: optimizers that don't clip come to
-    losses that no file can show. "clipped_loss" is that of the result.
+    the loss of the image clipped to [0, 1], as in a file: optimizers that don't clip reach losses
+    that no file can represent. "clipped_loss" is that of the result.
     """
     config = config_of(job)
     content, style = load_images(config)
@@ -329,17 +329,17 @@ JOBS: dict[str, Callable[[Job], Figures]] = {
     "start": measure_start,
     "loss": follow_loss,
 }
-"""What may be asked of a measured process, by the job's kind."""
+"""Jobs of a measured process, by kind."""
 
 
 def config_of(job: Job) -> Config:
-    """Return the configuration that a job comes with."""
+    """Return the configuration of a job."""
     return Config.from_dict(job["config"])
 
 
 def memory_of(compiled: Any) -> Figures:
-    """Return what a compiled function needs beside and for its arguments, and the peaks so far."""
-    # Not every platform tells.
+    """Return the memory of a compiled function and of its arguments, and the peaks so far."""
+    # Not available on every platform.
     analysis = compiled.memory_analysis()
     device = jax.devices()[0].memory_stats() or {}
     return {

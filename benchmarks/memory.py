@@ -1,19 +1,19 @@
-"""How much memory a process has taken: of the standard library alone, for torch's script, too."""
+"""Memory of a process, with the standard library alone, as torch's script uses it as well."""
 
 import re
 from pathlib import Path
 
 
 def peak_resident_bytes() -> int | None:
-    """Return the most memory that this process ever held; None where the system doesn't say.
+    """Return the peak resident memory of this process; None if the system doesn't report it.
 
-    Not getrusage's figure, which counts the process that started this one.
+    Not the value of getrusage, which includes the process that started this one.
     """
     return _read_status("VmHWM")
 
 
 def resident_bytes() -> int | None:
-    """Return the memory that this process holds; None where the system doesn't say."""
+    """Return the resident memory of this process; None if the system doesn't report it."""
     return _read_status("VmRSS")
 
 

@@ -1,4 +1,4 @@
-"""What to measure: the variants, as settings of a configuration, and how often."""
+"""Plan of a benchmark: the variants, as settings of a configuration, and the repetitions."""
 
 import math
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.objective.build import run_layers
 
 PARTS = ("evaluation", "steps", "start", "torch", "time_to_loss")
-"""What there is to measure."""
+"""Parts of a benchmark."""
 
 OPTIMIZERS = ("adam", "lbfgs")
-"""Whose steps are timed."""
+"""Optimizers whose steps are timed."""
 
 
 class Plan(NamedTuple):
-    """All that is to be measured.
+    """Plan of a benchmark.
 
     Attributes:
       parts: some of `PARTS`.
       sizes: sides of the square images, in pixels.
-      models: of the networks.
-      batches: numbers of pairs that are evaluated at once.
-      precisions: values of the setting `precision`; where torch has them, of its own, too.
+      models: names of the networks.
+      batches: numbers of pairs evaluated at once.
+      precisions: values of the setting `precision`, and torch's equivalents if there are any.
       convolutions: values of the setting `convolution`.
-      rounds: how often each variant, in turns with the others.
-      evaluations: timed in one go.
-      time_limit: seconds after which a process that times evaluations is ended, and with it its
-        variant; None waits.
-      torch_python: an interpreter that has torch.
-      peak_tflops: what the device is said to reach, in TFLOP/s; 0 if that isn't known.
-      presets: recipes whose final loss is to be reached.
+      rounds: number of measurements of each variant, interleaved with the others.
+      evaluations: number of evaluations timed together.
+      time_limit: seconds after which a process that times evaluations is killed and its variant
+        abandoned; None waits.
+      torch_python: interpreter with torch.
+      peak_tflops: the device's nominal peak in TFLOP/s; 0 if unknown.
+      presets: recipes whose final loss should be reached.
       loss_size: size of their images; 0 takes each recipe's own.
     """
 
@@ -55,14 +55,14 @@ class Plan(NamedTuple):
 
 
 def read_plan(config: Config, flags: dict[str, Any]) -> Plan:
-    """Read a plan as it is written on a command line.
+    """Parse a plan from the command line.
 
     Args:
-      config: what all variants have in common, with `content` and `style`.
-      flags: name of each field of `Plan` to its text, or to its texts.
+      config: common settings of all variants, with `content` and `style`.
+      flags: text or texts of every field of `Plan`, by name.
 
     Raises:
-      InputError: a value can't be used, or an image of that size is too small for a model.
+      InputError: a value is invalid, or a size is too small for a model.
     """
     plan = Plan(
         parts=_read_names("parts", flags["parts"], PARTS),
@@ -98,7 +98,7 @@ def read_plan(config: Config, flags: dict[str, Any]) -> Plan:
 
 
 def jax_variants(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Return name to settings of all that is compared of this project."""
+    """Return the settings of this project's variants, by name."""
     variants = {}
     for precision in plan.precisions:
         for convolution in plan.convolutions:
@@ -108,16 +108,16 @@ def jax_variants(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def reference_settings() -> dict[str, Any]:
-    """Return the settings of the plainest variant, with which all are compared."""
+    """Return the settings of the reference, the simplest variant."""
     return {"precision": "float32", "convolution": "direct"}
 
 
 def torch_variants(plan: Plan, *, has_gpu: bool) -> dict[str, dict[str, Any]]:
-    """Return name to what `torch_objective.measure` is told, of all that is compared of torch.
+    """Return the arguments of `torch_objective.measure` for torch's variants, by name.
 
     Args:
-      plan: see `Plan`.
-      has_gpu: whether it runs on one; a CPU knows no TensorFloat-32.
+      plan: the plan.
+      has_gpu: whether torch runs on a GPU; CPUs have no TensorFloat-32.
     """
     known = ("float32", "bfloat16", *(("tensorfloat32",) if has_gpu else ()))
     return {
@@ -175,7 +175,7 @@ def _read_number(flag: str, text: str) -> float:
 
 
 def _check_torch_can(config: Config) -> None:
-    """Check that `torch_objective` has all formulas of a resolved configuration."""
+    """Check that `torch_objective` implements the formulas of a resolved configuration."""
     losses = config.losses
     has = {
         "content_loss": "relative",

@@ -1,4 +1,4 @@
-"""What is timed: a batch of pairs of square images, and their objective."""
+"""The timed problem: a batch of pairs of square images, and their objective."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,20 +28,21 @@ EvaluateFn = Callable[[Array, Any, Targets], tuple[Array, Array]]
 """(images, params, targets) -> (losses float32[batch], gradients like the images)."""
 
 _NOISE = 0.05
-"""Standard deviation of the noise on the start: at the content itself its loss has no gradient."""
+"""Standard deviation of the noise on the initial image: the content loss has no gradient at the
+content itself."""
 
 
 class Problem(NamedTuple):
     """A batch of independent pairs.
 
     Attributes:
-      config: resolved.
-      evaluate: see `EvaluateFn`.
-      evaluate_pair: the same of one pair, without the first axis.
+      config: resolved configuration.
+      evaluate: evaluation of all pairs; see `EvaluateFn`.
+      evaluate_pair: evaluation of one pair, without the first axis.
       module: the network.
-      params: of the network.
-      targets: of every pair, along a first axis.
-      images: where the pixels are, float32[batch, size, size, 3].
+      params: parameters of the network.
+      targets: targets of all pairs, along a first axis.
+      images: current images, float32[batch, size, size, 3].
     """
 
     config: Config
@@ -54,14 +55,14 @@ class Problem(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Operations of an evaluation of all pairs, see `flops.evaluation_flops`."""
+        """Number of operations for an evaluation of all pairs; see `flops.evaluation_flops`."""
         stride_on = getattr(self.module, "stride_on", "")
         return len(self.images) * evaluation_flops(self.config, stride_on=stride_on)
 
 
 def with_images(config: Config) -> Config:
-    """Take scikit-image's cat and our own brush strokes where no images are named."""
-    import skimage  # Not at the top: measured processes, whose images are named, go without.
+    """Fill in scikit-image's cat and our own brush strokes if no images are named."""
+    import skimage  # Imported here, as measured processes don't need it.
 
     cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
     strokes = Path(neuart_jax.__file__).parents[1] / "docs" / "images" / "brush_strokes.png"
@@ -70,9 +71,9 @@ def with_images(config: Config) -> Config:
 
 
 def load_images(config: Config) -> tuple[Float32, Float32]:
-    """Read content and style as squares, float32[size, size, 3], with `size` the configuration's.
+    """Load content and style as squares, float32[size, size, 3], at the configuration's `size`.
 
-    Squares, and enlarged where need be: a size is then a number of pixels, whatever the images.
+    Images are cropped, and enlarged if needed, so that a size fixes the number of pixels.
     """
     images = config.images
     content, style = (
@@ -83,9 +84,9 @@ def load_images(config: Config) -> tuple[Float32, Float32]:
 
 
 def write_network(config: Config, path: Path) -> None:
-    """Load or fit a network once, for all processes to come.
+    """Load or fit a network once for all measured processes.
 
-    Fitting in each of them would take longer than what is timed, and raise their peak of memory.
+    Fitting in each process would take longer than what is timed, and raise its peak memory.
     """
     config = resolve_config(config)
     content, style = load_images(config)
@@ -107,12 +108,12 @@ def _load_network(config: Config, content: np.ndarray, style: np.ndarray) -> Net
 
 
 def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Problem:
-    """Build pairs whose contents are one image, shifted differently for each.
+    """Build pairs whose contents are one image with different shifts.
 
     Args:
-      config: with `content`, `style` and `size`.
-      batch: number of pairs. A single one is evaluated as a run does, without a batch axis.
-      dtype: of the numbers of the network, and of the images. What is made in float64 has to be
+      config: configuration with `content`, `style` and `size`.
+      batch: number of pairs. A single pair is evaluated as in a run, without a batch axis.
+      dtype: dtype of the network's parameters and of the images. A float64 problem must be
         evaluated under `jax.enable_x64`.
     """
     config = resolve_config(config)
@@ -136,7 +137,7 @@ def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Pro
                 style_features=style_features,
             )
 
-        # One after the other, so that this doesn't take more memory than what is measured.
+        # Sequentially, so that this doesn't take more memory than what is measured.
         return jax.lax.map(of_content, contents)
 
     def evaluate_pair(image: Array, params: Any, targets: Targets) -> tuple[Array, Array]:
@@ -154,7 +155,7 @@ def make_problem(config: Config, *, batch: int, dtype: Any = jnp.float32) -> Pro
     contents = np.stack([np.roll(content, shift, axis=1) for shift in shifts])
     noise = np.random.default_rng(0).normal(0, _NOISE, contents.shape)
     images = np.clip(contents + noise, 0, 1).astype(np.float32)
-    # Only here: networks are made in float32.
+    # Only here, as networks are created in float32.
     with jax.enable_x64(dtype == jnp.float64):
         params, first, second, start = jax.tree.map(
             lambda array: jnp.asarray(array, dtype), (prepared, contents, style, images)

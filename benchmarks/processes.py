@@ -1,4 +1,4 @@
-"""Measured processes: a fresh one for every job, so that nothing is left of the one before."""
+"""Measured processes: a fresh one for every job, so that jobs don't affect each other."""
 
 import json
 import os
@@ -28,14 +28,14 @@ child.main(seconds)
 
 
 class Job(NamedTuple):
-    """What a process is to do.
+    """A job for a process.
 
     Attributes:
-      task: as `jobs` or `torch_objective` reads it.
-      interpreter: empty for this one with jax, or another one, for `TORCH_SCRIPT`.
-      cache: folder for compiled programs; empty keeps none.
-      time_limit: seconds after which the process is ended; None waits.
-      environment: variables that it gets besides this process's own.
+      task: description of the job, for `jobs` or `torch_objective`.
+      interpreter: empty for this one, with jax, or another one for `TORCH_SCRIPT`.
+      cache: folder for compiled programs; empty for no cache.
+      time_limit: seconds after which the process is killed; None waits.
+      environment: environment variables in addition to those of this process.
     """
 
     task: Mapping[str, Any]
@@ -49,13 +49,13 @@ RunJob = Callable[[Job], Figures]
 
 
 def run_job(job: Job) -> Figures:
-    """Run a job in a process of its own.
+    """Run a job in a separate process.
 
     Returns:
-      Its figures, or "error" with a sentence in their place.
+      The figures of the job, or an "error" with a sentence.
 
     Raises:
-      InputError: the process said so, or the interpreter can't be run.
+      InputError: the job raised one, or the interpreter can't be run.
     """
     command = [sys.executable, "-c", _ENTER]
     if job.interpreter:
@@ -67,7 +67,7 @@ def run_job(job: Job) -> Figures:
     if job.cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = job.cache
     if not job.interpreter:
-        # The package that is running, wherever the process starts.
+        # This package, whatever the process's working folder.
         root = str(Path(__file__).resolve().parents[1])
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [root, os.environ.get("PYTHONPATH")])
@@ -104,17 +104,17 @@ def run_job(job: Job) -> Figures:
 def run_rounds(
     jobs: Mapping[str, Job], *, rounds: int, run: RunJob = run_job
 ) -> dict[str, list[Figures]]:
-    """Run jobs in turns, A B C A B C, so that a change of the machine's pace meets all alike.
+    """Run jobs interleaved, A B C A B C, so that changes in the machine's speed affect all equally.
 
-    A job that fails is not tried again.
+    A failed job isn't repeated.
 
     Args:
-      jobs: name to job.
-      rounds: how often each.
-      run: runs one.
+      jobs: jobs by name.
+      rounds: number of runs of each job.
+      run: runs a job.
 
     Returns:
-      Name to the figures of each round.
+      The figures of every round, by name.
     """
     found: dict[str, list[Figures]] = {name: [] for name in jobs}
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: every figure as JSON, tables to read, and a plot."""
+"""Reports of a benchmark: all figures as JSON, tables in Markdown, and a plot."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from neuart_jax.runs.tables import Row, to_markdown
 
 
 def to_text(tables: Mapping[str, Sequence[Row]], *, facts: Mapping[str, Any], notes: str) -> str:
-    """Lay out all tables in Markdown.
+    """Format all tables in Markdown.
 
     Args:
-      tables: title to rows; those without any are left out.
-      facts: of the machine.
-      notes: what went wrong; may be empty.
+      tables: rows of every table, by title; empty tables are left out.
+      facts: description of the machine.
+      notes: notes on problems; may be empty.
     """
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
@@ -47,13 +47,13 @@ def write_report(folder: Path, *, text: str, document: Mapping[str, Any]) -> Non
 
 
 def save_plot(path: Path, rows: Sequence[Row]) -> None:
-    """Draw seconds, and nanoseconds for each pixel, over size and over batch.
+    """Plot seconds, and nanoseconds per pixel, over size and over batch.
 
     Args:
-      path: PNG file.
-      rows: of `rows.evaluation_rows`, each with its seconds.
+      path: PNG file to write.
+      rows: rows from `rows.evaluation_rows`, each with its seconds.
     """
-    # A second to import, which most commands don't need.
+    # Imported here, as the import takes a second.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")

@@ -1,4 +1,4 @@
-"""From the figures of all rounds to the rows of tables: medians, ratios, shares."""
+"""Compute the rows of tables from the figures of all rounds: medians, ratios, shares."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,28 @@ from neuart_jax.runs.tables import Row
 Figures = Mapping[str, Any]
 
 CHECK_TOLERANCE = 1e-6
-"""Relative error up to which two programs compute the same, both in float64."""
+"""Relative error up to which two programs agree, both in float64."""
 
 TOLERANCE = 1e-2
 """Relative error of float32 losses, against float64. torch's own was 1.4e-3 with ResNet50 at 512
-pixels; whether it computes the same is judged by `CHECK_TOLERANCE`."""
+pixels; agreement is judged by `CHECK_TOLERANCE`."""
 
 GRADIENT_TOLERANCE = 1e-2
-"""The same of gradients, which one ReLU that is on instead of off changes by 3e-3 at 64 pixels."""
+"""The same for gradients, which a single ReLU that is on instead of off changes by 3e-3 at 64
+pixels."""
 
 MARGINS = (0.05, 0.02, 0.01, 0.0)
-"""How far above another run's last loss, relatively, a run's progress is looked at."""
+"""Relative margins above another run's final loss at which a run's progress is reported."""
 
 
 class Group(NamedTuple):
-    """Variants that were measured in turns, of one model, size and batch.
+    """Variants that were measured interleaved, for one model, size and batch.
 
     Attributes:
-      model: of the network.
+      model: name of the network.
       size: side of the images, in pixels.
       batch: number of pairs.
-      runs: variant to the figures of its rounds, in the same order for all.
+      runs: figures of all rounds by variant, in the same order for all.
       check: figures of torch in float64; None without torch.
     """
 
@@ -41,7 +42,7 @@ class Group(NamedTuple):
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The first columns of each of its rows."""
+        """First columns of the group's rows."""
         return {"model": self.model, "size": self.size, "batch": self.batch}
 
 
@@ -52,7 +53,7 @@ def median(rounds: Sequence[Figures], name: str) -> float | None:
 
 
 def highest(rounds: Sequence[Figures], name: str) -> float | None:
-    """Return the highest figure of the rounds that have it: of memory, the peak that was seen."""
+    """Return the highest value of a figure over the rounds that have it, such as peak memory."""
     return max((figures[name] for figures in rounds if figures.get(name) is not None), default=None)
 
 
@@ -62,7 +63,7 @@ def find_error(rounds: Sequence[Figures]) -> str:
 
 
 def median_ratio(rounds: Sequence[Figures], others: Sequence[Figures]) -> float | None:
-    """Return the median, over rounds, of one variant's seconds over the other's of that round."""
+    """Return the median over rounds of the ratio of two variants' seconds."""
     if find_error(rounds) or find_error(others):
         return None
     pairs = zip(rounds, others, strict=True)
@@ -70,7 +71,7 @@ def median_ratio(rounds: Sequence[Figures], others: Sequence[Figures]) -> float 
 
 
 def disagreement(group: Group) -> str:
-    """Say how torch's objective differs from ours; ratios of times mean nothing then."""
+    """Describe how torch's objective differs from ours, which makes ratios of times meaningless."""
     if group.check is None:
         return ""
     where = f"({group.model}, {group.size} pixels, {group.batch} pairs)"
@@ -86,7 +87,7 @@ def disagreement(group: Group) -> str:
     ]
     for variant, figures, limits in suspects:
         errors = [figures["loss_error"], figures["gradient_error"]]
-        # Not `error > limit`, which is false for a number that is none.
+        # Not `error > limit`, which is false for NaN.
         if not all(e is not None and e <= limit for e, limit in zip(errors, limits, strict=True)):
             return (
                 f"{variant} computes something else than jax {where}: loss and gradient differ by "
@@ -97,11 +98,11 @@ def disagreement(group: Group) -> str:
 
 
 def evaluation_rows(group: Group, *, peak_tflops: float = 0) -> list[Row]:
-    """Tabulate a group, one row for each variant.
+    """Tabulate a group, one row per variant.
 
     Args:
-      group: see `Group`; its first variant is what `ratio` refers to.
-      peak_tflops: what the device is said to reach, in TFLOP/s; 0 leaves that column out.
+      group: the group, whose first variant is the reference of `ratio`.
+      peak_tflops: the device's nominal peak in TFLOP/s; 0 leaves that column out.
     """
     first, *_ = group.runs.values()
     flops = median(first, "flops")
@@ -141,9 +142,9 @@ def evaluation_rows(group: Group, *, peak_tflops: float = 0) -> list[Row]:
 
 
 def torch_rows(group: Group) -> list[Row]:
-    """Tabulate jax's seconds over torch's: a row for each of ours, a column for each of theirs.
+    """Tabulate the ratios of jax's seconds to torch's: a row per jax variant, a column per torch's.
 
-    Empty where both compute something else; see `disagreement`.
+    Empty if the objectives differ; see `disagreement`.
     """
     theirs = [variant for variant in group.runs if variant.startswith("torch")]
     if disagreement(group):
@@ -194,18 +195,18 @@ def start_rows(group: Group) -> list[Row]:
 
 
 def loss_rows(preset: str, size: int, theirs: Figures, ours: Figures) -> list[Row]:
-    """Tabulate when two runs came near the loss that the first of them ended with.
+    """Tabulate when two runs approached the final loss of the first.
 
     Args:
-      preset: the recipe's name.
-      size: of the image, in pixels.
-      theirs: figures of `jobs.follow_loss`, to the recipe's end.
-      ours: likewise, of another optimizer; perhaps with "error".
+      preset: name of the recipe.
+      size: size of the image, in pixels.
+      theirs: figures of `jobs.follow_loss` for the recipe, up to its end.
+      ours: figures of `jobs.follow_loss` for our optimizer; may have an "error".
 
     Returns:
-      For the image as it is optimized, and as a file has it, a row for each of `MARGINS` with
-      seconds and evaluations of both, and of ours over all of theirs. A cell is empty where a run
-      never came so far.
+      For the optimized image and for the clipped one, a row for each of `MARGINS`, with the seconds
+      and evaluations of both runs, and ours as a share of all of theirs. A cell is empty if a run
+      never got that far.
     """
     labels = {"preset": preset, "size": size}
     if "error" in ours:

@@ -1,8 +1,8 @@
-"""The default objective in PyTorch, to be compared with ours: same weights, images and targets.
+"""The default objective in PyTorch, for comparison: same network, images and targets.
 
-It runs as a script in any interpreter that has torch and numpy, and imports nothing of this
-project, jax least of all: both would fight for the same cores. A job comes as JSON on the standard
-input, arrays come from the .npz file that it names, and the result goes to the file that it names.
+It runs as a script in any interpreter with torch and numpy, and imports nothing of this project,
+and in particular not jax: both would compete for the same cores. A job is read as JSON from stdin,
+arrays from the .npz file named there, and the result is written to the file named there.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Not by an import, which would run the package's own and bring jax.
+# Not imported, as that would import the package and jax.
 peak_resident_bytes = runpy.run_path(str(pathlib.Path(__file__).with_name("memory.py")))[
     "peak_resident_bytes"
 ]
@@ -35,19 +35,19 @@ _VGG_BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _RESNET50_BLOCKS = (3, 4, 6, 3)
 _BATCH_NORM_EPSILON = 1e-5
 _TINY = 1e-12
-# A step that changes the pixels, so that no evaluation can be left out, and changes them little.
+# Step size that changes the pixels only a little, so that no evaluation can be optimized away.
 _STEP = 1e-6
 
 
 class Network(NamedTuple):
-    """A network's numbers and how it is computed.
+    """A network's parameters and options.
 
     Attributes:
       model: "vgg19", "vgg16" or "resnet50".
-      variables: name to tensor, kernels as [out, in, height, width].
-      mean: [3, 1, 1], of the input.
-      std: [3, 1, 1], of the input.
-      layers: to be returned; the pass ends at the deepest.
+      variables: tensors by name, kernels as [out, in, height, width].
+      mean: mean of the input, [3, 1, 1].
+      std: standard deviation of the input, [3, 1, 1].
+      layers: layers to return; the pass ends at the deepest.
       pooling: "average" or "max".
       padding: "reflect" or "zero".
       stride_on: "1x1" or "3x3".
@@ -147,7 +147,7 @@ def relative_error(values: Tensor, target: Tensor) -> Tensor:
 
 
 def smooth(features: Tensor, temperatures: Tensor, *, kind: str) -> Tensor:
-    """Do what `elementwise.smooth` and `smoothing.Smoothing` do, to float[batch, c, h, w]."""
+    """Smooth float[batch, c, h, w] as `elementwise.smooth` and `smoothing.Smoothing` do."""
     if kind == "none":
         return features
     flat = features.flatten(1) / temperatures[:, None]
@@ -169,7 +169,7 @@ def gram_matrices(features: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Do what `elementwise.total_variation` does, for each pair."""
+    """Compute `elementwise.total_variation` for each pair."""
     rows, columns = images[:, :, 1:] - images[:, :, :-1], images[..., 1:] - images[..., :-1]
     return torch.mean(rows**2, (1, 2, 3)) + torch.mean(columns**2, (1, 2, 3))
 
@@ -177,14 +177,14 @@ def total_variation(images: Tensor) -> Tensor:
 def make_losses_fn(
     network: Network, targets: Tensors, *, smoothing: str, autocast: Callable[[], Any]
 ) -> Callable[[Tensor], Tensor]:
-    """Return [batch, 3, height, width] -> each pair's loss, float32[batch].
+    """Make the function [batch, 3, height, width] -> each pair's loss, float32[batch].
 
     Args:
-      network: see `Network`.
-      targets: "weights/TERM", and of each layer of content and style "values/TERM/LAYER",
+      network: the network.
+      targets: "weights/TERM", and for each layer of content and style "values/TERM/LAYER",
         "temperatures/TERM/LAYER" and "layer_weights/TERM/LAYER".
       smoothing: "none", "softmax" or "centered_softmax".
-      autocast: gives the context in which features are computed; losses are in the images' dtype.
+      autocast: returns the context for computing features; losses are in the images' dtype.
     """
     compared = [path.split("/")[1:] for path in targets if path.startswith("values/")]
 
@@ -219,7 +219,7 @@ def evaluate(losses_fn: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Ten
 def find_errors(
     losses: Tensor, gradients: Tensor, arrays: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Compare losses, and gradients [batch, 3, h, w], with the reference's, of some pairs."""
+    """Compute the errors of losses, and gradients [batch, 3, h, w], against the reference."""
     found = {
         "loss": losses.cpu().double().numpy(),
         "gradient": gradients.permute(0, 2, 3, 1).cpu().double().numpy(),
@@ -243,7 +243,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(job["device"])
     arrays = dict(np.load(job["npz"]))
     if not job["evaluations"]:
-        # Only compared: of the other pairs there is nothing to compare with.
+        # For a comparison only, the pairs of the reference are enough.
         pairs = arrays["pairs"]
         several = [name for name in arrays if name == "images" or name.startswith("targets/")]
         arrays |= {name: arrays[name][pairs] for name in several}
@@ -268,7 +268,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         tensor = to_device(np.transpose(array, (3, 2, 0, 1)) if is_kernel else array)
         if is_kernel:
             tensor = tensor.contiguous(memory_format=layout)
-        # Once: autocast would do it at every evaluation.
+        # Converted once, as autocast would do it at every evaluation.
         variables[path] = tensor.bfloat16() if low else tensor
     targets = {
         path: to_maps(array) if array.ndim == 4 else to_device(array)
@@ -311,7 +311,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         return images
 
     if job["evaluations"]:
-        # Twice untimed: torch.compile may compile again for an image of another origin.
+        # Two untimed steps: torch.compile may recompile for an image that is a result.
         images = descend(images, 2)
         began = time.perf_counter()
         descend(images, job["evaluations"])
@@ -322,7 +322,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_product_rate(device: torch.device, *, side: int = 2048) -> float:
-    """Return the rate of float32 matrix products, in GFLOP/s: the machine's pace at the moment."""
+    """Return the rate of float32 matrix products in GFLOP/s, the machine's current speed."""
     matrix = torch.ones((side, side), device=device) / side
     seconds = []
     for _ in range(4):
@@ -334,7 +334,7 @@ def measure_product_rate(device: torch.device, *, side: int = 2048) -> float:
 
 
 def describe(job: dict[str, Any]) -> dict[str, Any]:
-    """Say which torch this is, and what it runs on."""
+    """Describe torch's version, threads and device."""
     del job
     has_gpu = torch.cuda.is_available()
     return {
@@ -356,11 +356,11 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Do the job that the standard input describes."""
+    """Run the job described on stdin."""
     job = json.load(sys.stdin)
     try:
         result = {"describe": describe, "measure": measure}[job["kind"]](job)
-    # Whatever it is, it is told in the table: torch.compile fails in many ways.
+    # Any exception, as torch.compile fails in many ways; it is shown in the table.
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         result = {"error": f"{type(error).__name__}: {text}"}

@@ -1,9 +1,9 @@
-"""Measure how fast this machine is: evaluations, steps, starts, memory, and torch beside them.
+"""Measure the speed of this machine: evaluations, steps, starts, memory, compared with torch.
 
   python scripts/benchmark.py [--parts=evaluation,torch] [--sizes=256,512] [--flags]
 
-Without pictures it takes scikit-image's cat and our own brush strokes. Filters are random unless
---weights says otherwise, or a part depends on them.
+Without images, scikit-image's cat and our own brush strokes are used. Filters are random unless
+--weights is given, or a part depends on them.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-# The benchmarks are in no wheel, and a borrowed machine may have nothing installed.
+# The benchmarks are in no wheel, and the package may not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.benchmark import benchmark
@@ -24,28 +24,28 @@ from neuart_jax.io.files import make_folder
 from neuart_jax.runs.record import Record
 
 flags.DEFINE_list("parts", "evaluation,steps,start,torch", f"some of {', '.join(PARTS)}")
-flags.DEFINE_list("sizes", "256,512", "sides of the square pictures, in pixels")
+flags.DEFINE_list("sizes", "256,512", "sides of the square images, in pixels")
 flags.DEFINE_list("models", "vgg19,resnet50", "networks")
 flags.DEFINE_list("precisions", "float32,bfloat16", "values of --precision, and of torch's own")
 flags.DEFINE_list("convolutions", "auto", "values of --convolution")
 flags.DEFINE_list("batches", "1,4,16", "numbers of pairs evaluated at once")
-flags.DEFINE_string("rounds", "3", "how often each variant is measured, in turns with the others")
+flags.DEFINE_string("rounds", "3", "number of measurements of each variant, interleaved")
 flags.DEFINE_string("evaluations", "5", "evaluations timed in one go")
 flags.DEFINE_string("time_limit", "0", "seconds after which a variant is given up; 0 waits")
 flags.DEFINE_string("torch_python", sys.executable, "an interpreter that has torch and numpy")
-flags.DEFINE_string("peak_tflops", "0", "the device's rate in TFLOP/s, to be given a share of")
+flags.DEFINE_string("peak_tflops", "0", "the device's peak rate in TFLOP/s, for a column of shares")
 flags.DEFINE_list("presets", "neural-style,gordicaleksa", "recipes whose loss time_to_loss reaches")
 flags.DEFINE_string("loss_size", "0", "size for time_to_loss; 0 takes each recipe's own")
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Measure and print the tables; 1 if something can't be trusted or was not measured."""
-    # This process only plans: a GPU that it held would have no memory left for those that measure.
+    """Measure and print the tables; return 1 if a result can't be trusted or is missing."""
+    # This process only plans: if it held a GPU, measuring processes would have no memory there.
     jax.config.update("jax_platforms", "cpu")
     network, config = config.network, with_images(config)
     parts = flags.FLAGS["parts"].value
     if network.weights == "auto" and "time_to_loss" not in parts:
-        # What the filters are doesn't change the time; these need no download and no fit.
+        # Filters don't affect the time; random ones need no download and no fit.
         config = config.replace(weights="random")
     plan = read_plan(config, {name: flags.FLAGS[name].value for name in Plan._fields})
     folder = Path(config.output.output or "output/benchmark").expanduser()

@@ -1,10 +1,10 @@
-"""Look at a GPU in six minutes: is it right, how fast, how large, beside torch.
+"""Check a GPU in six minutes: correctness, speed, memory, compared with torch.
 
   python scripts/check_gpu.py [--output=FOLDER] [--minutes=6] [--small] [--flags]
 
-Prints one table and writes it as device.md and device.json. It needs no network: without --weights
-filters are random, which take as long as others. --small does everything with tiny pictures, on any
-device, to see that it works.
+Prints a table and writes it as device.md and device.json. No network is needed: without --weights,
+filters are random, which take as long as others. --small runs everything with tiny images, on any
+device, as a test.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-# The benchmarks are in no wheel, and a borrowed machine may have nothing installed.
+# The benchmarks are in no wheel, and the package may not be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.device_check import check_device
@@ -25,14 +25,14 @@ from neuart_jax.io.files import make_folder
 from neuart_jax.runs.experiments.axes import read_numbers
 from neuart_jax.runs.record import Record
 
-_SMALL = flags.DEFINE_bool("small", False, "tiny pictures")
-_MINUTES = flags.DEFINE_string("minutes", "6", "no part is begun after so many")
+_SMALL = flags.DEFINE_bool("small", False, "tiny images")
+_MINUTES = flags.DEFINE_string("minutes", "6", "minutes after which no further part is started")
 _TORCH = flags.DEFINE_string("torch_python", sys.executable, "an interpreter with torch and numpy")
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Check and print the table; 1 if something is wrong or could not be done."""
-    # This process only plans: a GPU that it held would have no memory left for those that measure.
+    """Check and print the table; return 1 if a figure is wrong or a part failed."""
+    # This process only plans: if it held a GPU, measuring processes would have no memory there.
     jax.config.update("jax_platforms", "cpu")
     config = with_images(config)
     if config.network.weights == "auto":

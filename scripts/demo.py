@@ -1,7 +1,6 @@
-"""Paint a photograph that scikit-image brings along in the manner of our own brush strokes.
+"""Paint a photograph from scikit-image in the style of our own brush strokes.
 
-With ImageNet weights where a network or a package index gives them, else with fitted ones; a line
-says which.
+With ImageNet weights if they can be downloaded, else with fitted ones; a line says which.
 """
 
 import sys

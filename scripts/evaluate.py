@@ -3,7 +3,7 @@
   python scripts/evaluate.py --content=FOLDER --style=FOLDER [--pair=cross] [--flags]
   python scripts/evaluate.py --manifest=FILE [--flags]
 
-Finished cells below --output are not made again.
+Finished cells in --output are reused.
 """
 
 from neuart_jax.cli.flags import define_pair_flags, run_command
@@ -16,7 +16,7 @@ _PAIR_FLAGS = define_pair_flags()
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Run the experiment and say where its contact sheet is."""
+    """Run the experiment and print the path of its contact sheet."""
     jobs = find_jobs(config, **_PAIR_FLAGS()._asdict()).all_jobs()
     print(evaluate(config, jobs).sheet_path)
     return 0

@@ -2,7 +2,7 @@
 
   python scripts/layer_grid.py --content=PHOTO --style=PAINTING [--flags]
 
-Rows are --style_layers, one more at a time. Finished cells below --output are not made again.
+Rows are --style_layers, one more per row. Finished cells in --output are reused.
 """
 
 from absl import flags
@@ -16,13 +16,13 @@ from neuart_jax.runs.record import Record
 _RATIOS = flags.DEFINE_string(
     "ratios",
     "",
-    "content weight / style weight of the columns, such as 1e-5,1e-4; empty means 0.01, 0.1, 1 "
-    "and 10 times that of the settings",
+    "content weight / style weight of the columns, such as 1e-5,1e-4; empty takes 0.01, 0.1, 1 "
+    "and 10 times the ratio of the settings",
 )
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Run the experiment and say where its contact sheet is."""
+    """Run the experiment and print the path of its contact sheet."""
     ratios = read_numbers(_RATIOS.value, flag="ratios", example="1e-5,1e-4")
     print(layer_grid(config, ratios=ratios).sheet_path)
     return 0

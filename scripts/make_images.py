@@ -1,10 +1,10 @@
-"""Paint the pictures that the README and the pages in docs/ show.
+"""Paint the images that the README and the pages in docs/ show.
 
   python scripts/make_images.py [--only=strip,color] [--resnet50=FILE] [--output=FOLDER]
 
 Photographs are scikit-image's and matplotlib's, paintings are in docs/images/styles; all are in the
-public domain or CC0. Pictures that are there below --output are not painted again. What VGG16's
-weights are is `imagenet-lpips`; ResNet50's are named by --resnet50.
+public domain or CC0. Existing images in --output are not painted again. VGG16's weights are
+`imagenet-lpips`; ResNet50's are given by --resnet50.
 """
 
 import functools
@@ -55,11 +55,11 @@ _GAP, _FONT_PIXELS = 6, 14
 
 
 class Sheet(NamedTuple):
-    """Pictures side by side.
+    """Images side by side.
 
     Attributes:
-      rows: of each picture, its label and what paints it; a path is shown as it is.
-      width: of a picture in the sheet, in pixels, on average.
+      rows: label of every image, and the settings that paint it, or the path of an image.
+      width: average width of an image in the sheet, in pixels.
     """
 
     rows: Sequence[Sequence[tuple[str, Path | Mapping[str, Any]]]]
@@ -79,22 +79,22 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
     """Lay out every sheet.
 
     Args:
-      photographs: by name.
-      resnet50: that network's weights.
+      photographs: files of the photographs, by name.
+      resnet50: ResNet50's weights.
     """
     both = {"VGG16": {}, "ResNet50": {"model": "resnet50", "weights": resnet50}}
     astronaut, cat, coffee, rocket, grace = (
         photographs[name] for name in ("astronaut", "chelsea", "coffee", "rocket", "grace_hopper")
     )
     small = {"size": 384}
-    # Half an hour is enough for one picture: a frame that this recipe saves on its way.
+    # Half an hour is enough for one image: this is the length of a frame that the recipe saves.
     own_lengths = {"slides": {"steps": 800}}
     recipes = {
         name: {"preset": name, **({"style": [_AUVERS, _CAFE]} if preset.num_styles == 2 else {})}
         | (both["ResNet50"] if preset.settings.get("model") == "resnet50" else {})
         | own_lengths.get(name, {})
         for name, preset in PRESETS.items()
-        # It wants masks and two photographs.
+        # Photoreal needs masks and two photographs.
         if name != "photoreal"
     }
     variants = {
@@ -206,7 +206,7 @@ def make_sheets(photographs: Mapping[str, Path], resnet50: str) -> dict[str, She
 
 
 def _write_photographs() -> dict[str, Path]:
-    """Put the photographs of the packages into files."""
+    """Write the photographs of the packages to files."""
     images = {
         # NASA, public domain; Stefan van der Walt, CC0; Rachel Michetti, CC0; SpaceX, CC0.
         **{n: getattr(skimage.data, n)() for n in ("astronaut", "chelsea", "coffee", "rocket")},
@@ -236,7 +236,7 @@ def _config(sources: Mapping[str, Any], common: Config) -> Config:
 
 
 def _lay_out(rows: Sequence[Sequence[tuple[str, Any]]], *, width: int) -> Image.Image:
-    """Put pictures side by side, each row as wide as the sheet and of one height."""
+    """Put images side by side, each row as wide as the sheet and of one height."""
     font = ImageFont.truetype(matplotlib.font_manager.findfont("DejaVu Sans"), _FONT_PIXELS)
     total = width * max(map(len, rows)) + _GAP * (max(map(len, rows)) - 1)
     lines = []
@@ -260,7 +260,7 @@ def _lay_out(rows: Sequence[Sequence[tuple[str, Any]]], *, width: int) -> Image.
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Paint what isn't there and write the sheets."""
+    """Paint the missing images and write the sheets."""
     sheets = make_sheets(_write_photographs(), _RESNET50.value)
     chosen = {name: sheets[name] for name in _ONLY.value or sheets}
     load = functools.partial(load_image, size=512)

@@ -1,7 +1,7 @@
-"""Paint the demo style picture: brush strokes in a swirling dusk sky over a harvest field.
+"""Paint the demo style image: brush strokes in a swirling dusk sky over a harvest field.
 
 Direction and color bands both follow one scalar field, which is what makes the strokes flow.
-The composition is fixed and the seed moves the brush, so a seed and a size give one picture.
+The composition is fixed and the seed moves the brush, so a seed and a size give one image.
 """
 
 import os
@@ -25,7 +25,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the brush.", lower_bound=0)
 _COOL = ("#0a1638", "#10285f", "#17448c", "#1f6aa5", "#2b8f9f", "#6fbcb0", "#c5dfc4")
 _WARM = ("#6d2413", "#a83f17", "#d4681a", "#e8951f", "#f3ba3f", "#f9dc86", "#fdf3d2")
 _LAND = ("#16294f", "#1f6068", "#7d2f16", "#bd5a1a", "#df9426", "#f1bf4d", "#f9e3a4")
-# The vortices: x from the middle, y and radius in heights of the picture; the sense of the spin.
+# The vortices: x from the middle, y and radius in heights of the image; the sense of the spin.
 _CENTERS = ((0.24, 0.31), (-0.34, 0.22), (-0.10, 0.53), (0.58, 0.58), (-0.57, 0.53), (-0.03, 0.04))
 _RADII_AND_SPINS = ((0.21, 1), (0.13, -1), (0.10, 1), (0.09, -1), (0.08, 1), (0.08, 1))
 # Broad brushes first; width, length and spacing of the strokes in 1/512 of the height.
@@ -101,14 +101,14 @@ def _lay(canvas: Array, path: Array, width: float, load: Array, rng: Generator) 
 
 
 def paint(width: int, height: int, seed: int) -> Array:
-    """Paint the picture as an array of shape ``(height, width, 3)`` in [0, 1]."""
+    """Paint the image as an array of shape ``(height, width, 3)`` in [0, 1]."""
     rng = np.random.default_rng(seed)
     rows, columns, side = height * _SCALE, width * _SCALE, 0.5 * width / height
     y, x = np.mgrid[0:rows, 0:columns] / rows
     # The ground is toned like the painting: a gap between strokes is never blank canvas.
     canvas = np.dstack([0.8 * _pigment(x - side, y, rng, chance=0), np.zeros((rows, columns))])
     for breadth, length, spacing in np.array(_LAYERS) / 512:
-        # Strokes also start outside the picture, by their own length, so its edges are covered.
+        # Strokes also start outside the image, by their own length, so its edges are covered.
         grid = np.mgrid[-side - length : side + length : spacing, -length : 1 + length : spacing]
         at = grid.reshape(2, -1).T + rng.uniform(0, spacing, (grid[0].size, 2))
         rng.shuffle(at)
@@ -130,7 +130,7 @@ def paint(width: int, height: int, seed: int) -> Array:
 
 
 def main(argv: list[str]) -> None:
-    """Paint the picture that the flags describe and write it."""
+    """Paint the image that the flags describe and write it."""
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="only flags", remedy="see --help")
     output = Path(_OUTPUT.value)
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
         raise InputError(
             f"--output={output} can't be written",
             expected="a name ending in .png in a folder that exists and may be written to",
-            remedy="choose another name or make the folder first",
+            remedy="choose another name or create the folder first",
         )
     pixels = np.rint(255 * paint(_WIDTH.value, _HEIGHT.value, _SEED.value)).astype(np.uint8)
     # 256 colors keep the file small; dots of dithering would become part of the style.

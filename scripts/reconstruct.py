@@ -1,9 +1,9 @@
-"""Make pictures from what single layers keep: of the content, and of the style.
+"""Reconstruct images from the content of single layers, and from the style of several.
 
   python scripts/reconstruct.py --content=PHOTO --style=PAINTING [--flags]
 
---content_layers are taken one by one, --style_layers one more at a time; empty means the model's
-style layers for both. The start is noise. Finished cells below --output are not made again.
+--content_layers are used one at a time, --style_layers are added one by one; empty takes the
+model's style layers for both. The initial image is noise. Finished cells in --output are reused.
 """
 
 from neuart_jax.cli.flags import run_command
@@ -13,7 +13,7 @@ from neuart_jax.runs.record import Record
 
 
 def run(config: Config, record: Record | None) -> int:
-    """Run the experiment and say where its contact sheet is."""
+    """Run the experiment and print the path of its contact sheet."""
     print(reconstruct(config).sheet_path)
     return 0
 

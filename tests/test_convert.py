@@ -263,7 +263,7 @@ def test_the_script_says_what_it_read_and_wrote(whole_vgg19, tmp_path):
         f"Read {whole_vgg19}: Keras .h5, sha256 {take_fingerprint(whole_vgg19).sha256}",
         f"Wrote {output}: sha256 {take_fingerprint(output).sha256}",
         "vgg19: 20,024,384 numbers in 32 arrays",
-        "Pictures from 0 to 1 are normalized with mean 0.485, 0.456, 0.406 and standard deviation "
+        "Images from 0 to 1 are normalized with mean 0.485, 0.456, 0.406 and standard deviation "
         "0.229, 0.224, 0.225",
         "Licence and attribution: not among the published files known here; see where the file "
         "came from",
@@ -276,7 +276,7 @@ def test_the_script_says_what_it_read_and_wrote(whole_vgg19, tmp_path):
     [
         ([], "--source or --output is missing"),
         (["--source={old}", "--output={folder}/w.h5"], "w.h5 ends in .h5; expected a name that"),
-        (["--source={old}", "--output={old}"], "is there already; expected a new name; choose"),
+        (["--source={old}", "--output={old}"], "exists already; expected a new name; choose"),
         (["--source={old}", "--output={old}", "--overwrite"], "old.safetensors has no known"),
         (["--preprocessing=tf"], "flag --preprocessing=tf: value should be one of"),
         (["weights.h5"], "'weights.h5' is not a flag"),

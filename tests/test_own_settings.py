@@ -235,4 +235,4 @@ def test_the_help_ends_with_what_empty_settings_mean():
                 assert f" {name}={value}" in text
     # ... and each of these settings sends people there.
     for name in NAMES:
-        assert "empty means what suits the weights" in FIELDS[name].metadata["help"]
+        assert "empty takes the default for the weights" in FIELDS[name].metadata["help"]

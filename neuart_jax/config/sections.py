@@ -89,7 +89,7 @@ OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 The kinds are "trained", "fitted" (to the images) and "random"; see `load.kind_of_weights`.
 """
 
-_OWN = "empty takes the value for the weights, see the end of --help"
+_OWN = "empty takes the default for the weights; see the end of --help"
 
 LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 """Learning rate that replaces 0, by optimizer; lbfgs doesn't use it."""
