@@ -19,7 +19,7 @@ from neuart_jax.engine.step import make_evaluate_fn
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.images import fill_resize, load_image
 from neuart_jax.models.features import make_feature_fn
-from neuart_jax.models.params.canonical import Weights, flatten, write_safetensors
+from neuart_jax.models.params.canonical import CanonicalParams, flatten, write_safetensors
 from neuart_jax.models.params.load import Network, load_network
 from neuart_jax.objective.build import make_terms, run_layers
 from neuart_jax.objective.term import Targets, make_objective, make_targets
@@ -97,7 +97,7 @@ def write_network(config: Config, path: Path) -> None:
     stride_on = getattr(network.module, "stride_on", "")
     write_safetensors(
         path,
-        Weights(variables, (mean, std), stride_on),  # type: ignore[arg-type]
+        CanonicalParams(variables, (mean, std), stride_on),  # type: ignore[arg-type]
         model=config.network.model,
     )
 

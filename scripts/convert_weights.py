@@ -13,7 +13,7 @@ from absl import app, flags
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights
+from neuart_jax.models.params.canonical import CanonicalParams
 from neuart_jax.models.params.conventions import PREPROCESSING
 from neuart_jax.models.params.fingerprint import take_fingerprint
 from neuart_jax.models.params.fitted.normalized import normalize_weights
@@ -66,9 +66,9 @@ def _paths() -> tuple[Path, Path]:
     return source, output
 
 
-def _normalize(weights: Weights) -> Weights:
+def _normalize(params: CanonicalParams) -> CanonicalParams:
     return normalize_weights(
-        weights,
+        params,
         _NORMALIZE.value,
         model=_MODEL.value,
         pooling=_POOLING.value,
@@ -81,20 +81,20 @@ def main(argv: list[str]) -> None:
     if argv[1:]:
         raise InputError(f"{argv[1]!r} is not a flag", expected="only flags", remedy="see --help")
     source, output = _paths()
-    weights = convert_file(
+    params = convert_file(
         source,
         output,
         model=_MODEL.value,
         preprocessing=_PREPROCESSING.value,
         transform=_normalize if _NORMALIZE.value else None,
     )
-    num_numbers = sum(array.size for array in weights.variables.values())
-    mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in weights.normalization)
-    facts = weights.provenance
-    stride = f"; stride on the {weights.stride_on}" if weights.stride_on else ""
+    num_numbers = sum(array.size for array in params.variables.values())
+    mean, std = (", ".join(f"{x:.6g}" for x in numbers) for numbers in params.normalization)
+    facts = params.provenance
+    stride = f"; stride on the {params.stride_on}" if params.stride_on else ""
     print(f"Read {source}: {facts['layout']}, sha256 {take_fingerprint(source).sha256}")
     print(f"Wrote {output}: sha256 {take_fingerprint(output).sha256}")
-    print(f"{_MODEL.value}: {num_numbers:,} numbers in {len(weights.variables)} arrays{stride}")
+    print(f"{_MODEL.value}: {num_numbers:,} numbers in {len(params.variables)} arrays{stride}")
     print(f"Images from 0 to 1 are normalized with mean {mean} and standard deviation {std}")
     if "normalized" in facts:
         print(f"Normalized to {facts['normalized']}")

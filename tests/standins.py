@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from neuart_jax.models.params import catalog
-from neuart_jax.models.params.canonical import Weights, write_safetensors
+from neuart_jax.models.params.canonical import CanonicalParams, write_safetensors
 from neuart_jax.models.params.catalog import CAFFE
 
 FIRST_LAYER = {"vgg19": "relu1_1", "vgg16": "relu1_1", "resnet50": "conv1_conv"}
@@ -48,7 +48,7 @@ def write_keras(path, model, *, seed=0, **more_layers):
 def write_converted(path, model, *, seed=0, stride_on="", normalization=CAFFE):
     kernel, bias = first_convolution(model, seed=seed)
     variables = {f"{PATH[model]}/kernel": kernel[:, :, ::-1], f"{PATH[model]}/bias": bias}
-    write_safetensors(path, Weights(variables, normalization, stride_on), model=model)
+    write_safetensors(path, CanonicalParams(variables, normalization, stride_on), model=model)
     return path
 
 

@@ -15,7 +15,7 @@ from weights_files import assert_same_bits, expected_variables
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import find_architecture
 from neuart_jax.models.params.canonical import (
-    Weights,
+    CanonicalParams,
     check_variables,
     flatten,
     nest,
@@ -34,7 +34,7 @@ def make_weights(*, stride_on="", normalization=FITTED):
         "params/conv1_1/bias": rng.standard_normal(4, np.float32),
         "batch_stats/conv1_bn/var": rng.random(4, np.float32),
     }
-    return Weights(variables, normalization, stride_on)
+    return CanonicalParams(variables, normalization, stride_on)
 
 
 @pytest.mark.parametrize("stride_on", ["", "1x1", "3x3"])

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax.config.presets import PRESETS
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, flatten, nest
+from neuart_jax.models.params.canonical import CanonicalParams, flatten, nest
 from neuart_jax.models.params.catalog import CAFFE, FITTED
 from neuart_jax.models.params.conventions import CAFFE_OVER_TORCH, TORCH, put_into_caffe_units
 
@@ -26,7 +26,7 @@ def random_weights(model, *, normalization=TORCH, layers=LAYERS):
         * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])) if path.endswith("kernel") else 0.3)
         for path, leaf in flatten(shapes).items()
     }
-    return Weights(variables, normalization, "")
+    return CanonicalParams(variables, normalization, "")
 
 
 @pytest.mark.parametrize("model", ["vgg16", "vgg19"])

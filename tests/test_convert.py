@@ -22,7 +22,7 @@ from weights_files import (
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, read_safetensors, write_safetensors
+from neuart_jax.models.params.canonical import CanonicalParams, read_safetensors, write_safetensors
 from neuart_jax.models.params.catalog import CAFFE, PUBLISHED
 from neuart_jax.models.params.conventions import TORCH
 from neuart_jax.models.params.fingerprint import take_fingerprint
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def write_ours(path, variables, model):
     stride_on = "1x1" if model == "resnet50" else ""
-    write_safetensors(path, Weights(variables, CAFFE, stride_on), model=model)
+    write_safetensors(path, CanonicalParams(variables, CAFFE, stride_on), model=model)
     return path
 
 

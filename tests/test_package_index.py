@@ -201,9 +201,9 @@ def test_the_member_arrives_from_either_form_of_an_index(
     use(monkeypatch, serve(server, archive, form=form, sha256=None if stated else ""))
     with caplog.at_level(logging.INFO, logger="neuart_jax"):
         found = fetch(config)
-    assert_same_bits(dict(found.weights.variables), expected_variables("vgg16"))
-    assert found.weights.provenance["source"] == "vgg16.ckpt"
-    assert found.weights.provenance["source_sha256"] == row().sha256
+    assert_same_bits(dict(found.params.variables), expected_variables("vgg16"))
+    assert found.params.provenance["source"] == "vgg16.ckpt"
+    assert found.params.provenance["source_sha256"] == row().sha256
     (conversion,) = (tmp_path / "cache" / "weights").glob("*.safetensors")
     assert found.path == conversion
     # Neither the archive nor the member is kept.
@@ -324,7 +324,7 @@ def test_credentials_in_the_address_are_sent_and_never_told(
     use(monkeypatch, index.replace("http://", "http://mary:s3cr%40t@"))
     found = fetch(config)
     assert "s3cr" not in caplog.text
-    assert "s3cr" not in repr(found.weights.provenance)
+    assert "s3cr" not in repr(found.params.provenance)
 
 
 @pytest.mark.parametrize("secret", ["wr0ng", ""])
@@ -436,7 +436,7 @@ def test_a_file_in_weights_is_found(config, archive, member, monkeypatch, kind):
     with no_sockets(monkeypatch):
         found = find_published(config, PACKAGE_FLAVOR)
     assert found.path == path
-    assert_same_bits(dict(found.weights.variables), expected_variables("vgg16"))
+    assert_same_bits(dict(found.params.variables), expected_variables("vgg16"))
     assert list(Path(published.tempfile.tempdir).iterdir()) == []
 
 

@@ -194,12 +194,12 @@ def test_our_cache_keeps_what_was_found_and_needs_the_original_no_more(
         path.unlink()
         second = find_published(config, "imagenet")
     assert second.path == conversion(cache)
-    assert_right(first.weights)
-    assert_right(second.weights)
-    assert second.weights.provenance["source"] == FILE.name
-    assert second.weights.provenance["source_sha256"] == digest(standin)
-    assert second.weights.provenance["licence"] == "CC BY 4.0"
-    assert "Karen Simonyan" in second.weights.provenance["attribution"]
+    assert_right(first.params)
+    assert_right(second.params)
+    assert second.params.provenance["source"] == FILE.name
+    assert second.params.provenance["source_sha256"] == digest(standin)
+    assert second.params.provenance["licence"] == "CC BY 4.0"
+    assert "Karen Simonyan" in second.params.provenance["attribution"]
     assert caplog.messages == [
         f"Converted {FILE.name}, by Karen Simonyan and Andrew Zisserman, Visual Geometry Group, "
         "University of Oxford (arXiv 1409.1556) (CC BY 4.0)."
@@ -293,7 +293,7 @@ def test_another_programs_cache_is_used_if_the_hash_is_right(
     found = find_published(config, row(name).flavor)
     if right is True:
         assert found.path == path
-        assert_right(found.weights)
+        assert_right(found.params)
         assert path.is_file()
     else:
         assert found is None
@@ -346,7 +346,7 @@ def test_a_download_is_converted_once_and_the_original_deleted(
 ):
     serve(monkeypatch, server, whole(standin.read_bytes()))
     found = fetch_published(config, "imagenet", patience=PATIENCE)
-    assert_right(found.weights)
+    assert_right(found.params)
     assert found.path == conversion(cache)
     assert {path.name for path in cache.iterdir()} == {found.path.name, "lock"}
     with no_sockets(monkeypatch):
@@ -481,7 +481,7 @@ def test_a_cache_that_cannot_be_made_costs_only_the_next_run(
     serve(monkeypatch, server, whole(standin.read_bytes()))
     place(cache.parent, b"a file where the folder should be")
     found = fetch_published(config, "imagenet", patience=PATIENCE)
-    assert_right(found.weights)
+    assert_right(found.params)
     assert caplog.messages[-1].startswith("The converted weights could not be cached: ")
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -569,7 +569,7 @@ def test_an_original_whose_conversion_could_not_be_kept_serves_the_next_run(
     with no_sockets(monkeypatch):
         found = find_published(config, "imagenet")
     assert found.path == cache / FILE.name
-    assert_right(found.weights)
+    assert_right(found.params)
 
 
 def test_an_interruption_leaves_nothing_that_looks_whole(
@@ -613,7 +613,7 @@ url, num_bytes, md5 = sys.argv[1:]
 first = catalog.PUBLISHED[0]._replace(url=url, mirrors=(), num_bytes=int(num_bytes), md5=md5)
 catalog.PUBLISHED = (first,)
 found = fetch_published(NetworkConfig(model="vgg19"), "imagenet", patience=Patience())
-print(found.weights.provenance["source_sha256"], flush=True)
+print(found.params.provenance["source_sha256"], flush=True)
 """
 
 

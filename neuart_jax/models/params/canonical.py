@@ -33,7 +33,7 @@ _OWN_ENTRIES = ("model", "mean", "std", "stride_on", "format_version", "sha256")
 _METADATA_HASH = "metadata"
 
 
-class Weights(NamedTuple):
+class CanonicalParams(NamedTuple):
     """Network parameters in canonical form, and how to use them.
 
     Attributes:
@@ -168,7 +168,7 @@ def reading(path: Path, *, kind: str, expected: str, remedy: str) -> Iterator[No
         ) from error
 
 
-def read_safetensors(path: Path, *, model: str) -> Weights:
+def read_safetensors(path: Path, *, model: str) -> CanonicalParams:
     """Read a file written by `write_safetensors`, including versions without hashes.
 
     Raises:
@@ -198,10 +198,10 @@ def read_safetensors(path: Path, *, model: str) -> Weights:
             remedy=f"add --model={stored_model} or give another --weights",
         )
     provenance = {name: text for name, text in metadata.items() if name not in _OWN_ENTRIES}
-    return Weights(variables, (mean, std), stride_on, MappingProxyType(provenance))
+    return CanonicalParams(variables, (mean, std), stride_on, MappingProxyType(provenance))
 
 
-def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
+def write_safetensors(path: Path, params: CanonicalParams, *, model: str) -> None:
     """Write parameters in canonical form, atomically.
 
     The metadata contain model, mean, std, stride_on and the provenance as plain text, a version,
@@ -212,19 +212,19 @@ def write_safetensors(path: Path, weights: Weights, *, model: str) -> None:
       InputError: the file can't be written.
       ValueError: the provenance has an entry with a reserved name.
     """
-    clashes = set(weights.provenance) & set(_OWN_ENTRIES)
+    clashes = set(params.provenance) & set(_OWN_ENTRIES)
     if clashes:
         raise ValueError(f"provenance has entries with reserved names: {sorted(clashes)}")
-    mean, std = (" ".join(repr(float(x)) for x in numbers) for numbers in weights.normalization)
+    mean, std = (" ".join(repr(float(x)) for x in numbers) for numbers in params.normalization)
     metadata = {
-        **weights.provenance,
+        **params.provenance,
         "model": model,
         "mean": mean,
         "std": std,
-        "stride_on": weights.stride_on,
+        "stride_on": params.stride_on,
         "format_version": str(FORMAT_VERSION),
     }
-    arrays = {name: to_float32(array) for name, array in sorted(weights.variables.items())}
+    arrays = {name: to_float32(array) for name, array in sorted(params.variables.items())}
     metadata["sha256"] = json.dumps(_hashes(metadata, arrays))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0

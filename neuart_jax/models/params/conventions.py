@@ -11,7 +11,7 @@ import numpy as np
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS, find_architecture
-from neuart_jax.models.params.canonical import FlatVariables, Weights, to_float32
+from neuart_jax.models.params.canonical import CanonicalParams, FlatVariables, to_float32
 from neuart_jax.models.params.catalog import CAFFE, Normalization
 from neuart_jax.models.resnet50 import BATCH_NORM_EPSILON
 
@@ -68,25 +68,25 @@ CAFFE_OVER_TORCH = 150.0
 """Approximate ratio of the features of Oxford's VGGs to those of torchvision's."""
 
 
-def put_into_caffe_units(weights: Weights, *, model: str) -> Weights:
+def put_into_caffe_units(params: CanonicalParams, *, model: str) -> CanonicalParams:
     """Scale the features of torchvision's VGGs to the magnitude of Oxford's.
 
     A network of convolutions, ReLUs and pooling is homogeneous in its first kernel and all biases,
     so every feature is multiplied by the same factor.
 
     Args:
-      weights: parameters of a VGG trained by torchvision; others are returned unchanged.
+      params: parameters of a VGG trained by torchvision; others are returned unchanged.
       model: key of `models.MODELS`.
     """
-    if find_architecture(model).family != "vgg" or weights.normalization != TORCH:
-        return weights
+    if find_architecture(model).family != "vgg" or params.normalization != TORCH:
+        return params
     scaled = {
         path: array * np.float32(CAFFE_OVER_TORCH)
         if path in _FIRST_KERNELS or path.endswith("/bias")
         else array
-        for path, array in weights.variables.items()
+        for path, array in params.variables.items()
     }
-    return weights._replace(variables=scaled)
+    return params._replace(variables=scaled)
 
 
 def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:
@@ -108,7 +108,7 @@ def find_preprocessing(name: str, usual: Preprocessing) -> Preprocessing:
 
 def canonicalize(
     arrays: Mapping[str, np.ndarray], convention: Convention, *, model: str
-) -> Weights:
+) -> CanonicalParams:
     """Convert a file's arrays to canonical form.
 
     An array with an unexpected number of axes is left unchanged, which `canonical.check_variables`
@@ -136,7 +136,7 @@ def canonicalize(
         if kind == "var":
             # Keeps 1 / sqrt(var + epsilon) unchanged for the network's own epsilon.
             variables[path] += np.float32(convention.epsilon - BATCH_NORM_EPSILON)
-    return Weights(
+    return CanonicalParams(
         variables,
         convention.preprocessing.normalization,
         convention.stride_on if "stride_on" in MODELS[model].options else "",

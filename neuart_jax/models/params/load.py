@@ -11,7 +11,7 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.models import NetworkParams, find_architecture
 from neuart_jax.models.params.canonical import (
-    Weights,
+    CanonicalParams,
     digest_variables,
     flatten,
     nest,
@@ -97,17 +97,17 @@ def load_network(
         loaded = _describe(found, config)
     else:
         loaded = _SOURCES.get(config.weights, _load_file)(request)
-    request.check(loaded.weights, source=loaded.source)
+    request.check(loaded.params, source=loaded.source)
     if config.normalize_weights:
         loaded = _normalize(loaded, request)
     if config.feature_units:
-        weights = put_into_caffe_units(loaded.weights, model=config.model)
-        loaded = loaded._replace(weights=weights)
-    mean, std = (np.asarray(numbers, np.float32) for numbers in loaded.weights.normalization)
+        params = put_into_caffe_units(loaded.params, model=config.model)
+        loaded = loaded._replace(params=params)
+    mean, std = (np.asarray(numbers, np.float32) for numbers in loaded.params.normalization)
     # Not `jnp.asarray`, which compiles a program for each of the arrays' many shapes.
-    arrays = jax.device_put((nest(loaded.weights.variables), mean, std))
+    arrays = jax.device_put((nest(loaded.params.variables), mean, std))
     return Network(
-        request.make_module(stride_on=loaded.weights.stride_on),
+        request.make_module(stride_on=loaded.params.stride_on),
         NetworkParams(*arrays),
         dict(loaded.identity),
         f"{loaded.message[:-1]}; {reason}." if reason else loaded.message,
@@ -190,7 +190,7 @@ def _load_random(request: Request) -> Loaded:
     )
     arrays = {name: np.asarray(array) for name, array in flatten(variables).items()}
     return Loaded(
-        Weights(arrays, FITTED, ""),
+        CanonicalParams(arrays, FITTED, ""),
         identity={
             "name": f"random, version {RANDOM_VERSION}",
             "file": "",
@@ -204,35 +204,35 @@ def _load_random(request: Request) -> Loaded:
 
 def _normalize(loaded: Loaded, request: Request) -> Loaded:
     config = request.config
-    weights = normalize_weights(
-        loaded.weights,
+    params = normalize_weights(
+        loaded.params,
         config.normalize_weights,
         model=config.model,
         pooling=config.pooling,
         padding=config.padding,
     )
-    how = weights.provenance["normalized"]
+    how = params.provenance["normalized"]
     identity = {**loaded.identity, "normalized": how}
     if not identity["file"]:
-        identity["sha256"] = digest_variables(weights.variables)
+        identity["sha256"] = digest_variables(params.variables)
     return loaded._replace(
-        weights=weights,
+        params=params,
         identity=identity,
         message=f"{loaded.message[:-1]}, normalized to {how}.",
     )
 
 
-def _as_seen(weights: Weights, config: NetworkConfig) -> Weights:
+def _as_seen(params: CanonicalParams, config: NetworkConfig) -> CanonicalParams:
     if not config.preprocessing:
-        return weights
-    return weights._replace(normalization=NORMALIZATIONS[config.preprocessing])
+        return params
+    return params._replace(normalization=NORMALIZATIONS[config.preprocessing])
 
 
 def _describe(found: Found, config: NetworkConfig) -> Loaded:
     file = found.file
     name = f"ImageNet {file.model.replace('vgg', 'VGG').replace('resnet', 'ResNet')}"
     return Loaded(
-        _as_seen(found.weights, config),
+        _as_seen(found.params, config),
         identity=_identify_published(found),
         message=f"Weights: {name} ({file.flavor}) from {found.path} ({file.licence}).",
         source=str(found.path),
@@ -240,7 +240,7 @@ def _describe(found: Found, config: NetworkConfig) -> Loaded:
 
 
 def _identify_published(found: Found) -> dict[str, str]:
-    provenance = found.weights.provenance
+    provenance = found.params.provenance
     return {
         "name": found.file.flavor,
         "file": provenance["source"],
@@ -254,10 +254,10 @@ def _load_file(request: Request) -> Loaded:
     identity = _identify_file(path)
     # For other names, the reader uses the color order of the file's layout.
     preprocessing = config.preprocessing if config.preprocessing in PREPROCESSING else ""
-    weights = read_weights(path, model=config.model, preprocessing=preprocessing)
-    normalized = {k: v for k, v in weights.provenance.items() if k == "normalized"}
+    params = read_weights(path, model=config.model, preprocessing=preprocessing)
+    normalized = {k: v for k, v in params.provenance.items() if k == "normalized"}
     return Loaded(
-        _as_seen(weights, config),
+        _as_seen(params, config),
         identity={**identity, **normalized},
         message=f"Weights: {config.model} from {path} (sha256 {identity['sha256'][:12]}…).",
         source=str(path),

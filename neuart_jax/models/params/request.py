@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.models import Architecture, find_architecture
-from neuart_jax.models.params.canonical import Weights, check_variables, variable_shapes
+from neuart_jax.models.params.canonical import CanonicalParams, check_variables, variable_shapes
 
 Float32 = npt.NDArray[np.float32]
 
@@ -17,13 +17,13 @@ class Loaded(NamedTuple):
     """Loaded weights of any kind.
 
     Attributes:
-      weights: the parameters in canonical form.
+      params: the parameters in canonical form.
       identity: identity of the weights for the record of a result: "name", "file", "sha256".
       message: one line that describes the weights.
       source: name of their source in error messages, such as the file.
     """
 
-    weights: Weights
+    params: CanonicalParams
     identity: Mapping[str, str]
     message: str
     source: str
@@ -64,18 +64,18 @@ class Request(NamedTuple):
         chosen = {name: values[name] for name in self.architecture.options if values[name]}
         return self.architecture.make_module(**chosen, **more)
 
-    def check(self, weights: Weights, *, source: str) -> None:
+    def check(self, params: CanonicalParams, *, source: str) -> None:
         """Check that weights have all variables of the layers, and none unknown to the model.
 
         Args:
-          weights: the parameters read.
+          params: the parameters read.
           source: name of their source in error messages.
 
         Raises:
           InputError: names or shapes differ, or a number is not finite.
         """
         check_variables(
-            weights.variables,
+            params.variables,
             needed=variable_shapes(self.config.model, self.layers),
             known=variable_shapes(self.config.model),
             source=source,

@@ -16,7 +16,7 @@ from jax import Array
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS, check_image_size
-from neuart_jax.models.params.canonical import Weights, flatten, nest
+from neuart_jax.models.params.canonical import CanonicalParams, flatten, nest
 from neuart_jax.models.params.catalog import Normalization
 from neuart_jax.models.params.fitted.calibration import standardize
 from neuart_jax.models.params.fitted.photographs import find_photographs, image_set_identity
@@ -42,12 +42,12 @@ def check_model(model: str) -> None:
 
 
 def normalize_weights(
-    weights: Weights, photographs: str, *, model: str, pooling: str, padding: str
-) -> Weights:
+    params: CanonicalParams, photographs: str, *, model: str, pooling: str, padding: str
+) -> CanonicalParams:
     """Normalize VGG's weights over a set of photographs; see `normalize_vgg`.
 
     Args:
-      weights: parameters of the whole network or of its first layers.
+      params: parameters of the whole network or of its first layers.
       photographs: name of the set; see `photographs.find_photographs`.
       model: "vgg16" or "vgg19".
       pooling: "max" or "average"; see `models.vgg.VGG`.
@@ -61,10 +61,10 @@ def normalize_weights(
     """
     images = list(find_photographs(photographs))
     variables = normalize_vgg(
-        nest(weights.variables),
+        nest(params.variables),
         images,
         model=model,
-        normalization=weights.normalization,
+        normalization=params.normalization,
         pooling=pooling,
         padding=padding,
     )
@@ -72,8 +72,8 @@ def normalize_weights(
         f"mean activation 1 over the image set {image_set_identity(images)}, {pooling} pooling, "
         f"{padding} padding"
     )
-    return weights._replace(
-        variables=flatten(variables), provenance={**weights.provenance, "normalized": how}
+    return params._replace(
+        variables=flatten(variables), provenance={**params.provenance, "normalized": how}
     )
 
 

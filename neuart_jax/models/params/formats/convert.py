@@ -11,7 +11,7 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.io.files import brief_cause
 from neuart_jax.models import DEFAULT_MODEL, MODELS, find_architecture
 from neuart_jax.models.params.canonical import (
-    Weights,
+    CanonicalParams,
     check_variables,
     read_safetensors,
     variable_shapes,
@@ -45,10 +45,10 @@ _TORCH_STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAX_HEADER_BYTES = 100_000_000  # The limit of safetensors.
 _OUR_ROOTS = ("params/", "batch_stats/")
 
-Reader = Callable[..., Weights]
+Reader = Callable[..., CanonicalParams]
 
 
-def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_weights(path: Path, *, model: str, preprocessing: str = "") -> CanonicalParams:
     """Read weights of any layout, which is recognized by the file's content, not its name.
 
     Shapes, completeness and finiteness are left to `canonical.check_variables`.
@@ -71,7 +71,7 @@ def read_weights(path: Path, *, model: str, preprocessing: str = "") -> Weights:
     return _read(path, model=model, preprocessing=preprocessing, read=read_in_process)
 
 
-def _read(path: Path, *, model: str, preprocessing: str, read: ReadFn) -> Weights:
+def _read(path: Path, *, model: str, preprocessing: str, read: ReadFn) -> CanonicalParams:
     reader = _find_reader(path)
     if reader in (read_keras_file, read_matconvnet):
         return reader(path, model=model, preprocessing=preprocessing, read=read)
@@ -118,8 +118,8 @@ def convert_file(
     model: str,
     preprocessing: str = "",
     provenance: Mapping[str, str] | None = None,
-    transform: Callable[[Weights], Weights] | None = None,
-) -> Weights:
+    transform: Callable[[CanonicalParams], CanonicalParams] | None = None,
+) -> CanonicalParams:
     """Convert a weights file to canonical form, checked against the whole network.
 
     Args:
@@ -139,9 +139,9 @@ def convert_file(
         can't be written or is the source itself.
     """
     fingerprint = take_fingerprint(source)
-    weights = read_weights(source, model=model, preprocessing=preprocessing)
+    params = read_weights(source, model=model, preprocessing=preprocessing)
     shapes = variable_shapes(model)
-    check_variables(weights.variables, needed=shapes, known=shapes, source=str(source))
+    check_variables(params.variables, needed=shapes, known=shapes, source=str(source))
     if os.path.exists(destination) and os.path.samefile(source, destination):
         raise InputError(
             f"{destination} is the file to convert",
@@ -154,12 +154,12 @@ def convert_file(
         **_published_facts(fingerprint),
     }
     # If a file in canonical form is converted again, it keeps the facts about its first source.
-    known = {**found, **weights.provenance, **(provenance or {})}
-    weights = weights._replace(provenance=known)
+    known = {**found, **params.provenance, **(provenance or {})}
+    params = params._replace(provenance=known)
     if transform is not None:
-        weights = transform(weights)
-    write_safetensors(destination, weights, model=model)
-    return weights
+        params = transform(params)
+    write_safetensors(destination, params, model=model)
+    return params
 
 
 def _published_facts(fingerprint: Fingerprint) -> dict[str, str]:

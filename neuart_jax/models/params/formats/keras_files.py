@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, reading
+from neuart_jax.models.params.canonical import CanonicalParams, reading
 from neuart_jax.models.params.conventions import (
     PREPROCESSING,
     Convention,
@@ -43,7 +43,7 @@ Layers = dict[str, list[np.ndarray]]
 
 def read_keras_file(
     path: Path, *, model: str, preprocessing: str = "", read: ReadFn = read_in_process
-) -> Weights:
+) -> CanonicalParams:
     """Read a Keras file of any layout.
 
     Args:

