@@ -1,4 +1,4 @@
-"""Many planned pairs of images in, as many results out: the loop over stages."""
+"""Run planned pairs through all their stages."""
 
 import functools
 import math
@@ -45,10 +45,10 @@ def stylize_pairs(
       callback: as in `stylize_batch`.
       restored: where to go on, from an earlier call with the same arguments that was cut.
       checkpoint: see `state.CheckpointFn`.
-      num_devices: of this machine, among which the pairs are shared out.
+      num_devices: number of this machine's devices over which the pairs are sharded.
 
     Raises:
-      InputError: the pairs don't fit together, or into the memory.
+      InputError: the pairs can't run together, or don't fit into memory.
     """
     check_together(plans, num_devices=num_devices)
     if network is None:

@@ -32,13 +32,13 @@ class Plan(NamedTuple):
     """A resolved run.
 
     Attributes:
-      pair: what is painted, with its resolved configuration.
-      own: what of the run isn't in its configuration.
-      terms: of the objective, with their coefficients; losses of one's own come last.
-      layers: every layer that they read, of any image.
-      stages: what is done one after the other.
-      programs: of each stage, what its compiled programs depend on.
-      prediction: of the memory for one pair; None for a network of one's own.
+      pair: images and masks, with the resolved configuration.
+      own: custom parts of the run.
+      terms: terms of the objective, with their coefficients; custom losses come last.
+      layers: all layers that the terms read, of any image.
+      stages: the stages of the run, in order.
+      programs: what the compiled programs of each stage depend on.
+      prediction: predicted memory for one pair; None for a custom network.
       frame_steps: steps, counted over all stages, after which the image is wanted.
     """
 
@@ -87,10 +87,10 @@ class Plan(NamedTuple):
         }
 
     def with_source(self, source: Any) -> Self:
-        """Return it for the network that is there now.
+        """Return the plan adapted to a loaded network.
 
         Args:
-          source: a linen module, or a feature function of one's own.
+          source: a linen module, or a custom feature function.
         """
         # Receptive fields depend on where the network has its strides.
         programs = [
@@ -107,7 +107,7 @@ def _plan_tiling(plan: Plan, source: Any, size: tuple[int, int]) -> Any:
 
 
 def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
-    """Plan a run, and check all that can be checked without its network.
+    """Plan a run, and check everything that can be checked without its network.
 
     Args:
       pair: with a resolved configuration.

@@ -33,20 +33,20 @@ class Program:
     """Everything a compiled run depends on, except for shapes: the key for sharing programs.
 
     Attributes:
-      source: a linen module, or a feature function of one's own.
+      source: a linen module, or a custom feature function.
       precision: key of `features.PRODUCTS`.
-      losses: without coefficients.
+      losses: settings of the losses, without coefficients.
       num_styles: images that give the style.
       presence: see `style.Presence`.
       realistic: whether the matting Laplacian counts.
       gray: whether the image is gray.
       masked: whether only a part of it is painted.
-      own_terms: losses of one's own, without coefficients.
+      own_terms: custom losses, without coefficients.
       optimizer: how pixels are moved, without its numbers; or one of the user's own.
       parametrization: of the image; None moves its pixels.
       averages: whether the result is an average over the images.
       tiling: of an image that is computed window by window; None computes it whole.
-      terms: of the objective; told by the fields above, but for their coefficients.
+      terms: terms of the objective; determined by the fields above, except for their coefficients.
     """
 
     source: Any
