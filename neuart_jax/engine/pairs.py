@@ -40,11 +40,12 @@ def stylize_pairs(
     losses are those of the coarse image. The other pairs continue without it.
 
     Args:
-      plans: of one `Plan.traits`.
-      network: that they share; None loads it.
-      callback: as in `stylize_batch`.
-      restored: where to go on, from an earlier call with the same arguments that was cut.
-      checkpoint: see `state.CheckpointFn`.
+      plans: plans with equal `Plan.traits`.
+      network: the pairs' network; None loads it.
+      callback: called with a pair's number and its `Progress` after every chunk; returning True
+        stops that pair.
+      restored: state to resume from, of an interrupted call with the same arguments.
+      checkpoint: called after every chunk's reports; see `state.CheckpointFn`.
       num_devices: number of this machine's devices over which the pairs are sharded.
 
     Raises:
@@ -86,14 +87,14 @@ def _run_stage(
     checkpoint: CheckpointFn | None,
     num_devices: int,
 ) -> list[ScaleResult]:
-    """Run one stage of some pairs; arguments as in `stylize_pairs` and `run_loop`."""
+    """Run one stage of some pairs; see `stylize_pairs` and `run_loop` for the arguments."""
     chosen, pairs = [plans[n] for n in members], [run.pairs[n] for n in members]
     config, stage, program = chosen[0].config, chosen[0].stages[level], chosen[0].programs[level]
     rows = config.compute.shard_rows
     coarser = [pair.scales[-1] if pair.scales else None for pair in pairs]
     carried = [one.opt_state for one in coarser if one is not None]
     for pair in pairs:
-        # Not kept twice: it is as large as several images.
+        # Don't keep two copies of the optimizer's state, which is as large as several images.
         pair.scales[-1:] = [scale._replace(opt_state=None) for scale in pair.scales[-1:]]
     scales = [make_scale(plan.pair, stage.factor, num_devices=rows) for plan in chosen]
     targets = [
@@ -201,7 +202,7 @@ def check_together(plans: Sequence[Plan], *, num_devices: int = 1) -> None:
         for name, value in plan.traits.items():
             if value == first[name]:
                 continue
-            # Programs and presences are too long for a sentence.
+            # Values of programs and presence are too long for a sentence.
             short = isinstance(value, int) or name.startswith("size")
             detail = f": {value} and {first[name]}" if short else ""
             raise InputError(

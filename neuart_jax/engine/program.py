@@ -36,16 +36,16 @@ class Program:
       source: a linen module, or a custom feature function.
       precision: key of `features.PRODUCTS`.
       losses: settings of the losses, without coefficients.
-      num_styles: images that give the style.
-      presence: see `style.Presence`.
-      realistic: whether the matting Laplacian counts.
+      num_styles: number of style images.
+      presence: the styles of every region; see `style.Presence`.
+      realistic: whether there is a photorealism term.
       gray: whether the image is gray.
-      masked: whether only a part of it is painted.
+      masked: whether there is a paint mask.
       own_terms: custom losses, without coefficients.
-      optimizer: how pixels are moved, without its numbers; or one of the user's own.
-      parametrization: of the image; None moves its pixels.
-      averages: whether the result is an average over the images.
-      tiling: of an image that is computed window by window; None computes it whole.
+      optimizer: settings of the optimizer, without its numbers; or a custom optimizer.
+      parametrization: parametrization of the image; None optimizes its pixels.
+      averages: whether the result is a moving average of the iterates.
+      tiling: windows of the image; None computes it whole.
       terms: terms of the objective; determined by the fields above, except for their coefficients.
     """
 
@@ -111,7 +111,7 @@ def make_program(
         else own.optimizer._replace(numbers=()),
         parametrization=own.parametrization,
         averages=config.optimizer.average > 0,
-        tiling=None,  # It depends on the network, see `Plan.with_source`.
+        tiling=None,  # Depends on the network; see `Plan.with_source`.
         terms=terms,
     )
 

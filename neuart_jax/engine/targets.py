@@ -40,19 +40,19 @@ def find_targets(
     window: int = 0,
     key: str = "",
 ) -> Targets:
-    """Compute what the terms compare with at one scale; features are computed by one program.
+    """Compute the targets of terms at one scale.
 
-    What is found from the features is a second program where the terms have a `key`; else
-    dozens of small ones.
+    The features are computed by one program. The targets are computed from them by a second program
+    if the terms have a `key`, else by dozens of small ones.
 
     Args:
-      scale: the images.
-      terms: all of the run's.
-      source: as in `Program`.
-      params: the network's arrays.
-      precision: as in `Program`.
-      window: as in `plan_run_tiles`.
-      key: names all that the terms depend on; see `cache_key`.
+      scale: the images at this size.
+      terms: the terms of the run.
+      source: a linen module, or a custom feature function.
+      params: the network's parameters.
+      precision: key of `features.PRODUCTS`.
+      window: longest side of the windows in pixels; 0 for none.
+      key: cache key of everything the terms depend on; see `cache_key`.
 
     Raises:
       InputError: the network doesn't return a layer that a term reads.
