@@ -122,7 +122,7 @@ def run_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     cache_programs_in(None)
 
 
-def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:
+def smooth_image(height: int, width: int, *, seed: int) -> np.ndarray:
     """Make float32[height, width, 3] in [0, 1] with structure at several scales."""
     rng = np.random.default_rng(seed)
     layers = [
@@ -136,9 +136,9 @@ def smooth_picture(height: int, width: int, *, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def content_image() -> np.ndarray:
-    return smooth_picture(48, 64, seed=1)
+    return smooth_image(48, 64, seed=1)
 
 
 @pytest.fixture(scope="session")
 def style_image() -> np.ndarray:
-    return smooth_picture(56, 40, seed=2)
+    return smooth_image(56, 40, seed=2)

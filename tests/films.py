@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from conftest import smooth_picture
+from conftest import smooth_image
 
 # K_R, K_B: ITU-R BT.709-6 and BT.601-7.
 LUMA = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}
@@ -12,7 +12,7 @@ LUMA = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}
 
 def moving_picture(num_frames=6, height=48, width=64, *, seed=5):
     """Make uint8[frames, height, width, 3] of a window that moves over a picture."""
-    wide = smooth_picture(height, width + 3 * num_frames, seed=seed)
+    wide = smooth_image(height, width + 3 * num_frames, seed=seed)
     frames = [wide[:, 3 * i : 3 * i + width] for i in range(num_frames)]
     return np.rint(255 * np.stack(frames)).astype(np.uint8)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from conftest import smooth_picture
+from conftest import smooth_image
 
 from neuart_jax import Config, Result, load_image, save_image, stylize, stylize_batch, transfer
 from neuart_jax.config.presets import apply_preset
@@ -30,7 +30,7 @@ SHALLOW = {
 
 
 def _images(height: int, width: int, *, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    return smooth_picture(height, width, seed=seed), smooth_picture(56, 40, seed=seed + 1)
+    return smooth_image(height, width, seed=seed), smooth_image(56, 40, seed=seed + 1)
 
 
 def demo() -> list[Result]:

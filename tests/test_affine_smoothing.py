@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose
 
 from neuart_jax.config.errors import InputError
@@ -11,7 +11,7 @@ from neuart_jax.inputs.guided_filter import smooth_affine
 
 @pytest.fixture(scope="module")
 def content():
-    return smooth_picture(23, 31, seed=5)
+    return smooth_image(23, 31, seed=5)
 
 
 def change_colors(picture):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_array_equal
 
 from neuart_jax import Config, InputError, Status, save_image, transfer
@@ -38,8 +38,8 @@ def crash_at(step):
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(3):
-        save_image(folder / f"photo{number}.png", smooth_picture(96, 100, seed=number))
-    save_image(folder / "painting.png", smooth_picture(98, 96, seed=9))
+        save_image(folder / f"photo{number}.png", smooth_image(96, 100, seed=number))
+    save_image(folder / "painting.png", smooth_image(98, 96, seed=9))
     return folder
 
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose
 
 from neuart_jax.inputs import color
 
 # Far from black and white, so that nothing is clipped.
-STYLE = 0.3 + 0.3 * smooth_picture(40, 30, seed=1)
-CONTENT = 0.4 + 0.2 * smooth_picture(24, 36, seed=2)
+STYLE = 0.3 + 0.3 * smooth_image(40, 30, seed=1)
+CONTENT = 0.4 + 0.2 * smooth_image(24, 36, seed=2)
 YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
@@ -91,7 +91,7 @@ def test_luminance_is_its_formula():
 
 
 def test_colors_put_back_are_the_contents_under_the_pictures_luminance():
-    painted = 0.3 + 0.3 * smooth_picture(24, 36, seed=5)
+    painted = 0.3 + 0.3 * smooth_image(24, 36, seed=5)
     joined = color.put_back_colors(painted, CONTENT) @ YIQ.T
     assert_allclose(joined[..., 0], painted @ YIQ[0], atol=1e-6)
     assert_allclose(joined[..., 1:], CONTENT @ YIQ[1:].T, atol=1e-5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.axes
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from standins import write_keras
@@ -33,12 +33,12 @@ TINY = {
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_pictures(tmp_path, monkeypatch):
+def in_a_folder_with_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed, (name, height, width) in enumerate(
         [("photo", 24, 20), ("painting", 20, 24), ("texture", 16, 12)]
     ):
-        save_image(Path(f"{name}.png"), smooth_picture(height, width, seed=seed))
+        save_image(Path(f"{name}.png"), smooth_image(height, width, seed=seed))
 
 
 def pixels(path):
@@ -80,7 +80,7 @@ def test_two_styles_from_the_command_line_and_again(run_main, capsys, mix):
     ).config.replace(output="again")
 
     # Another picture of the same name is told by the number of its style.
-    save_image(Path("texture.png"), smooth_picture(16, 12, seed=9))
+    save_image(Path("texture.png"), smooth_image(16, 12, seed=9))
     assert run_main(config=folder / "config.json", output="other", steps=1) == 0
     assert "made with other style2" in capsys.readouterr().err
 
@@ -226,7 +226,7 @@ def test_normalized_weights_of_another_preprocessing_and_again_from_elsewhere(
 ):
     write_keras(Path("mine.h5"), "vgg19")
     Path("photos").mkdir()
-    save_image(Path("photos/one.png"), smooth_picture(20, 24, seed=5))
+    save_image(Path("photos/one.png"), smooth_image(20, 24, seed=5))
     network = {"weights": "mine.h5", "preprocessing": "torch255", "normalize_weights": "photos"}
     # A file's weights count as trained ones, which halve by maxima.
     network["pooling"] = "average"
@@ -244,7 +244,7 @@ def test_normalized_weights_of_another_preprocessing_and_again_from_elsewhere(
     assert "differ" not in capsys.readouterr().err
     assert_array_equal(pixels("again/result.png"), pixels(home / "out/result.png"))
 
-    save_image(home / "photos/two.png", smooth_picture(20, 24, seed=6))
+    save_image(home / "photos/two.png", smooth_image(20, 24, seed=6))
     assert run_main(config=home / "out/config.json", output="other", steps=1) == 0
     assert "made with other weights" in capsys.readouterr().err
     # Without its rescaling and with its own preprocessing it is another network.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 
 from neuart_jax import Config, transfer
 from neuart_jax.config.errors import InputError
@@ -28,13 +28,13 @@ TINY = {
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_pictures(tmp_path, monkeypatch):
+def in_a_folder_with_images(tmp_path, monkeypatch):
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    save_image("photo.png", smooth_picture(24, 20, seed=1))
-    save_image("painting.png", smooth_picture(20, 24, seed=2))
+    save_image("photo.png", smooth_image(24, 20, seed=1))
+    save_image("painting.png", smooth_image(20, 24, seed=2))
 
 
 def entries():
@@ -190,18 +190,18 @@ def test_a_row_names_a_folder_and_no_picture(run_main, capsys):
 def test_frames_keep_the_contents_transparency():
     alpha = np.ones((24, 20), np.float32)
     alpha[:, :9] = 0
-    save_image("cutout.png", smooth_picture(24, 20, seed=1), alpha=alpha)
+    save_image("cutout.png", smooth_image(24, 20, seed=1), alpha=alpha)
     transfer(Config().replace(**TINY | {"content": "cutout.png"}, output="out", save_every=1))
     for name in ("frames/000000.png", "frames/000001.png", "result.png"):
         np.testing.assert_array_equal(load_image(Path("out", name)).alpha, alpha)
 
 
 def test_paths_can_be_left_out_of_the_record(run_main, tmp_path):
-    save_image("start.png", smooth_picture(24, 20, seed=5))
+    save_image("start.png", smooth_image(24, 20, seed=5))
     flags = TINY | {"init": "start.png", "output": "out", "steps": 2}
     assert run_main(**flags, record_paths=False) == 0
-    in_picture = load_metadata("out/result.png")["neuart_jax"]
-    for text in (Path("out/config.json").read_text(), in_picture):
+    in_image = load_metadata("out/result.png")["neuart_jax"]
+    for text in (Path("out/config.json").read_text(), in_image):
         assert str(tmp_path) not in text
         assert json.loads(text)["config"]["images"]["style"] == ["painting.png"]
         assert set(json.loads(text)["inputs"]) == {"content", "style", "init"}
@@ -209,11 +209,11 @@ def test_paths_can_be_left_out_of_the_record(run_main, tmp_path):
 
 def test_a_changed_start_is_another_run(caplog):
     """Its hash is in the record, so that nothing goes on from what is gone."""
-    save_image("start.png", smooth_picture(24, 20, seed=5))
+    save_image("start.png", smooth_image(24, 20, seed=5))
     config = Config().replace(**TINY | {"steps": 4}, init="start.png", output="out")
     config = config.replace(checkpoint_seconds=1e-6, report_every=1)
     transfer(config, callback=lambda progress: progress.num_steps == 2)
-    save_image("start.png", smooth_picture(24, 20, seed=6))
+    save_image("start.png", smooth_image(24, 20, seed=6))
     with pytest.raises(InputError, match="another init image"):
         transfer(config)
 

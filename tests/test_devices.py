@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose
 
 from neuart_jax import Config, InputError, save_image, stylize, stylize_batch, transfer
@@ -37,8 +37,8 @@ SETTINGS = {
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     # 208 and 104 rows: on four devices both scales are shared out.
-    save_image(folder / "photo.png", smooth_picture(104, 96, seed=1))
-    save_image(folder / "painting.png", smooth_picture(100, 104, seed=2))
+    save_image(folder / "photo.png", smooth_image(104, 96, seed=1))
+    save_image(folder / "painting.png", smooth_image(100, 104, seed=2))
     return folder
 
 
@@ -130,8 +130,8 @@ def test_rows_that_cannot_be_shared_out(settings, there, sentence, monkeypatch):
     monkeypatch.setattr(sharding.jax, "device_count", lambda: there)
     with pytest.raises(InputError, match=sentence):
         stylize(
-            smooth_picture(64, 64, seed=1),
-            smooth_picture(64, 64, seed=2),
+            smooth_image(64, 64, seed=1),
+            smooth_image(64, 64, seed=2),
             Config().replace(weights="random", **settings),
         )
 
@@ -165,7 +165,7 @@ def test_a_coordinator_that_cannot_be_had_is_one_sentence(process_id, monkeypatc
 
 
 def test_several_pairs_are_refused_where_rows_are_shared_out():
-    picture = smooth_picture(64, 64, seed=1)
+    picture = smooth_image(64, 64, seed=1)
     with pytest.raises(InputError, match="shard_rows=2 came with 2 pairs at once"):
         stylize_batch(
             [picture] * 2, [picture] * 2, Config().replace(weights="random", shard_rows=2)

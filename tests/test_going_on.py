@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_array_equal
 
 from neuart_jax import Config, transfer
@@ -28,10 +28,10 @@ TINY = {
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_pictures(tmp_path, monkeypatch):
+def in_a_folder_with_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save_image("photo.png", smooth_picture(24, 20, seed=1))
-    save_image("painting.png", smooth_picture(24, 24, seed=2))
+    save_image("photo.png", smooth_image(24, 20, seed=1))
+    save_image("painting.png", smooth_image(24, 24, seed=2))
 
 
 def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog):

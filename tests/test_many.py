@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_array_equal
 from standins import write_converted
 
@@ -53,9 +53,9 @@ def config(tmp_path_factory):
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for number, size in enumerate(SIZES):
-        save_image(folder / f"photo{number}.png", smooth_picture(*size, seed=number))
+        save_image(folder / f"photo{number}.png", smooth_image(*size, seed=number))
     for number, size in enumerate([(50, 40), (44, 60)]):
-        save_image(folder / f"style{number}.png", smooth_picture(*size, seed=20 + number))
+        save_image(folder / f"style{number}.png", smooth_image(*size, seed=20 + number))
     return folder
 
 
@@ -301,7 +301,7 @@ def bad_rows(config, pictures, folder):
     (folder / "empty").mkdir()
     whole = (pictures / "photo0.png").read_bytes()
     (folder / "short.png").write_bytes(whole[: len(whole) // 2])
-    save_image(folder / "tiny.png", smooth_picture(1, 1, seed=0))
+    save_image(folder / "tiny.png", smooth_image(1, 1, seed=0))
     save_image(folder / "mask.png", np.zeros((40, 48, 3), np.float32))
     content, style = str(pictures / "photo0.png"), str(pictures / "style0.png")
     changes = [
@@ -384,7 +384,7 @@ class _Page(html.parser.HTMLParser):
 
 def test_the_gallery_is_one_page_with_all_pictures(config, jobs, pictures, tmp_path):
     odd = pictures / "<b>&.png"
-    save_image(odd, smooth_picture(40, 48, seed=3))
+    save_image(odd, smooth_image(40, 48, seed=3))
     job = Job("odd", config.replace(content=str(odd), style=jobs[0].style), 3)
     missing = Job("missing", config.replace(content="nowhere.png", style=jobs[0].style), 4)
     run([*jobs[:2], job, missing], tmp_path, keep_going=True)
@@ -465,7 +465,7 @@ def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, 
 
 def test_many_sizes_are_worth_a_word(config, tmp_path):
     for number in range(9):
-        save_image(tmp_path / f"c{number}.png", smooth_picture(512, 384 + 2 * number, seed=0))
+        save_image(tmp_path / f"c{number}.png", smooth_image(512, 384 + 2 * number, seed=0))
     checked, _ = check_jobs(
         make_jobs(config, str(tmp_path), [str(tmp_path / "c0.png")], pair="cross"),
         tmp_path / "out",

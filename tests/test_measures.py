@@ -18,14 +18,14 @@ from neuart_jax.runs.experiments.measures import (
 )
 
 
-def lab_picture(lab):
+def lab_image(lab):
     return lab2rgb(np.broadcast_to(np.asarray(lab, float), (6, 8, 3)))
 
 
 @pytest.mark.parametrize("shift", [(10, 0, 0), (0, 10, 0), (0, 0, -10), (6, -8, 0)])
 def test_a_shift_of_all_colors_is_its_length(shift):
-    first = lab_picture((60, 5, 5))
-    second = lab_picture(np.add((60, 5, 5), shift))
+    first = lab_image((60, 5, 5))
+    second = lab_image(np.add((60, 5, 5), shift))
     assert color_distance(first, second) == pytest.approx(10, rel=0.03)
 
 
@@ -49,8 +49,8 @@ def test_grays_have_the_distance_of_their_lightness(content_image, style_image):
 
 
 def test_equal_means_are_not_equal_colors():
-    halves = np.concatenate([lab_picture((40, 0, 0)), lab_picture((80, 0, 0))])
-    assert color_distance(halves, lab_picture((60, 0, 0))) == pytest.approx(20, rel=0.03)
+    halves = np.concatenate([lab_image((40, 0, 0)), lab_image((80, 0, 0))])
+    assert color_distance(halves, lab_image((60, 0, 0))) == pytest.approx(20, rel=0.03)
 
 
 def test_similarity(content_image, style_image):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
@@ -107,7 +107,7 @@ def test_flows_scale_with_their_frames():
 
 @pytest.mark.parametrize("kernel", ["linear", "cubic"])
 def test_warping_by_whole_pixels_moves_them(kernel):
-    wide = smooth_picture(60, 80, seed=3)
+    wide = smooth_image(60, 80, seed=3)
     first, second = wide[:40, :60], wide[3:43, 5:65]
     outside = np.full_like(first, 2.0)
     warped = warp(first, constant_flow(40, 60, 5, 3), kernel=kernel, outside=outside)
@@ -120,7 +120,7 @@ def test_warping_by_whole_pixels_moves_them(kernel):
 
 
 def test_linear_warping_is_opencvs():
-    image = smooth_picture(40, 60, seed=3)
+    image = smooth_image(40, 60, seed=3)
     rng = np.random.default_rng(0)
     # OpenCV rounds places to 1/32 of a pixel.
     flow = (rng.integers(-96, 96, (40, 60, 2)) / 32).astype(np.float32)

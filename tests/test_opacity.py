@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, stylize, transfer
@@ -35,8 +35,8 @@ def on_a_transparent_canvas(painting):
 
 @pytest.fixture
 def files(tmp_path):
-    painting = 0.4 * smooth_picture(48, 40, seed=2)
-    save_image(tmp_path / "photo.png", smooth_picture(40, 48, seed=1))
+    painting = 0.4 * smooth_image(48, 40, seed=2)
+    save_image(tmp_path / "photo.png", smooth_image(40, 48, seed=1))
     save_image(tmp_path / "painting.png", painting)
     image, alpha = on_a_transparent_canvas(painting)
     save_image(tmp_path / "cutout.png", image, alpha=alpha)
@@ -72,7 +72,7 @@ def test_a_transparent_margin_changes_nothing(files, settings):
 @pytest.mark.parametrize("color", ["style", "match", "histogram", "luminance"])
 def test_what_is_inside_counts_as_much_as_it_is_opaque(color):
     """Holes that no trimming leaves out, filled with white where the file has nothing."""
-    painting, photo = 0.4 * smooth_picture(48, 40, seed=2), smooth_picture(40, 48, seed=1)
+    painting, photo = 0.4 * smooth_image(48, 40, seed=2), smooth_image(40, 48, seed=1)
     alpha = np.ones((48, 40), np.float32)
     alpha[8:40, 8:32] = 0
     holed = painting * alpha[..., None] + 1 - alpha[..., None]
@@ -90,7 +90,7 @@ def test_what_is_inside_counts_as_much_as_it_is_opaque(color):
 
 
 def test_several_styles_with_their_own_opacities():
-    photo, dark, light = (smooth_picture(40, 48, seed=seed) for seed in (1, 2, 3))
+    photo, dark, light = (smooth_image(40, 48, seed=seed) for seed in (1, 2, 3))
     alpha = np.zeros((40, 48), np.float32)
     alpha[:, :16] = 1
     config = Config().replace(**TINY)
@@ -108,7 +108,7 @@ def test_regions_and_opacity_multiply():
     halves[:, 24:] = 1
     alpha = np.ones((40, 48), np.float32)
     alpha[:20] = 0
-    photo, style = smooth_picture(40, 48, seed=1), smooth_picture(40, 48, seed=2)
+    photo, style = smooth_image(40, 48, seed=1), smooth_image(40, 48, seed=2)
     pair = make_pair(
         Config().replace(**TINY), photo, style, masks=Masks(halves, [halves], opacities=[alpha])
     )

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, stylize, stylize_batch, transfer
@@ -38,7 +38,7 @@ QUICK = TINY | {
     "tv_weight": 0.0,
     "content_weight": 0.01,
 }
-PHOTO, PAINTING = smooth_picture(40, 48, seed=1), smooth_picture(44, 36, seed=2)
+PHOTO, PAINTING = smooth_image(40, 48, seed=1), smooth_image(44, 36, seed=2)
 
 
 def white_right(height=40, width=48, *, soft=4):

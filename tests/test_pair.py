@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize, stylize_batch
@@ -10,8 +10,8 @@ from neuart_jax.inputs.color import luminance, match_covariance, match_histogram
 from neuart_jax.inputs.pair import Masks, finish, make_pair
 from neuart_jax.inputs.regions.memberships import Regions
 
-CONTENT = smooth_picture(40, 60, seed=1)
-STYLE = smooth_picture(30, 24, seed=2)
+CONTENT = smooth_image(40, 60, seed=1)
+STYLE = smooth_image(30, 24, seed=2)
 
 
 def halves(height, width, *, colors=((1, 0, 0), (0, 0, 1))):
@@ -108,7 +108,7 @@ def test_a_small_style_is_repeated_mirrored_until_it_covers_the_content():
     assert_array_equal(tiled[:30, :24], STYLE)
     assert_array_equal(tiled[:30, 24:48], STYLE[:, ::-1])
     assert_array_equal(tiled[30:40, :24], STYLE[:-11:-1])
-    larger = smooth_picture(50, 70, seed=3)
+    larger = smooth_image(50, 70, seed=3)
     assert_array_equal(
         make_pair(Config().replace(style_tile=True), CONTENT, larger).styles[0], larger
     )
@@ -137,7 +137,7 @@ def test_each_region_gets_the_colors_of_its_own_style():
 
 
 def test_a_batch_with_masks_equals_its_single_runs():
-    contents = [CONTENT, smooth_picture(40, 60, seed=7)]
+    contents = [CONTENT, smooth_image(40, 60, seed=7)]
     masks = [
         Masks(halves(40, 60), [halves(30, 24)]),
         Masks(halves(40, 60)[:, ::-1], [halves(30, 24)]),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose
 
 from neuart_jax.config.errors import InputError
@@ -41,7 +41,7 @@ def cf_laplacian():
 
 def photograph():
     """8 bits, as a file has them."""
-    return np.round(smooth_picture(12, 14, seed=3).astype(np.float64) * 255) / 255
+    return np.round(smooth_image(12, 14, seed=3).astype(np.float64) * 255) / 255
 
 
 def gray_photograph():
@@ -179,10 +179,10 @@ def test_rounding_makes_no_energy_negative():
 
 def test_a_slowly_changing_affine_change_is_nearly_free():
     picture = photograph().astype(np.float32)
-    of_picture = make_guide(picture)
+    of_guide = make_guide(picture)
 
     def energy(image):
-        return value_and_gradient(image.astype(np.float32), of_picture)[0] / (10 * 12 * 3)
+        return value_and_gradient(image.astype(np.float32), of_guide)[0] / (10 * 12 * 3)
 
     gain = np.linspace(0.8, 1.0, 14).reshape(1, 14, 1)
     assert energy(picture * gain) < 3e-4
@@ -236,8 +236,8 @@ def test_derivatives_by_image_and_guide():
 
 
 def test_all_derivatives_are_finite():
-    for make_picture in PICTURES.values():
-        picture = make_picture()[5:9, 4:9].astype(np.float32)
+    for make_image in PICTURES.values():
+        picture = make_image()[5:9, 4:9].astype(np.float32)
         for gradient in derivatives(picture, picture)[1]:
             assert np.isfinite(gradient).all()
 

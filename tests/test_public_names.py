@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose
 
 import neuart_jax
@@ -30,7 +30,7 @@ from neuart_jax import (
     stylize_batch,
 )
 
-CONTENT, STYLE = smooth_picture(24, 20, seed=3), smooth_picture(20, 24, seed=4)
+CONTENT, STYLE = smooth_image(24, 20, seed=3), smooth_image(20, 24, seed=4)
 CONFIG = Config().replace(
     **{"content_layers": "pixels", "style_layers": "pixels", "scales": 1, "steps": 4},
     **{"content_weight": 1.0, "style_loss": "relative", "tv_weight": 0.0, "range_weight": 0.0},
@@ -88,7 +88,7 @@ def test_the_bare_objective_is_what_a_run_reports():
 
 def test_the_bare_objective_by_its_formulas():
     """Features are twice the pixels; relative errors of pixels and of their Gram matrix."""
-    image = smooth_picture(24, 20, seed=9).astype(np.float64)
+    image = smooth_image(24, 20, seed=9).astype(np.float64)
     pixels = CONTENT.astype(np.float64)
     content = np.sum((image - pixels) ** 2) / np.sum(pixels**2)
     gram, target = (
@@ -103,7 +103,7 @@ def test_the_bare_objective_by_its_formulas():
 
 def test_the_bare_objective_can_be_differentiated_mapped_and_given_other_data():
     loss = lambda image: objective()(image)[0]  # noqa: E731
-    image = jnp.asarray(smooth_picture(24, 20, seed=9))
+    image = jnp.asarray(smooth_image(24, 20, seed=9))
     direction = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), jnp.float32)
     gradient = jax.grad(loss)(image)
     _, slope = jax.jvp(loss, (image,), (direction,))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, Status, stylize, stylize_batch
@@ -32,7 +32,7 @@ NETWORK = FeatureNetwork(pixels, jnp.float32(1.0))
 
 @pytest.fixture(scope="module")
 def pictures():
-    return smooth_picture(200, 300, seed=3), smooth_picture(260, 220, seed=4)
+    return smooth_image(200, 300, seed=3), smooth_image(260, 220, seed=4)
 
 
 def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
@@ -173,7 +173,7 @@ def test_a_carried_state_changes_the_first_fine_step(pictures, optimizer):
 
 def test_states_are_carried_in_a_batch_as_alone(pictures):
     config = CONFIG.replace(carry_state=True)
-    other = [smooth_picture(*picture.shape[:2], seed=9) for picture in pictures]
+    other = [smooth_image(*picture.shape[:2], seed=9) for picture in pictures]
     together = stylize_batch(
         [pictures[0], other[0]], [pictures[1], other[1]], config, network=NETWORK
     )

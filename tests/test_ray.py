@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from standins import write_converted
 
 from neuart_jax import Config, InputError, save_image
@@ -30,8 +30,8 @@ pytestmark = [
 def manifest(tmp_path, monkeypatch):
     weights = write_converted(tmp_path / "mine.safetensors", "vgg19")
     for number in range(4):
-        save_image(tmp_path / f"photo{number}.png", smooth_picture(40, 48, seed=number))
-    save_image(tmp_path / "style.png", smooth_picture(50, 40, seed=20))
+        save_image(tmp_path / f"photo{number}.png", smooth_image(40, 48, seed=number))
+    save_image(tmp_path / "style.png", smooth_image(50, 40, seed=20))
     config = Config().replace(
         weights=str(weights),
         content_layers="conv1_1",

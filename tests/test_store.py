@@ -589,12 +589,12 @@ def another_model(_):
     return {"model": "resnet50"}
 
 
-def another_picture(image):
+def another_image(image):
     return {"images": (image[:16, :20], image[20:40, 20:36])}
 
 
 @pytest.mark.parametrize(
-    "change", [another_seed, another_depth, another_padding, another_model, another_picture]
+    "change", [another_seed, another_depth, another_padding, another_model, another_image]
 )
 def test_another_run_gets_another_fit(load, cache, content_image, change):
     first = load("fitted")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, stylize
@@ -163,7 +163,7 @@ RUN = Config().replace(
 
 @pytest.fixture(scope="module")
 def dark_and_bright():
-    return 0.4 * smooth_picture(20, 30, seed=3), 0.6 + 0.4 * smooth_picture(34, 16, seed=4)
+    return 0.4 * smooth_image(20, 30, seed=3), 0.6 + 0.4 * smooth_image(34, 16, seed=4)
 
 
 @pytest.mark.parametrize("mix", ["separate", "blended"])

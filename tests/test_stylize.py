@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, InputError, Status, Term, stylize, stylize_batch
@@ -200,8 +200,8 @@ def test_resnet50_runs_from_end_to_end(content_image, style_image):
 
 @pytest.fixture(scope="module")
 def three_pairs():
-    contents = [smooth_picture(48, 64, seed=seed) for seed in (1, 2, 3)]
-    return contents, [smooth_picture(56, 40 + seed, seed=seed) for seed in (4, 5, 6)]
+    contents = [smooth_image(48, 64, seed=seed) for seed in (1, 2, 3)]
+    return contents, [smooth_image(56, 40 + seed, seed=seed) for seed in (4, 5, 6)]
 
 
 def test_a_batch_equals_its_single_runs(three_pairs, network):
@@ -288,7 +288,7 @@ def test_losses_that_sort_want_styles_of_one_size(three_pairs):
 @pytest.mark.slow
 def test_a_picture_in_windows_is_the_picture(network):
     """Both scales and the style are larger than a window."""
-    content, style = smooth_picture(203, 210, seed=1), smooth_picture(210, 198, seed=2)
+    content, style = smooth_image(203, 210, seed=1), smooth_image(210, 198, seed=2)
     config = SHALLOW.replace(steps=1, coarse_steps=1, balance=True, color="luminance", auto_masks=2)
     whole = stylize(content, style, config, network=network)
     windows = stylize(content, style, config.replace(window=80), network=network)
@@ -306,13 +306,13 @@ def test_a_picture_in_windows_is_the_picture(network):
     ],
 )
 def test_windows_that_cannot_be(settings, sentence, network):
-    picture = smooth_picture(100, 100, seed=1)
+    picture = smooth_image(100, 100, seed=1)
     with pytest.raises(InputError, match=sentence):
         stylize(picture, picture, SHALLOW.replace(**settings), network=network)
 
 
 def test_a_network_of_ones_own_is_seen_whole():
-    picture = smooth_picture(100, 100, seed=1)
+    picture = smooth_image(100, 100, seed=1)
     own = FeatureNetwork(lambda params, image: {"pixels": image}, ())
     config = Config().replace(content_layers="pixels", style_layers="pixels", window=50)
     with pytest.raises(InputError, match="window=50 came with a custom network"):

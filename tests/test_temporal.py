@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from numpy.testing import assert_allclose, assert_array_equal
 
 from neuart_jax import Config, FeatureNetwork, stylize
@@ -139,8 +139,8 @@ def test_windows_change_nothing():
 
 def test_a_run_is_held_to_a_frame_where_it_is_known():
     """One's own frames as references, by a term of a run that has other ones as well."""
-    content, style = smooth_picture(24, 20, seed=3), smooth_picture(20, 24, seed=4)
-    earlier = smooth_picture(24, 20, seed=9)
+    content, style = smooth_image(24, 20, seed=3), smooth_image(20, 24, seed=4)
+    earlier = smooth_image(24, 20, seed=9)
     weights = np.zeros((24, 20), np.float32)
     weights[:12] = 1
     plain = temporal_term(weight=1000.0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import smooth_picture
+from conftest import smooth_image
 from loops import make_run_fn
 from numpy.testing import assert_allclose
 
@@ -79,8 +79,8 @@ def toy_kernels(dtype=jnp.float64):
 
 
 def pictures(dtype, *, content=(37, 46), styles=((41, 30),)):
-    image, here = (smooth_picture(*content, seed=seed) for seed in (1, 2))
-    there = [smooth_picture(*shape, seed=seed) ** 2 for seed, shape in enumerate(styles, 3)]
+    image, here = (smooth_image(*content, seed=seed) for seed in (1, 2))
+    there = [smooth_image(*shape, seed=seed) ** 2 for seed, shape in enumerate(styles, 3)]
     return tuple(jnp.asarray(x, dtype) for x in (image, here, *there))
 
 
