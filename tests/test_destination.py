@@ -170,7 +170,7 @@ def test_what_a_file_cannot_hold_is_told_at_once():
     check_room_in_file("a.png", height=1, width=100_000)
     with pytest.raises(InputError, match="a.webp would have 16384x2 pixels; .* 16383"):
         check_room_in_file("a.webp", height=2, width=16384)
-    with pytest.raises(InputError, match="expected at most 65500 a side.*in .png or .tif"):
+    with pytest.raises(InputError, match="expected at most 65500 per side.*use a .png or .tif"):
         check_room_in_file("a.JPEG", height=65501, width=2)
 
 

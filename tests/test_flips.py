@@ -109,7 +109,7 @@ def test_a_damaged_fit_is_fitted_anew_with_one_line(tmp_path, monkeypatch, caplo
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         again = fit_cache.load_fitted(request)
-    assert len(caplog.messages) == 1 and "a cached fit is damaged" in caplog.text
+    assert len(caplog.messages) == 1 and "the cached fit is damaged" in caplog.text
     assert again.identity == whole.identity
     caplog.clear()
     assert fit_cache.load_fitted(request).message.endswith("from the cache, no ImageNet weights.")

@@ -49,7 +49,7 @@ def test_files_of_others_under_our_names_are_refused_and_stay(config, tmp_path, 
     path.parent.mkdir(parents=True)
     path.write_bytes(b"somebody's")
     with pytest.raises(
-        InputError, match=f"out holds {name.split('/m')[0]}, which this program has"
+        InputError, match=f"out has {name.split('/m')[0]}, not written by this program"
     ):
         transfer(config.replace(overwrite=overwrite, save_every=2))
     assert contents(tmp_path / "out") == {name: b"somebody's"}

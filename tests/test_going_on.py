@@ -45,7 +45,7 @@ def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog
     # Rounding to 8 bits is all that is lost.
     assert second.history[0]["total"] == pytest.approx(first.losses["total"], rel=0.02)
     assert second.losses["total"] <= second.history[0]["total"]
-    assert "Continuing from first/result.png at full size only; --scales=2 begins" in caplog.text
+    assert "Continuing from first/result.png at full size only; --scales=2 starts" in caplog.text
     # Who wants a coarser size gets one.
     prepared = prepare(config.replace(init="first/result.png", scales=2))
     assert prepared.config.run.scales == 2

@@ -241,7 +241,7 @@ def test_what_is_no_network_and_no_optimizer_is_one_sentence():
 
 
 def test_a_transformation_that_evaluates_the_objective_itself_is_one_sentence():
-    with pytest.raises(InputError, match="the optimizer asks for more than .*value_fn"):
+    with pytest.raises(InputError, match="the optimizer needs more than .*value_fn"):
         stylize(CONTENT, STYLE, CONFIG, network=NETWORK, optimizer=optax.lbfgs())
 
 

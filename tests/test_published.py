@@ -448,8 +448,8 @@ def test_pytorch_is_missed_before_the_download(config, monkeypatch):
         fetch_published(config, "imagenet-torchvision", patience=PATIENCE)
     assert str(caught.value) == (
         "vgg19-dcbb9e9d.pth is a file of PyTorch, which is not installed; expected PyTorch, to "
-        "convert the file once; pip install torch, or use --weights=imagenet-timm, the same "
-        "numbers."
+        "convert the file once; pip install torch, or use --weights=imagenet-timm, which has the "
+        "same weights."
     )
 
 

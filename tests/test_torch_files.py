@@ -109,8 +109,8 @@ def test_whole_numbers_are_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         check(path)
     assert str(caught.value) == (
-        f"{path} can't be read as torchvision weights (numbers of the format int32 are no "
-        "weights); expected a .safetensors file of vgg19 from torchvision or timm; get the file "
+        f"{path} can't be read as torchvision weights (weights can't have the dtype "
+        "int32); expected a .safetensors file of vgg19 from torchvision or timm; get the file "
         "again, or give another --weights."
     )
 
@@ -120,8 +120,8 @@ def test_without_torch_a_pth_file_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         read_pth(tmp_path / "w.pth", model="vgg19")
     assert str(caught.value) == (
-        f"{tmp_path}/w.pth is a .pth file, which only torch can read; expected torch to be "
-        "installed, or another kind of file; pip install 'neuart_jax[torch]', or give timm's "
+        f"{tmp_path}/w.pth is a .pth file, which only torch can read; expected an "
+        "installed torch, or another kind of file; pip install 'neuart_jax[torch]', or give timm's "
         ".safetensors file instead."
     )
 
