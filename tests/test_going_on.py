@@ -49,7 +49,7 @@ def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog
     # Who wants a coarser size gets one.
     prepared = prepare(config.replace(init="first/result.png", scales=2))
     assert prepared.config.run.scales == 2
-    assert not any("Going on" in note for note in prepared.notes)
+    assert not any("Continuing" in note for note in prepared.notes)
 
 
 def test_a_picture_that_has_the_name_of_the_kept_one_stays():

@@ -477,8 +477,8 @@ def test_what_sorts_is_refused(name, settings):
         make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
     assert str(caught.value) == (
         f"the loss term {name!r} needs all features of a layer at once; expected terms that "
-        "depend on sums over windows only; choose a style loss that doesn't sort, such as relative or "
-        "wasserstein, or paint without windows."
+        "depend on sums over windows only; choose a style loss that doesn't sort, such as relative "
+        "or wasserstein, or paint without windows."
     )
 
 
