@@ -30,7 +30,7 @@ Command = Callable[[Config, Record | None], int]
 _SINGLE_FILES = ("content", "content_mask", "paint_mask", "init")
 
 # Numbers are parsed by the configuration, whose messages are better than absl's.
-_KINDS = {bool: "bool", Texts: "multi_string"}
+_KINDS = {bool: "bool", bool | None: "bool", Texts: "multi_string"}
 for _name, _field in FIELDS.items():
     _kind = _KINDS.get(_field.hint, "string")
     getattr(flags, f"DEFINE_{_kind}")(_name, None, _field.metadata["help"])

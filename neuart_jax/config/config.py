@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import LayerWeights, Section, nearest
+from neuart_jax.config.fields import LayerWeights, Section, is_boolean, nearest
 from neuart_jax.config.sections import (
     OWN_SETTINGS,
     ComputeConfig,
@@ -178,7 +178,7 @@ _INDENT = " " * 6
 def _describe_setting(name: str) -> list[str]:
     field = FIELDS[name]
     default = "" if field.default in ("", (), None) else f" [{field.default}]"
-    flag = f"--[no]{name}" if field.hint is bool else f"--{name}"
+    flag = f"--[no]{name}" if is_boolean(field.hint) else f"--{name}"
     return describe_flag(flag, field.metadata["help"] + default)
 
 

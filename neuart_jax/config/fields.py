@@ -156,7 +156,7 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     remedy = "see --help for what it does"
     if field.default not in ("", None):
         remedy = f"leave it out for the default, {field.default}"
-    if hint is bool:
+    if is_boolean(hint):
         if not isinstance(value, bool):
             raise InputError(f"{name}={value!r}", expected="true or false", remedy=remedy)
         return value
@@ -185,6 +185,11 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if not good:
         raise InputError(f"{name}={value!r}", expected=kind, remedy=remedy)
     return int(value) if is_whole else float(value)
+
+
+def is_boolean(hint: Any) -> bool:
+    """Check whether a field is a switch, which may be left empty."""
+    return hint in (bool, bool | None)
 
 
 def _check_texts(name: str, value: Any) -> Texts:

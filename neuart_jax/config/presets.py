@@ -34,6 +34,7 @@ _ONE_SIZE = {
     "tv_weight": 0.0,
     "range_weight": 0.0,
     "precondition": False,
+    "carry_state": False,
     "smoothing": "none",
 }
 """Common to all but the newest recipes: a single scale, zero padding, no total variation, no bounds
@@ -341,6 +342,7 @@ PRESETS = {
             "schedule": "constant",
             "size": 512,
             "scales": 3,
+            "carry_state": False,
             "coarse_steps": 500,
             "steps": 500,
         },

@@ -30,11 +30,14 @@ _UNTRAINED: dict[str, Any] = {
     "range_weight": 0.0,
     "coarse_steps": 15,
     "steps": 40,
+    "carry_state": False,
 }
 _TRAINED: dict[str, Any] = {
     "range_weight": 300.0,
     "coarse_steps": 40,
-    "steps": 40,
+    # With the curvature learned at half the size, 25 steps of a VGG16 and 30 of a ResNet50 come as
+    # near to the style, under the other network, as 40 steps from scratch.
+    "carry_state": True,
 }
 _VGG_BY_KIND: dict[str, dict[str, Any]] = {
     "trained": {
@@ -47,6 +50,7 @@ _VGG_BY_KIND: dict[str, dict[str, Any]] = {
         "style_loss": "relative_wasserstein",
         "content_weight": 1.3,
         "tv_weight": 20.0,
+        "steps": 25,
         "pooling": "max",
         **_UNSMOOTHED,
         **_TRAINED,
@@ -68,6 +72,7 @@ OWN_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             # the distance from the style under VGG16, at a larger distance from the content.
             "content_weight": 3.5,
             "tv_weight": 15.0,
+            "steps": 30,
             "pooling": "max",
             **_UNSMOOTHED,
             **_TRAINED,
@@ -402,8 +407,9 @@ class OptimizerConfig(Section):
         at_least=0,
         at_most=0.9999,
     )
-    carry_state: bool = option(
-        False, "carry the optimizer's state from one scale to the next instead of restarting it"
+    carry_state: bool | None = option(
+        None,
+        f"carry the optimizer's state from one scale to the next instead of restarting it; {_OWN}",
     )
 
 

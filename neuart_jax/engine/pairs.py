@@ -9,6 +9,7 @@ import numpy as np
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
+from neuart_jax.config.fields import known
 from neuart_jax.engine.binding import bind_network, find_plan_targets, load_run_network
 from neuart_jax.engine.loop import make_next_stop, run_loop
 from neuart_jax.engine.own_parts import FeatureNetwork
@@ -108,7 +109,7 @@ def _run_stage(
         pairs[index].history.append(progress.figures())
         return callback(members[index], progress) if callback is not None else None
 
-    output, carries = config.output, config.optimizer.carry_state
+    output, carries = config.output, known(config.optimizer.carry_state)
     devices = num_devices if len(members) > 1 else 1
     results = run_loop(
         build_loop(program, batched=len(members) > 1, num_devices=devices),

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from neuart_jax.config.config import FIELDS, Config, parse_setting
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.fields import Texts, nearest
+from neuart_jax.config.fields import Texts, is_boolean, nearest
 from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.io.files import brief_cause
 from neuart_jax.io.image_lists import list_named_images
@@ -292,7 +292,7 @@ def _parse_cells(row: Mapping[str | Any, Any]) -> dict[str, Any]:
     for name, text in values.items():
         if name in FIELDS and FIELDS[name].hint == Texts:
             values[name] = [part.strip() for part in text.split(";")]
-        elif name in FIELDS and FIELDS[name].hint is bool:
+        elif name in FIELDS and is_boolean(FIELDS[name].hint):
             values[name] = {"true": True, "false": False}.get(text.lower(), text)
     return values
 
