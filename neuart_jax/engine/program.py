@@ -41,6 +41,7 @@ class Program:
       realistic: whether the matting Laplacian counts.
       gray: whether the image is gray.
       masked: whether only a part of it is painted.
+      num_references: earlier frames of a clip that the image is held to; 0 for none.
       own_terms: losses of one's own, without coefficients.
       optimizer: how pixels are moved, without its numbers; or one of the user's own.
       parametrization: of the image; None moves its pixels.
@@ -57,6 +58,7 @@ class Program:
     realistic: bool
     gray: bool
     masked: bool
+    num_references: int
     own_terms: tuple[Term | StyleTerm, ...]
     optimizer: OptimizerConfig | Optimizer
     parametrization: Parametrization | None
@@ -81,6 +83,7 @@ def make_program(
     source: Any,
     terms: tuple[Term, ...],
     realistic: bool = True,
+    num_references: int = 0,
 ) -> Program:
     """Reduce a run, or one of its stages, to what its program depends on.
 
@@ -91,6 +94,7 @@ def make_program(
       source: a linen module, a feature function of one's own, or what the network will be of.
       terms: of the run's objective.
       realistic: whether this stage is held to the content's edges, if the run is to be.
+      num_references: as in `Program`.
     """
     config = pair.config
     if not realistic:
@@ -105,6 +109,7 @@ def make_program(
         realistic=realistic and config.realism.realism_weight > 0,
         gray=pair.gray,
         masked=pair.paint is not None,
+        num_references=num_references,
         own_terms=tuple(map(_without_weights, own.terms)),
         optimizer=strip_numbers(config.optimizer)
         if own.optimizer is None

@@ -98,6 +98,7 @@ def make_pair(
     *,
     masks: Masks = Masks(),
     name: str = "the content picture",
+    palette: npt.ArrayLike | None = None,
 ) -> Pair:
     """Check pictures and masks, and do to them what the configuration wants done before a run.
 
@@ -107,6 +108,8 @@ def make_pair(
       style_images: one such picture or several, each of its own size.
       masks: of these pictures.
       name: what messages call the content picture.
+      palette: whose colors count as the content's, float[height', width', 3]: of a clip, several of
+        its frames beside each other, so that all frames are painted in the same colors.
 
     Raises:
       InputError: a picture or a mask can't be used.
@@ -133,7 +136,8 @@ def make_pair(
         style if opacity is None else take_opaque(style, opacity)
         for style, opacity in zip(styles, opacities, strict=True)
     ]
-    seen, colored = _COLORS[config.images.color](content, visible)
+    seen = np.asarray(content if palette is None else palette, np.float32)
+    seen, colored = _COLORS[config.images.color](seen, visible)
     styles = [
         style if opacity is None else spread_opaque(style, opacity)
         for style, opacity in zip(colored, opacities, strict=True)
@@ -141,8 +145,27 @@ def make_pair(
     gray = config.images.color == "luminance" or all(map(is_gray, (seen, *styles)))
     if gray:
         seen, styles = luminance(seen), [luminance(style) for style in styles]
+    if palette is not None:
+        seen = luminance(content) if gray else content
     content, styles = jax.device_put((seen, tuple(styles)))
     return Pair(content, styles, regions, original, config, gray, paint)
+
+
+def with_frame(pair: Pair, image: npt.ArrayLike, *, name: str = "the frame") -> Pair:
+    """Return a pair with another frame of its clip as the content; all else stays.
+
+    Args:
+      pair: of any frame, made with the `palette` of the whole clip.
+      image: float[height, width, 3], sRGB in [0, 1], of the size of `pair.original`.
+      name: what messages call it.
+
+    Raises:
+      InputError: it can't be used.
+    """
+    original = check_image(image, name=name)
+    content = _round_sides(np.asarray(original), pair.config.images.size_step)
+    content = luminance(content) if pair.gray else content
+    return pair._replace(original=original, content=jax.device_put(content))
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:

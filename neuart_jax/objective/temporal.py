@@ -9,7 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from neuart_jax.losses.temporal import temporal_loss
@@ -61,7 +63,8 @@ def refer_to(targets: Targets, references: References) -> Targets:
       ValueError: there are too many, or they are of another size.
     """
     blank: References = targets.values[TEMPORAL]
-    images, weights = (jnp.asarray(values, jnp.float32) for values in references)
+    # On the host: every operation of `jnp` here would be a program of its own.
+    images, weights = (np.asarray(values, np.float32) for values in references)
     missing = blank.weights.shape[0] - weights.shape[0]
     if (
         missing < 0
@@ -72,9 +75,11 @@ def refer_to(targets: Targets, references: References) -> Targets:
             f"references are {images.shape} with weights {weights.shape}, expected up to "
             f"{blank.images.shape}"
         )
-    filled = References(
-        jnp.concatenate([images, jnp.zeros((missing, *images.shape[1:]), jnp.float32)]),
-        jnp.concatenate([weights, jnp.zeros((missing, *weights.shape[1:]), jnp.float32)]),
+    filled = jax.device_put(
+        References(
+            np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)]),
+            np.concatenate([weights, np.zeros((missing, *weights.shape[1:]), np.float32)]),
+        )
     )
     return targets._replace(values={**targets.values, TEMPORAL: filled})
 

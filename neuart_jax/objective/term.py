@@ -81,6 +81,8 @@ class Term:
       layers: layers that `loss_fn` reads of the image being made.
       additive: how to do without the features of the whole picture, where that can be done;
         `loss_fn` is its own then.
+      of_styles: whether `make_target` asks for nothing but the styles, with regions also for the
+        content's memberships, so that it serves every frame of a clip.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Term:
     style_layers: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     additive: Additive | None = None
+    of_styles: bool = False
 
 
 class Targets(NamedTuple):
