@@ -15,10 +15,12 @@ from neuart_jax.runs.destination import find_batch_folder
 from neuart_jax.runs.driver import transfer
 from neuart_jax.runs.manifest import find_jobs
 from neuart_jax.runs.record import Record
+from neuart_jax.runs.video import is_clip_run, paint_film
 
-_USAGE = """Paint one picture in the manner of another, or many.
+_USAGE = """Paint one picture in the manner of another, or many, or a film.
 
   python -m neuart_jax.main [--content=]PHOTO [--style=]PAINTING [--flags]
+  python -m neuart_jax.main --content=CLIP.mp4 --style=PAINTING --output=FILM.mp4 [--flags]
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
 
@@ -30,7 +32,9 @@ define_machine_flags()
 def run(config: Config, repeated: Record | None) -> int:
     """Paint what the flags name; return the exit code."""
     many = _BATCH_FLAGS()
-    return paint(config, repeated) if many is None else paint_many(config, many)
+    if many is not None:
+        return paint_many(config, many)
+    return (paint_clip if is_clip_run(config) else paint)(config, repeated)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
@@ -43,6 +47,18 @@ def paint(config: Config, repeated: Record | None) -> int:
         bar.close()
     console.print_summary(result, path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
+
+
+def paint_clip(config: Config, repeated: Record | None) -> int:
+    """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
+    request, bar = console.StopRequest(), console.FilmBar()
+
+    try:
+        film = paint_film(config, observer=request.after(bar), repeated=repeated)
+    finally:
+        bar.close()
+    console.print_film_summary(film)
+    return 128 + request.signal if request.signal else int(film.num_failed > 0)
 
 
 def paint_many(config: Config, many: BatchFlags) -> int:

@@ -177,8 +177,8 @@ def _run_stage(
         for plan, scale, own in zip(chosen, scales, inherited, strict=True)
     ]
     images = [
-        _begin(*each, own.start)
-        for *each, own in zip(chosen, scales, coarser, inherited, strict=True)
+        _begin(plan, scale, before, own.start)
+        for plan, scale, before, own in zip(chosen, scales, coarser, inherited, strict=True)
     ]
 
     def report(index: int, progress: Progress) -> bool | None:
@@ -218,7 +218,7 @@ def _inherit(targets: Targets, heritage: Heritage, *, at_full_size: bool) -> Tar
     """Return a stage's targets with what they have from other frames."""
     if heritage.references is not None and at_full_size and TEMPORAL in targets.values:
         targets = refer_to(targets, heritage.references)
-    changed = {name: np.float32(value) for name, value in heritage.coefficients.items()}
+    changed = jax.device_put({n: np.float32(v) for n, v in heritage.coefficients.items()})
     return targets._replace(weights=targets.weights | changed)
 
 

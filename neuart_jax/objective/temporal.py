@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from neuart_jax.losses.temporal import temporal_loss
 from neuart_jax.models.features import Features
@@ -31,8 +32,8 @@ class References(NamedTuple):
       weights: c, how far each of them is known, float32[references, height, width], in [0, 1].
     """
 
-    images: Array
-    weights: Array
+    images: ArrayLike
+    weights: ArrayLike
 
 
 def temporal_term(*, weight: float, num_references: int = 1) -> Term:
@@ -62,7 +63,7 @@ def refer_to(targets: Targets, references: References) -> Targets:
     Raises:
       ValueError: there are too many, or they are of another size.
     """
-    blank: References = targets.values[TEMPORAL]
+    blank = targets.values[TEMPORAL]
     # On the host: every operation of `jnp` here would be a program of its own.
     images, weights = (np.asarray(values, np.float32) for values in references)
     missing = blank.weights.shape[0] - weights.shape[0]
@@ -95,4 +96,4 @@ def _make_target_fn(num_references: int) -> Callable[[Inputs], References]:
 
 
 def _find_loss(image: Array, features: Features, target: References) -> Array:
-    return temporal_loss(image, target.images, target.weights)
+    return temporal_loss(image, jnp.asarray(target.images), jnp.asarray(target.weights))

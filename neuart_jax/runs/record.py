@@ -31,6 +31,7 @@ _NOT_INSTALLED = "not installed"
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
     *("content", "style", "content_mask", "style_mask", "paint_mask"),
+    *("film_codec", "sound"),
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
 # Files, or words, that are compared by their names and, the files, by their hashes as well.
@@ -85,9 +86,19 @@ class Record(NamedTuple):
         inputs: Mapping[str, str],
         predicted_bytes: int = 0,
         own: str = "",
+        packages: Sequence[str] = (),
     ) -> Self:
-        """Complete a record with this machine's versions and device."""
-        versions = {name: _version(name) for name in _PACKAGES}
+        """Complete a record with this machine's versions and device.
+
+        Args:
+          config: resolved.
+          weights: the network's identity.
+          inputs: as in `Record`.
+          predicted_bytes: as in `Record`.
+          own: as in `Record`.
+          packages: whose versions matter beside those that every run depends on.
+        """
+        versions = {name: _version(name) for name in (*_PACKAGES, *packages)}
         device = jax.local_devices()[0]
         return cls(
             config,

@@ -1,0 +1,305 @@
+"""From settings and a clip to frames that are ready to be painted, checked as far as can be."""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import VideoConfig
+from neuart_jax.engine.plan import Plan, make_plan
+from neuart_jax.inputs.canvas import is_gray
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.io.clips.animation_writing import check_animation
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film
+from neuart_jax.io.clips.frames import Clip
+from neuart_jax.io.clips.opening import is_clip, open_clip
+from neuart_jax.io.images import Picture, load_image, resize_image
+from neuart_jax.io.paths import resolve_place
+from neuart_jax.runs.prepare import check_given, read_given
+from neuart_jax.runs.video.motion import MotionFinder
+from neuart_jax.runs.video.place import FilmPlace, find_film_place
+
+logger = logging.getLogger(__name__)
+
+# Frames, spread over a clip, whose colors stand for all of them, and pixels of their longer side.
+_NUM_SAMPLED, _SAMPLED_SIZE = 16, 256
+_NUM_FITTED = 4
+_CHUNK_BYTES = 1 << 20
+
+
+class PreparedClip(NamedTuple):
+    """A clip whose frames are known to be sound, and whose settings are checked.
+
+    Attributes:
+      config: resolved, with absolute paths.
+      clip: the source.
+      height: of the frames as they are painted, in pixels.
+      width: the same.
+      plan: of its frames; its content is the first one.
+      fitted: frames that filters may be fitted to, float32[height, width, 3] each.
+      motion: finds how pixels move.
+      place: where the film goes.
+      film: how it is written; None for animations, and where there is none.
+      digests: as in `prepare.Prepared`.
+      notes: sentences for the user.
+    """
+
+    config: Config
+    clip: Clip
+    height: int
+    width: int
+    plan: Plan
+    fitted: tuple[npt.NDArray[np.float32], ...]
+    motion: MotionFinder
+    place: FilmPlace
+    film: FilmPlan | None
+    digests: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def distances(self) -> tuple[int, ...]:
+        """How many frames back those are that a frame is held to, ascending."""
+        return self.config.video.references or (1,)
+
+    def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return an image of the clip, or its transparency, at the size that is painted."""
+        size = self.height, self.width
+        return image if image.shape[:2] == size else resize_image(image, *size)
+
+
+def prepare_clip(config: Config) -> PreparedClip:
+    """Check all of a run that can be checked without a network, and read what all frames share.
+
+    The clip is decoded once for it.
+
+    Args:
+      config: with `content` and `style` set.
+
+    Raises:
+      InputError: something given can't be used.
+    """
+    check_given(config)
+    _refuse_others(config)
+    config = config.replace(references=_check_distances(config.video))
+    place = find_film_place(config)
+    video = config.video
+    content = resolve_place(config.images.content, name="--content")
+    clip = open_clip(
+        content, start=video.start, end=video.end, every=video.every, frame_rate=video.frame_rate
+    )
+    first = _Clips({content: clip})
+    for name in ("content_mask", "paint_mask"):
+        _check_mask(getattr(config.regions, name), name=name)
+    given = read_given(config, load=first.load)
+    config = given.config
+    height, width, _ = given.content.image.shape
+    motion = MotionFinder(video.flow, distances=config.video.references, clip=clip)
+    film = _plan_film(config, clip, place, height=height, width=width)
+    styles = [style.image for style in given.styles]
+    palette = _sample_colors(clip, styles, given.content.image)
+    pair = make_pair(
+        config,
+        given.content.image,
+        styles,
+        masks=given.masks,
+        name="the first frame",
+        palette=palette,
+    )
+    plan = make_plan(pair, num_references=len(config.video.references))
+    _check_blend(plan)
+    prepared = PreparedClip(
+        *(plan.config, clip, height, width, plan, (), motion, place, film, given.digests),
+        tuple(_describe(clip, height=height, width=width)),
+    )
+    numbers = _spread(clip.num_frames, _NUM_FITTED)
+    fitted = tuple(prepared.scale(still.image) for still in clip.stills(numbers))
+    return prepared._replace(fitted=fitted)
+
+
+class _Clips:
+    """Reads images, and of clips the first frame.
+
+    Args:
+      clips: absolute path to the clip that is there.
+    """
+
+    def __init__(self, clips: Mapping[str, Clip]) -> None:
+        self._clips = clips
+
+    def load(
+        self, path: str, *, size: int | None = None, enlarge: bool = False, trim: bool = False
+    ) -> Picture:
+        """Do what `images.load_image` does."""
+        clip = self._clips.get(path)
+        if clip is None:
+            return load_image(path, size=size, enlarge=enlarge, trim=trim)
+        [still] = clip.stills([0])
+        height, width = _painted_size(clip, size=size, enlarge=enlarge)
+        is_same = (height, width) == (clip.height, clip.width)
+        image = still.image if is_same else resize_image(still.image, height, width)
+        return Picture(image, None, _digest(clip.files), (clip.height, clip.width))
+
+
+def _painted_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
+    longest = max(clip.height, clip.width)
+    if size is None or not (size < longest or enlarge):
+        return clip.height, clip.width
+    height, width = (max(1, round(side * size / longest)) for side in (clip.height, clip.width))
+    return height, width
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a file, or of the digests of several."""
+
+    def digest(path: Path) -> "hashlib._Hash":
+        found = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                found.update(chunk)
+        return found
+
+    if len(files) == 1:
+        return digest(files[0]).hexdigest()
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(digest(path).digest())
+    return whole.hexdigest()
+
+
+def _refuse_others(config: Config) -> None:
+    """Refuse settings that mean nothing for a clip, or that it doesn't have yet."""
+    output, compute, images = config.output, config.compute, config.images
+    reasons = {
+        "animation": (bool(output.animation), "a film of a film's progress"),
+        "save_every": (output.save_every > 0, "frames of the progress of frames"),
+        "save_at": (bool(output.save_at), "frames of the progress of frames"),
+        "auto_masks": (config.regions.auto_masks > 0, "regions that jump from frame to frame"),
+        "size_step": (images.size_step > 1, "a size that is rounded; all frames have one anyway"),
+        "shard_rows": (compute.shard_rows > 1, "frames whose rows are shared out"),
+        "num_processes": (jax.process_count() > 1, "a clip that several machines share"),
+    }
+    for name, (is_there, what) in reasons.items():
+        if is_there:
+            raise InputError(
+                f"--{name} came with a clip",
+                expected=f"settings that clips have, which isn't {what}",
+                remedy=f"leave --{name} out",
+            )
+
+
+def _check_distances(video: VideoConfig) -> tuple[int, ...]:
+    distances = tuple(sorted(set(video.references))) or (1,)
+    if distances[0] < 1:
+        raise InputError(
+            f"--references={','.join(map(str, video.references))}",
+            expected="numbers of frames to go back, at least 1",
+            remedy="write --references=1, or 1,10,20",
+        )
+    if video.passes > 1 and distances != (1,):
+        raise InputError(
+            f"--references={','.join(map(str, distances))} came with --passes={video.passes}",
+            expected="1 alone, since passes hold a frame to its neighbor",
+            remedy="leave one of the two out",
+        )
+    return distances
+
+
+def _check_mask(path: str, *, name: str) -> None:
+    if not path:
+        return
+    place = Path(resolve_place(path, name=f"--{name}"))
+    if place.is_dir() or is_clip(place):
+        raise InputError(
+            f"--{name}={path} is a clip",
+            expected="one image, which counts for all frames",
+            remedy="give an image; masks that move aren't read yet",
+        )
+
+
+def _plan_film(
+    config: Config, clip: Clip, place: FilmPlace, *, height: int, width: int
+) -> FilmPlan | None:
+    """Plan the film, and see that it can be written."""
+    name = place.film or Path(f"{place.extension}")
+    if place.extension not in FILM_EXTENSIONS:
+        check_animation(f"result{place.extension}", height=height, width=width)
+        return None
+    sound = clip.sound if config.video.sound else None
+    plan = FilmPlan(height, width, clip.time_base, clip.frame_rate, place.codec, sound)
+    shown = name if place.film else Path(f"result{place.extension}")
+    try:
+        check_film(shown, plan)
+    except InputError as error:
+        if sound is None:
+            raise
+        # Whether it is the sound that is refused.
+        check_film(shown, plan._replace(sound=None))
+        raise InputError(
+            f"{shown} can't hold the sound of {clip.name}",
+            expected="sound of a kind that goes into such a file",
+            remedy="add --nosound, or end --output in .mkv, which takes nearly all",
+        ) from error
+    return plan
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return numbers of frames, evenly spread, the first and the last among them."""
+    return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
+
+
+def _sample_colors(
+    clip: Clip, styles: Sequence[npt.NDArray[np.float32]], first: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the colors of some frames as one image; of all that aren't gray if need be."""
+    stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
+    sampled = [
+        still.image[::stride, ::stride]
+        for still in clip.stills(_spread(clip.num_frames, _NUM_SAMPLED))
+    ]
+    # A clip that has color somewhere is painted in color everywhere.
+    if all(map(is_gray, (*styles, *sampled))):
+        colored = (frame.image for frame in clip.frames() if not is_gray(frame.image))
+        sampled += [image[::stride, ::stride] for image in itertools.islice(colored, 1)]
+    return np.concatenate(sampled)
+
+
+def _check_blend(plan: Plan) -> None:
+    """Check that shares can change over a clip, where they are to."""
+    config = plan.config
+    end, start = config.video.style_blend_end, config.losses.style_blend
+    if not end:
+        return
+    count, names = len(plan.pair.styles), [term.name for term in plan.terms]
+    if count < 2 or "style" in names or plan.pair.regions is not None:
+        raise InputError(
+            f"--style_blend_end came with {count} style{'' if count == 1 else 's'}"
+            + (" in regions" if plan.pair.regions is not None else "")
+            + (" in one target" if count > 1 and "style" in names else ""),
+            expected="several styles, each with a loss of its own, and no masks",
+            remedy="leave it out, or give several --style and --style_mix=separate",
+        )
+    if len(end) != count or len(start) not in (0, count) or not sum(end):
+        raise InputError(
+            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {count} styles",
+            expected=f"{count} shares, not all of them 0",
+            remedy="give one share for every style",
+        )
+
+
+def _describe(clip: Clip, *, height: int, width: int) -> Iterator[str]:
+    seconds = f"{float(clip.end):.2f} seconds"
+    size = f"{clip.width}x{clip.height}"
+    painted = (
+        "" if (height, width) == (clip.height, clip.width) else f", painted at {width}x{height}"
+    )
+    yield f"{clip.name}: {clip.num_frames} frames of {size}, {seconds}{painted}."
+    if (height, width) != (clip.height, clip.width):
+        yield "--size=0 keeps the clip's own size."
