@@ -303,7 +303,7 @@ def print_film_summary(film: Film) -> None:
         print(f"{film.num_frames} frames in {film.seconds:.0f} s.", file=sys.stderr)
     if film.num_failed:
         print(
-            f"{film.num_failed} frames ended early, since their loss was no longer a finite number.",
+            f"{film.num_failed} frames ended early: their loss was no longer a finite number.",
             file=sys.stderr,
         )
     if film.error is not None:

@@ -93,12 +93,9 @@ class PaintedFrames:
         differences = self._record.unlike(there) if there is not None else []
         if differences and not overwrite:
             refuse(self.path, differences)
-        if (
-            there is not None
-            and not differences
-            and resume
-            and not self._restarts(there, overwrite)
-        ):
+        is_this_run = there is not None and not differences
+        is_finished = there is not None and there.outcome.get("status") == "completed"
+        if is_this_run and resume and not (is_finished and overwrite):
             self.lines = self._read_lines()
             return
         if self._own.owns(FRAMES_NAME):
@@ -106,11 +103,6 @@ class PaintedFrames:
             self._remove(STATE_NAME, _STATE, keep=())
             with contextlib.suppress(OSError):
                 (self.path / METRICS_NAME).unlink()
-
-    @staticmethod
-    def _restarts(there: Record, overwrite: bool) -> bool:
-        """Tell whether a finished film is to be painted anew."""
-        return overwrite and there.outcome.get("status") == "completed"
 
     def _read_lines(self) -> list[Line]:
         """Return the lines of metrics.jsonl up to the first that is damaged."""
@@ -158,7 +150,7 @@ class PaintedFrames:
         with write_atomically(self.path / METRICS_NAME) as file:
             file.write("".join(dump_json(each) + "\n" for each in self.lines).encode())
         facts = {"unit": unit, "run": self._key, "shape": list(image.shape)}
-        pixels = memoryview(np.ascontiguousarray(image, "<f4")).cast("B")
+        pixels = np.ascontiguousarray(image, "<f4").reshape(-1).view(np.uint8).data
         with write_atomically(self._state_path(unit)) as file:
             file.writelines(seal(facts, {"image": pixels}))
         self._remove(STATE_NAME, _STATE, keep=keep)

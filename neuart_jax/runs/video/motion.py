@@ -153,9 +153,8 @@ def _check_files(folder: Path, *, distances: Sequence[int], clip: Clip) -> None:
             expected=f"two flows for each pair of the {clip.num_frames} frames",
             remedy="write them under these names, counted from 1, or leave --flow out",
         )
-    found = [
-        re.fullmatch(r"(?:backward|forward)_(\d+)_(\d+)\.flo", p.name) for p in folder.iterdir()
-    ]
+    name = re.compile(r"(?:backward|forward)_(\d+)_(\d+)\.flo", re.ASCII)
+    found = [name.fullmatch(path.name) for path in folder.iterdir()]
     last = max(int(number) for match in found if match for number in match.groups())
     if last > clip.num_frames:
         raise InputError(

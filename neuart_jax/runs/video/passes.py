@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.engine.binding import StyleTargets
@@ -23,7 +24,7 @@ from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
 from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.motion.consistency import share_weights
-from neuart_jax.inputs.pair import finish, with_frame
+from neuart_jax.inputs.pair import Pair, finish, with_frame
 from neuart_jax.io.decoding import Float32
 from neuart_jax.objective.temporal import References
 from neuart_jax.runs.checkpoints import Checkpoints
@@ -36,6 +37,9 @@ from neuart_jax.runs.video.sources import Source, follow
 # Steps without progress after which a frame that goes on from another one is done; see
 # `RunConfig.stop_patience`.
 _PATIENCE = 5
+# What a pixel of a frame may differ by, for the frame to be shown as the one before it was: a level
+# of 8 bits, or two, as cameras and codecs leave them where nothing changes.
+_SAME = 2.5 / 255
 
 
 class Unit(NamedTuple):
@@ -60,7 +64,7 @@ class Unit(NamedTuple):
 
 def plan_units(num_frames: int, passes: int) -> list[Unit]:
     """Lay out all passes: one, or one that paints every frame alone and others back and forth."""
-    units = []
+    units: list[Unit] = []
     for sweep in range(passes):
         backward = sweep > 0 and sweep % 2 == 0
         for place in range(num_frames):
@@ -111,6 +115,16 @@ FilmObserver = Callable[[FilmProgress], bool | None]
 """Called often; returning True stops the run."""
 
 
+class _Work(NamedTuple):
+    """What was done to a frame; fields as in `Result`."""
+
+    image: Float32
+    status: str
+    num_steps: int
+    num_evaluations: int
+    losses: dict[str, float]
+
+
 class Painter:
     """Paints the frames of a clip, from the first that isn't there on.
 
@@ -145,6 +159,7 @@ class Painter:
         self._style_targets: StyleTargets = {}
         self._images: dict[int, Float32] = {}
         self._shown: dict[int, Float32] = {}
+        self._seen: tuple[int, Float32] | None = None
         self._paces: list[float] = []
         self._began = time.monotonic()
         self._num_found = 0
@@ -240,13 +255,75 @@ class Painter:
             motion = None
         shot = self._find_shot(unit, motion)
         pair = with_frame(self._plan.pair, source.image, name=f"frame {unit.frame + 1}")
+        began_painting = time.perf_counter()
+        if self._shows_nothing_new(unit, source, motion):
+            work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
+        else:
+            work = self._optimize(unit, pair, *self._inherit(unit, source, motion, pair, shot))
+            self._seen = unit.frame, source.image
+        if work is None:
+            return False
+        ended_painting = time.perf_counter()
+        finished = finish(pair, work.image)
+        line = {
+            "unit": unit.number,
+            **({"pass": unit.sweep + 1} if self._config.video.passes > 1 else {}),
+            "frame": unit.frame + 1,
+            "time": round(float(self._prepared.clip.times[unit.frame]), 6),
+            "shot": shot + 1,
+            "seen": unit.frame + 1 if self._seen is None else self._seen[0] + 1,
+            "status": work.status,
+            "steps": work.num_steps,
+            "evaluations": work.num_evaluations,
+            **work.losses,
+            **self._find_errors(unit, source, motion, finished),
+        }
+        self._images[unit.number] = work.image
+        # Of several passes all other images are on the disk only.
+        oldest = unit.number - max(self._prepared.distances)
+        self._images = {n: image for n, image in self._images.items() if n >= oldest}
+        self._shown = {unit.frame: finished}
+        line["seconds"] = round(time.perf_counter() - began, 3)
+        line["seconds_painting"] = round(ended_painting - began_painting, 3)
+        self._painted.save(
+            work.image,
+            line,
+            finished=finished if unit.is_last else None,
+            alpha=source.alpha,
+            keep=self._find_kept(unit),
+        )
+        if unit.alone or unit.sweep or motion is not None:
+            self._paces.append(time.perf_counter() - began)
+        return True
+
+    def _shows_nothing_new(self, unit: Unit, source: Source, motion: Motion | None) -> bool:
+        """Tell whether a frame shows what that one does whose painting was the last.
+
+        It isn't compared with the one before it: a slow change would never be seen.
+        """
+        video = self._config.video
+        if motion is None or video.passes > 1 or video.style_blend_end:
+            return False
+        if self._seen is None:  # This run goes on with an earlier one.
+            number = self._painted.lines[unit.number - 1]["seen"] - 1
+            [still] = self._prepared.clip.stills([number])
+            self._seen = number, self._prepared.scale(still.image)
+        return bool(np.max(np.abs(source.image - self._seen[1])) <= _SAME)
+
+    def _inherit(
+        self, unit: Unit, source: Source, motion: Motion | None, pair: Pair, shot: int
+    ) -> tuple[Plan, Heritage]:
+        """Return how a frame is painted, and what it has from others."""
         content = np.asarray(pair.content)
         plan, heritage = self._plan, Heritage()
         if unit.sweep:
             plan, heritage = self._later_plan, self._mix(unit, motion, content)
         elif motion is not None and not unit.alone:
             plan, heritage = self._later_plan, self._go_on(unit, source, motion, content, shot)
-        heritage = heritage._replace(coefficients=self._find_coefficients(unit.frame))
+        return plan, heritage._replace(coefficients=self._find_coefficients(unit.frame))
+
+    def _optimize(self, unit: Unit, pair: Pair, plan: Plan, heritage: Heritage) -> "_Work | None":
+        """Move the pixels of a frame, from a checkpoint on if there is one; None if stopped."""
         checkpoints = Checkpoints(
             self._painted.path / STATE_NAME / f"{unit.number:06d}",
             [self._record],
@@ -260,7 +337,6 @@ class Painter:
         def keep(fetch: Callable[[], RunState]) -> None:
             checkpoints.keep(fetch, now=self.stopped)
 
-        began_painting = time.perf_counter()
         [result] = stylize_bound(
             [plan.with_content(pair)],
             self._params,
@@ -272,41 +348,12 @@ class Painter:
             checkpoint=keep,
         )
         if result.status == Status.STOPPED:
-            return False
-        ended_painting = time.perf_counter()
-        finished = finish(pair, result.image)
-        errors = self._find_errors(unit, source, motion, finished)
-        self._images[unit.number] = result.image
-        line = {
-            "unit": unit.number,
-            **({"pass": unit.sweep + 1} if self._config.video.passes > 1 else {}),
-            "frame": unit.frame + 1,
-            "time": round(float(self._prepared.clip.times[unit.frame]), 6),
-            "shot": shot + 1,
-            "status": result.status.name.lower(),
-            "steps": result.num_steps,
-            "evaluations": result.num_evaluations,
-            **result.losses,
-            **errors,
-            "seconds": round(time.perf_counter() - began, 3),
-            "seconds_painting": round(ended_painting - began_painting, 3),
-        }
-        keep_units = self._find_kept(unit)
-        self._painted.save(
-            result.image,
-            line,
-            finished=finished if unit.is_last else None,
-            alpha=source.alpha,
-            keep=keep_units,
-        )
+            return None
         checkpoints.remove()
-        # Of several passes all other images are on the disk only.
-        oldest = unit.number - max(self._prepared.distances)
-        self._images = {n: image for n, image in self._images.items() if n >= oldest}
-        self._shown = {unit.frame: finished}
-        if plan is self._later_plan or unit.alone:
-            self._paces.append(time.perf_counter() - began)
-        return True
+        return _Work(
+            *(result.image, result.status.name.lower(), result.num_steps),
+            *(result.num_evaluations, result.losses),
+        )
 
     def _find_shot(self, unit: Unit, motion: Motion | None) -> int:
         """Return the number of the first frame of a frame's shot."""
@@ -365,8 +412,8 @@ class Painter:
         if run.init == "content":
             return content
         # The same noise at the same place in all frames.
-        style = self._plan.pair.styles[0]
-        return np.asarray(make_start(run, content_image=content, style_image=style), np.float32)
+        style, image = self._plan.pair.styles[0], jnp.asarray(content)
+        return np.asarray(make_start(run, content_image=image, style_image=style), np.float32)
 
     def _find_coefficients(self, frame: int) -> dict[str, float]:
         """Return the coefficients of the styles at a frame, where they change."""
@@ -409,9 +456,8 @@ class Painter:
         renewed = set(range(unit.sweep * count, unit.number + 1))
         frames = {self._units[number].frame for number in renewed}
         before = self._units[max(0, unit.sweep - 1) * count :][:count]
-        return renewed | {
-            u.number for u in before if u.sweep < unit.sweep and u.frame not in frames
-        }
+        still = {u.number for u in before if u.sweep < unit.sweep and u.frame not in frames}
+        return renewed | still
 
     def _tell(self, unit: Unit, progress: Progress) -> bool:
         if self._observer is None:

@@ -104,19 +104,19 @@ def prepare_clip(config: Config) -> PreparedClip:
     motion = MotionFinder(video.flow, distances=config.video.references, clip=clip)
     film = _plan_film(config, clip, place, height=height, width=width)
     styles = [style.image for style in given.styles]
-    palette = _sample_colors(clip, styles, given.content.image)
     pair = make_pair(
-        config,
+        _mix_blends(config),
         given.content.image,
         styles,
         masks=given.masks,
         name="the first frame",
-        palette=palette,
+        palette=_sample_colors(clip, styles),
     )
     plan = make_plan(pair, num_references=len(config.video.references))
     _check_blend(plan)
     prepared = PreparedClip(
-        *(plan.config, clip, height, width, plan, (), motion, place, film, given.digests),
+        plan.config.replace(style_blend=config.losses.style_blend),
+        *(clip, height, width, plan, (), motion, place, film, given.digests),
         tuple(_describe(clip, height=height, width=width)),
     )
     numbers = _spread(clip.num_frames, _NUM_FITTED)
@@ -256,7 +256,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _sample_colors(
-    clip: Clip, styles: Sequence[npt.NDArray[np.float32]], first: npt.NDArray[np.float32]
+    clip: Clip, styles: Sequence[npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
     """Return the colors of some frames as one image; of all that aren't gray if need be."""
     stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
@@ -271,10 +271,20 @@ def _sample_colors(
     return np.concatenate(sampled)
 
 
+def _mix_blends(config: Config) -> Config:
+    """Return the settings with shares that every style has anywhere in the clip."""
+    start, end = config.losses.style_blend, config.video.style_blend_end
+    if not end or not sum(end) or (start and (len(start) != len(end) or not sum(start))):
+        return config
+    start = start or (1.0,) * len(end)
+    shares = zip(start, end, strict=True)
+    return config.replace(style_blend=[a / sum(start) + b / sum(end) for a, b in shares])
+
+
 def _check_blend(plan: Plan) -> None:
     """Check that shares can change over a clip, where they are to."""
     config = plan.config
-    end, start = config.video.style_blend_end, config.losses.style_blend
+    end = config.video.style_blend_end
     if not end:
         return
     count, names = len(plan.pair.styles), [term.name for term in plan.terms]
@@ -286,7 +296,7 @@ def _check_blend(plan: Plan) -> None:
             expected="several styles, each with a loss of its own, and no masks",
             remedy="leave it out, or give several --style and --style_mix=separate",
         )
-    if len(end) != count or len(start) not in (0, count) or not sum(end):
+    if len(end) != count or not sum(end):
         raise InputError(
             f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {count} styles",
             expected=f"{count} shares, not all of them 0",
@@ -297,9 +307,6 @@ def _check_blend(plan: Plan) -> None:
 def _describe(clip: Clip, *, height: int, width: int) -> Iterator[str]:
     seconds = f"{float(clip.end):.2f} seconds"
     size = f"{clip.width}x{clip.height}"
-    painted = (
-        "" if (height, width) == (clip.height, clip.width) else f", painted at {width}x{height}"
-    )
+    is_scaled = (height, width) != (clip.height, clip.width)
+    painted = f", painted at {width}x{height} (--size=0 keeps its own)" if is_scaled else ""
     yield f"{clip.name}: {clip.num_frames} frames of {size}, {seconds}{painted}."
-    if (height, width) != (clip.height, clip.width):
-        yield "--size=0 keeps the clip's own size."
