@@ -22,6 +22,7 @@ from neuart_jax.io.clips.frame_files import FrameFolder
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.files import brief_cause, dump_json, remove_leftovers, write_atomically
 from neuart_jax.io.sealed import seal, unseal
+from neuart_jax.runs.checkpoints import remove_checkpoints
 from neuart_jax.runs.own_folder import OwnFolder
 from neuart_jax.runs.record import RECORD_NAME, Record, read_record, refuse
 
@@ -175,6 +176,9 @@ class PaintedFrames:
         """Write the record of a film that is complete, and take away what was needed to go on."""
         self._write_record(document)
         self._remove(STATE_NAME, _STATE, keep=())
+        with contextlib.suppress(OSError):
+            for folder in (self.path / STATE_NAME).iterdir():
+                remove_checkpoints(folder)  # That of a frame which a kill left.
 
     def forget_after(self, unit: int) -> None:
         """Drop the figures of a unit and of all later ones, which are painted again."""

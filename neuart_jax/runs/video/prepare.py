@@ -105,7 +105,7 @@ def prepare_clip(config: Config) -> PreparedClip:
     film = _plan_film(config, clip, place, height=height, width=width)
     styles = [style.image for style in given.styles]
     pair = make_pair(
-        _mix_blends(config),
+        _mix_blends(config, len(styles)),
         given.content.image,
         styles,
         masks=given.masks,
@@ -271,36 +271,40 @@ def _sample_colors(
     return np.concatenate(sampled)
 
 
-def _mix_blends(config: Config) -> Config:
-    """Return the settings with shares that every style has anywhere in the clip."""
+def _mix_blends(config: Config, num_styles: int) -> Config:
+    """Return the settings with shares that every style has anywhere in the clip.
+
+    Raises:
+      InputError: there aren't as many shares as styles.
+    """
     start, end = config.losses.style_blend, config.video.style_blend_end
-    if not end or not sum(end) or (start and (len(start) != len(end) or not sum(start))):
+    if not end:
         return config
+    if num_styles < 2 or len(end) != num_styles or not sum(end):
+        raise InputError(
+            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {num_styles} "
+            f"style{'' if num_styles == 1 else 's'}",
+            expected="several styles, and a share for each, not all of them 0",
+            remedy="give one share for every style, or leave it out",
+        )
     start = start or (1.0,) * len(end)
+    if len(start) != num_styles or not sum(start):
+        return config  # Its own sentence comes with the plan.
     shares = zip(start, end, strict=True)
     return config.replace(style_blend=[a / sum(start) + b / sum(end) for a, b in shares])
 
 
 def _check_blend(plan: Plan) -> None:
-    """Check that shares can change over a clip, where they are to."""
-    config = plan.config
-    end = config.video.style_blend_end
-    if not end:
+    """Check that shares can change over a clip, where they are to: each style has its own loss."""
+    if not plan.config.video.style_blend_end:
         return
-    count, names = len(plan.pair.styles), [term.name for term in plan.terms]
-    if count < 2 or "style" in names or plan.pair.regions is not None:
+    has_regions = plan.pair.regions is not None
+    if has_regions or "style" in {term.name for term in plan.terms}:
         raise InputError(
-            f"--style_blend_end came with {count} style{'' if count == 1 else 's'}"
-            + (" in regions" if plan.pair.regions is not None else "")
-            + (" in one target" if count > 1 and "style" in names else ""),
-            expected="several styles, each with a loss of its own, and no masks",
-            remedy="leave it out, or give several --style and --style_mix=separate",
-        )
-    if len(end) != count or not sum(end):
-        raise InputError(
-            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {count} styles",
-            expected=f"{count} shares, not all of them 0",
-            remedy="give one share for every style",
+            "--style_blend_end came with "
+            + ("regions or transparency" if has_regions else "--style_mix=blended"),
+            expected="several styles, each with a loss of its own everywhere",
+            remedy="leave it out, or leave out masks and --style_mix",
         )
 
 
