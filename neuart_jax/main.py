@@ -1,5 +1,7 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
+import contextlib
+
 from neuart_jax.cli import console
 from neuart_jax.cli.flags import (
     BatchFlags,
@@ -39,24 +41,18 @@ def run(config: Config, repeated: Record | None) -> int:
 
 def paint(config: Config, repeated: Record | None) -> int:
     """Paint one picture; return the exit code."""
-    request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
-
-    try:
+    request = console.StopRequest()
+    with contextlib.closing(console.ProgressBar(config.output.print_losses)) as bar:
         result, path = transfer(config, callback=request.after(bar), repeated=repeated)
-    finally:
-        bar.close()
     console.print_summary(result, path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
 
 
 def paint_clip(config: Config, repeated: Record | None) -> int:
     """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
-    request, bar = console.StopRequest(), console.FilmBar()
-
-    try:
+    request = console.StopRequest()
+    with contextlib.closing(console.FilmBar()) as bar:
         film = paint_film(config, observer=request.after(bar), repeated=repeated)
-    finally:
-        bar.close()
     console.print_film_summary(film)
     return 128 + request.signal if request.signal else int(film.num_failed > 0)
 
@@ -65,18 +61,10 @@ def paint_many(config: Config, many: BatchFlags) -> int:
     """Paint many pairs; return the exit code: 1 if a row has no good result."""
     folder = find_batch_folder(config.output)
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
-    request, bar = console.StopRequest(), console.BatchBar()
-
-    try:
-        result = run_batch(
-            manifest,
-            folder,
-            overwrite=config.output.overwrite,
-            observer=request.after(bar),
-            **many._asdict(),
-        )
-    finally:
-        bar.close()
+    request, options = console.StopRequest(), many._asdict()
+    with contextlib.closing(console.BatchBar()) as bar:
+        options |= {"overwrite": config.output.overwrite, "observer": request.after(bar)}
+        result = run_batch(manifest, folder, **options)
     console.print_batch_summary(result)
     return 128 + request.signal if request.signal else int(result.failed > 0)
 

@@ -504,7 +504,7 @@ def test_flows_of_ones_own_are_followed():
         ({"references": "1,2", "passes": 2}, "--references=1,2 came with --passes=2"),
         ({"animation": "progress.gif"}, "--animation came with a clip"),
         ({"auto_masks": 3}, "--auto_masks came with a clip"),
-        ({"style_blend_end": "1,2"}, "--style_blend_end came with 1 style"),
+        ({"style_blend_end": "1,2"}, "--style_blend_end=1,2 came with 1 style"),
         ({"style": "missing.png"}, "missing.png can't be read"),
         ({"content": "still.gif", "output": "film.mp4"}, "--output=film.mp4 ends in .mp4"),
     ],

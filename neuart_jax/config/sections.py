@@ -517,8 +517,8 @@ class VideoConfig(Section):
     )
     style_blend_end: Numbers = option(
         (),
-        "clips of several styles: their shares at the last frame; on the way there they change "
-        "evenly from those of --style_blend",
+        "clips of several styles: their shares at the last frame, to which they change evenly from "
+        "those that --style_blend names",
     )
     film_codec: str = option(
         "",
