@@ -127,10 +127,13 @@ def move(image: Float32, motion: Motion, *, outside: Float32) -> Float32:
     return warp(image, motion.flow, kernel="linear", outside=outside)
 
 
-def make_moved_start(image: Float32, motion: Motion, *, outside: Float32) -> Float32:
-    """Return what a frame begins with: another frame's image moved to it, and kept sharp."""
-    moved = warp(image, motion.flow, kernel="cubic", outside=outside)
-    return np.clip(moved, 0, 1)
+def make_moved_start(image: Float32, motion: Motion) -> Float32:
+    """Return what a frame begins with: another frame's image moved to it, and kept sharp.
+
+    What comes into sight begins with wrong paint, which a few steps make right. The frame itself
+    would have to be painted from nothing: it stayed behind as an unpainted border.
+    """
+    return np.clip(warp(image, motion.flow, kernel="cubic", outside=None), 0, 1)
 
 
 def _file_name(number: int, other: int) -> str:

@@ -2,8 +2,8 @@
 
 Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
 sections 4.1 to 4.4.
-Differs from source: where a frame before is moved out of the picture the frame itself is taken, not
-one color; later frames have fewer steps and no coarser sizes; with several passes the temporal term
+Differs from source: where nothing of a frame before is seen its mirror image is taken, not one
+color; later frames have fewer steps and no coarser sizes; with several passes the temporal term
 counts from the second one on.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from neuart_jax.engine.binding import StyleTargets
@@ -22,7 +21,6 @@ from neuart_jax.engine.plan import Plan
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
-from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.motion.consistency import share_weights
 from neuart_jax.inputs.pair import Pair, finish, with_frame
 from neuart_jax.io.decoding import Float32
@@ -368,7 +366,7 @@ class Painter:
     ) -> Heritage:
         """Return what a frame of a single pass has from those before it."""
         before = self._get(unit.number - 1)
-        start = make_moved_start(before, motion, outside=self._find_outside(content))
+        start = make_moved_start(before, motion)
         near = [unit.frame - d for d in self._prepared.distances if unit.frame - d >= shot]
         found = [source.motions[number].result() for number in near]
         moved = [
@@ -393,7 +391,7 @@ class Painter:
         if motion is None:
             return Heritage(image)
         neighbor = self._get(unit.number - 1)
-        moved = make_moved_start(neighbor, motion, outside=image)
+        moved = make_moved_start(neighbor, motion)
         known = motion.weights[..., None]
         omega = move(neighbor, motion, outside=content)
         return Heritage(
@@ -405,15 +403,6 @@ class Painter:
         image = self._load(number)
         assert image is not None, "states are there until nobody needs them"
         return image
-
-    def _find_outside(self, content: Float32) -> Float32:
-        """Return what is taken where nothing of the frame before is seen."""
-        run = self._config.run
-        if run.init == "content":
-            return content
-        # The same noise at the same place in all frames.
-        style, image = self._plan.pair.styles[0], jnp.asarray(content)
-        return np.asarray(make_start(run, content_image=image, style_image=style), np.float32)
 
     def _find_coefficients(self, frame: int) -> dict[str, float]:
         """Return the coefficients of the styles at a frame, where they change."""
