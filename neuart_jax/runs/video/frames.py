@@ -201,10 +201,12 @@ class PaintedFrames:
 
     def close(self) -> None:
         """Let others write there."""
-        for folder in (FRAMES_NAME, STATE_NAME):
-            with contextlib.suppress(OSError):
-                (self.path / folder).rmdir()  # If it is empty.
-        self._own.close()
+        try:
+            for folder in (FRAMES_NAME, STATE_NAME):
+                with contextlib.suppress(OSError):
+                    (self.path / folder).rmdir()  # If it is empty.
+        finally:
+            self._own.close()
 
     def _write_record(self, document: Mapping[str, Any]) -> None:
         text = dump_json({**self._record.to_dict(), **document}, indent=2)

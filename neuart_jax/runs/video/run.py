@@ -17,6 +17,7 @@ from neuart_jax.inputs.pair import with_frame
 from neuart_jax.io.clips.animation_writing import save_animation
 from neuart_jax.io.clips.film_writing import writing_film
 from neuart_jax.io.decoding import Float32
+from neuart_jax.io.files import remove_leftovers
 from neuart_jax.io.images import load_image
 from neuart_jax.models.params.load import Network, settle_network
 from neuart_jax.runs.destination import removing_empty_folders
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # Bytes a pixel of a film, at the most, by its codec; of animations by "".
 _FILM_BYTES = {"h264": 0.75, "prores": 1.5, "ffv1": 3.0, "": 1.5}
+# Since an encoder that is at work has last written.
+_SECONDS_OF_A_FILM = 3600
 _PACKAGES = ("av", "opencv-python-headless")
 
 
@@ -180,6 +183,8 @@ def _encode(prepared: PreparedClip, painted: PaintedFrames, place: FilmPlace) ->
     """
     assert place.film is not None
     logger.info("Encoding %s.", place.film)
+    # Of films that were killed; others may write there.
+    remove_leftovers(place.film.parent, seconds=_SECONDS_OF_A_FILM)
     clip = prepared.clip
     ends = (*clip.times[1:], clip.end)
     durations = [end - time for time, end in zip(clip.times, ends, strict=True)]
