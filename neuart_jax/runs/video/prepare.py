@@ -1,11 +1,10 @@
 """From settings and a clip to frames that are ready to be painted, checked as far as can be."""
 
 import hashlib
-import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.sections import VideoConfig
+from neuart_jax.config.sections import OutputConfig, VideoConfig
 from neuart_jax.engine.plan import Plan, make_plan
 from neuart_jax.inputs.canvas import is_gray
 from neuart_jax.inputs.pair import make_pair
@@ -71,37 +70,82 @@ class PreparedClip(NamedTuple):
 
     def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return an image of the clip, or its transparency, at the size that is painted."""
-        size = self.height, self.width
-        return image if image.shape[:2] == size else resize_image(image, *size)
+        return _scale(image, self.height, self.width)
 
 
-def prepare_clip(config: Config) -> PreparedClip:
-    """Check all of a run that can be checked without a network, and read what all frames share.
+class Look(NamedTuple):
+    """A clip that was gone through once, whatever of the settings is still open.
 
-    The clip is decoded once for it.
+    Attributes:
+      clip: as the settings choose its frames.
+      first: the first frame at the size that is painted, with the digest of the clip's files.
+      colors: of frames that are spread over the clip, as one image.
+      fitted: as in `PreparedClip`.
+    """
+
+    clip: Clip
+    first: Picture
+    colors: npt.NDArray[np.float32]
+    fitted: tuple[npt.NDArray[np.float32], ...]
+
+
+def look_at_clip(config: Config) -> Look:
+    """Go through a clip, once the settings that don't go with any are refused.
 
     Args:
       config: with `content` and `style` set.
 
     Raises:
-      InputError: something given can't be used.
+      InputError: it can't be used.
     """
     check_given(config)
     _refuse_others(config)
-    config = config.replace(references=_check_distances(config.video))
-    place = find_film_place(config)
-    video = config.video
-    content = resolve_place(config.images.content, name="--content")
-    clip = open_clip(
-        content, start=video.start, end=video.end, every=video.every, frame_rate=video.frame_rate
-    )
-    first = _Clips({content: clip})
+    _check_distances(config.video)
     for name in ("content_mask", "paint_mask"):
         _check_mask(getattr(config.regions, name), name=name)
-    given = read_given(config, load=first.load)
+    video, images = config.video, config.images
+    clip = open_clip(
+        resolve_place(images.content, name="--content"),
+        start=video.start,
+        end=video.end,
+        every=video.every,
+        frame_rate=video.frame_rate,
+    )
+    height, width = _find_size(clip, size=images.size or None, enlarge=images.enlarge)
+    stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
+    numbers = _spread(clip.num_frames, _NUM_SAMPLED)
+    kept = {numbers[place] for place in _spread(len(numbers), _NUM_FITTED)}
+    colors, scaled = [], []
+    for number, still in zip(numbers, clip.stills(numbers), strict=True):
+        colors.append(still.image[::stride, ::stride])
+        if number in kept:
+            scaled.append(_scale(still.image, height, width))
+    first = Picture(scaled[0], None, _digest(clip.files), (clip.height, clip.width))
+    return Look(clip, first, np.concatenate(colors), tuple(scaled))
+
+
+def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
+    """Check all of a run that can be checked without a network, and read what all frames share.
+
+    Args:
+      config: with `content` and `style` set.
+      look: at the clip, if somebody had one.
+
+    Raises:
+      InputError: something given can't be used.
+    """
+    look = look or look_at_clip(config)
+    config = config.replace(references=_check_distances(config.video))
+    place = find_film_place(config)
+    clip, content = look.clip, resolve_place(config.images.content, name="--content")
+
+    def load(path: str, **options: Any) -> Picture:
+        return look.first if path == content else load_image(path, **options)
+
+    given = read_given(config, load=load)
     config = given.config
     height, width, _ = given.content.image.shape
-    motion = MotionFinder(video.flow, distances=config.video.references, clip=clip)
+    motion = MotionFinder(config.video.flow, distances=config.video.references, clip=clip)
     film = _plan_film(config, clip, place, height=height, width=width)
     styles = [style.image for style in given.styles]
     pair = make_pair(
@@ -110,50 +154,36 @@ def prepare_clip(config: Config) -> PreparedClip:
         styles,
         masks=given.masks,
         name="the first frame",
-        palette=_sample_colors(clip, styles),
+        palette=_find_palette(look, styles),
     )
     plan = make_plan(pair, num_references=len(config.video.references))
     _check_blend(plan)
-    prepared = PreparedClip(
-        plan.config.replace(style_blend=config.losses.style_blend),
-        *(clip, height, width, plan, (), motion, place, film, given.digests),
-        tuple(_describe(clip, height=height, width=width)),
+    return PreparedClip(
+        config=plan.config.replace(style_blend=config.losses.style_blend),
+        clip=clip,
+        height=height,
+        width=width,
+        plan=plan,
+        fitted=look.fitted,
+        motion=motion,
+        place=place,
+        film=film,
+        digests=given.digests,
+        notes=tuple(_describe(clip, height=height, width=width)),
     )
-    numbers = _spread(clip.num_frames, _NUM_FITTED)
-    fitted = tuple(prepared.scale(still.image) for still in clip.stills(numbers))
-    return prepared._replace(fitted=fitted)
 
 
-class _Clips:
-    """Reads images, and of clips the first frame.
-
-    Args:
-      clips: absolute path to the clip that is there.
-    """
-
-    def __init__(self, clips: Mapping[str, Clip]) -> None:
-        self._clips = clips
-
-    def load(
-        self, path: str, *, size: int | None = None, enlarge: bool = False, trim: bool = False
-    ) -> Picture:
-        """Do what `images.load_image` does."""
-        clip = self._clips.get(path)
-        if clip is None:
-            return load_image(path, size=size, enlarge=enlarge, trim=trim)
-        [still] = clip.stills([0])
-        height, width = _painted_size(clip, size=size, enlarge=enlarge)
-        is_same = (height, width) == (clip.height, clip.width)
-        image = still.image if is_same else resize_image(still.image, height, width)
-        return Picture(image, None, _digest(clip.files), (clip.height, clip.width))
-
-
-def _painted_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
+def _find_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
+    """Return the size that frames are painted at; see `images.load_image`."""
     longest = max(clip.height, clip.width)
     if size is None or not (size < longest or enlarge):
         return clip.height, clip.width
     height, width = (max(1, round(side * size / longest)) for side in (clip.height, clip.width))
     return height, width
+
+
+def _scale(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    return image if image.shape[:2] == (height, width) else resize_image(image, height, width)
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -177,10 +207,13 @@ def _digest(files: Sequence[Path]) -> str:
 def _refuse_others(config: Config) -> None:
     """Refuse settings that mean nothing for a clip, or that it doesn't have yet."""
     output, compute, images = config.output, config.compute, config.images
+    usual = OutputConfig().image_name
     reasons = {
         "animation": (bool(output.animation), "a film of a film's progress"),
         "save_every": (output.save_every > 0, "frames of the progress of frames"),
         "save_at": (bool(output.save_at), "frames of the progress of frames"),
+        "print_losses": (output.print_losses, "lines of losses; metrics.jsonl has them"),
+        "image_name": (output.image_name != usual, "an image's name; --output names the film"),
         "auto_masks": (config.regions.auto_masks > 0, "regions that jump from frame to frame"),
         "size_step": (images.size_step > 1, "a size that is rounded; all frames have one anyway"),
         "shard_rows": (compute.shard_rows > 1, "frames whose rows are shared out"),
@@ -255,20 +288,17 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
 
 
-def _sample_colors(
-    clip: Clip, styles: Sequence[npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
-    """Return the colors of some frames as one image; of all that aren't gray if need be."""
-    stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
-    sampled = [
-        still.image[::stride, ::stride]
-        for still in clip.stills(_spread(clip.num_frames, _NUM_SAMPLED))
-    ]
+def _find_palette(look: Look, styles: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Return colors that stand for the clip's; if there is any that isn't gray, with it."""
+    palette = look.colors
     # A clip that has color somewhere is painted in color everywhere.
-    if all(map(is_gray, (*styles, *sampled))):
-        colored = (frame.image for frame in clip.frames() if not is_gray(frame.image))
-        sampled += [image[::stride, ::stride] for image in itertools.islice(colored, 1)]
-    return np.concatenate(sampled)
+    if all(map(is_gray, (*styles, palette))):
+        stride = max(1, look.clip.width // palette.shape[1])
+        for frame in look.clip.frames():
+            if not is_gray(frame.image):
+                colored = frame.image[::stride, ::stride]
+                return np.concatenate([palette, colored[:, : palette.shape[1]]])
+    return palette
 
 
 def _mix_blends(config: Config, num_styles: int) -> Config:

@@ -34,7 +34,7 @@ from neuart_jax.runs.video.frames import (
 from neuart_jax.runs.video.passes import FilmObserver, Painter
 from neuart_jax.runs.video.place import FilmPlace, find_film_place
 from neuart_jax.runs.video.place import is_clip_run as is_clip_run
-from neuart_jax.runs.video.prepare import PreparedClip, prepare_clip
+from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_clip
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +92,15 @@ def paint_film(
       InputError: something given can't be used, or a frame or the film can't be written.
     """
     _check_free(find_film_place(config), config)
-    prepared, reason = prepare_clip(config), ""
+    look, reason = look_at_clip(config), ""
+    prepared = prepare_clip(config, look)
     if network is None:
         found, reason = settle_network(config.network)
     else:
         found = network.config
     if (found.model, found.weights) != (config.network.model, config.network.weights):
         # What was left open turned out, and settings that were, too, may mean something else.
-        prepared = prepare_clip(config.replace(model=found.model, weights=found.weights))
+        prepared = prepare_clip(config.replace(model=found.model, weights=found.weights), look)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
     if network is None:
