@@ -384,6 +384,31 @@ def test_what_is_not_painted_is_the_clip():
     assert np.abs(painted - source)[:, :, :32].mean() > 0.03
 
 
+def test_masks_of_what_is_painted_may_move(monkeypatch):
+    masks = np.zeros((6, 48, 64, 3), np.uint8)
+    for number in range(6):
+        masks[number, :, 8 * number : 8 * number + 16] = 255
+    masks[3] = 0
+    write_film("masks.mkv", list(masks), codec="ffv1", pixel_format="bgr0")
+    config = config_of(paint_mask="masks.mkv", output="film.mkv")
+    paint_film(config)
+    source = np.stack([frame.image for frame in open_clip("clip.mkv").frames()])
+    painted, is_white = frames_of("film"), masks[..., :1] > 0
+    difference = np.abs(painted - source)
+    assert np.max(difference * ~is_white) <= 0.51 / 255
+    for number in (0, 1, 2, 4, 5):
+        assert difference[number][is_white[number, ..., 0]].mean() > 0.03
+    lines = lines_of("film")
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "finish", 4)
+        with pytest.raises(Cut):
+            paint_film(config.replace(output="again.mkv"))
+    paint_film(config.replace(output="again.mkv"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+    found = [line["e_warp"] for line in lines_of("again")]
+    assert found == [line["e_warp"] for line in lines]
+
+
 def test_regions_have_their_styles_in_every_frame():
     mask = np.zeros((48, 64, 3), np.float32)
     mask[:, :32] = 1
@@ -500,6 +525,8 @@ def test_flows_of_ones_own_are_followed():
         ({"flow": "few"}, r"few lacks backward_6_5.flo and 1 more"),
         ({"flow": "many"}, "many has flows of 7 frames, and .* has 6"),
         ({"content_mask": "clip.mkv"}, "--content_mask=clip.mkv is a clip"),
+        ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
+        ({"print_losses": True}, "--print_losses came with a clip"),
         ({"references": "0,1"}, "--references=0,1"),
         ({"references": "1,2", "passes": 2}, "--references=1,2 came with --passes=2"),
         ({"animation": "progress.gif"}, "--animation came with a clip"),
@@ -514,6 +541,9 @@ def test_what_cannot_be_painted_is_a_sentence_before_the_work(
 ):
     write_flows(Path("few"), 5)
     write_flows(Path("many"), 7)
+    Path("few_masks").mkdir()
+    for number in range(5):
+        save_image(f"few_masks/mask{number}.png", np.ones((48, 64, 3), np.float32))
     write_film("clip.mp4", moving_picture())
     Path("cut_off.mp4").write_bytes(Path("clip.mp4").read_bytes()[:-1000])
     with av.open("sound.mp4", "w") as container:

@@ -30,6 +30,7 @@ Float32 = npt.NDArray[np.float32]
 # Of a region's largest part in any style: a few pixels on an edge, or of a JPEG, are no part.
 _LEAST_PART = 0.01
 _LEAST_PAINT = 0.1
+_LEAST_SEEN = 1e-4
 
 
 class Masks(NamedTuple):
@@ -151,12 +152,20 @@ def make_pair(
     return Pair(content, styles, regions, original, config, gray, paint)
 
 
-def with_frame(pair: Pair, image: npt.ArrayLike, *, name: str = "the frame") -> Pair:
+def with_frame(
+    pair: Pair,
+    image: npt.ArrayLike,
+    *,
+    paint: npt.ArrayLike | None = None,
+    name: str = "the frame",
+) -> Pair:
     """Return a pair with another frame of its clip as the content; all else stays.
 
     Args:
       pair: of any frame, made with the `palette` of the whole clip.
       image: float[height, width, 3], sRGB in [0, 1], of the size of `pair.original`.
+      paint: the frame's own mask as in `Masks`, where the pair has one and a single region; None
+        leaves that.
       name: what messages call it.
 
     Raises:
@@ -165,7 +174,13 @@ def with_frame(pair: Pair, image: npt.ArrayLike, *, name: str = "the frame") -> 
     original = check_image(image, name=name)
     content = _round_sides(np.asarray(original), pair.config.images.size_step)
     content = luminance(content) if pair.gray else content
-    return pair._replace(original=original, content=jax.device_put(content))
+    pair = pair._replace(original=original, content=jax.device_put(content))
+    if paint is None or pair.regions is None:
+        return pair
+    shares = resize_memberships(read_paint_mask(paint)[..., None], *original.shape[:2])
+    # Statistics of nothing are no numbers.
+    seen = np.maximum(resize_memberships(shares, *content.shape[:2]), _LEAST_SEEN)
+    return pair._replace(paint=shares[..., 0], regions=pair.regions._replace(content=seen))
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:

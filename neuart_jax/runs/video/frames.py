@@ -174,11 +174,12 @@ class PaintedFrames:
 
     def finish(self, document: Mapping[str, Any]) -> None:
         """Write the record of a film that is complete, and take away what was needed to go on."""
-        self._write_record(document)
         self._remove(STATE_NAME, _STATE, keep=())
         with contextlib.suppress(OSError):
             for folder in (self.path / STATE_NAME).iterdir():
                 remove_checkpoints(folder)  # That of a frame which a kill left.
+        # As the last: where it is complete, nothing is left to be done.
+        self._write_record(document)
 
     def forget_after(self, unit: int) -> None:
         """Drop the figures of a unit and of all later ones, which are painted again."""

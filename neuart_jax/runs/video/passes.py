@@ -252,7 +252,9 @@ class Painter:
         if motion is not None and motion.is_cut:
             motion = None
         shot = self._find_shot(unit, motion)
-        pair = with_frame(self._plan.pair, source.image, name=f"frame {unit.frame + 1}")
+        pair = with_frame(
+            self._plan.pair, source.image, paint=source.paint, name=f"frame {unit.frame + 1}"
+        )
         began_painting = time.perf_counter()
         if self._shows_nothing_new(unit, source, motion):
             work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
@@ -300,7 +302,8 @@ class Painter:
         It isn't compared with the one before it: a slow change would never be seen.
         """
         video = self._config.video
-        if motion is None or video.passes > 1 or video.style_blend_end:
+        changes = video.style_blend_end or self._prepared.paint is not None
+        if motion is None or video.passes > 1 or changes:
             return False
         if self._seen is None:  # This run goes on with an earlier one.
             number = self._painted.lines[unit.number - 1]["seen"] - 1
@@ -339,7 +342,8 @@ class Painter:
             [plan.with_content(pair)],
             self._params,
             heritage=[heritage],
-            style_targets=self._style_targets,
+            # Masks are a part of them.
+            style_targets=self._style_targets if self._prepared.paint is None else None,
             finishes=False,
             callback=report,
             restored=checkpoints.restore(self._config.output),
@@ -426,7 +430,8 @@ class Painter:
             return {"reliable": None, "e_warp": None, "e_warp_source": None}
         neighbor = unit.frame - unit.step
         if neighbor not in self._shown:
-            pair = with_frame(self._plan.pair, source.others[neighbor])
+            other = source.others[neighbor]
+            pair = with_frame(self._plan.pair, other.image, paint=other.paint)
             self._shown[neighbor] = finish(pair, self._get(unit.number - 1))
         moved = move(self._shown[neighbor], motion, outside=finished)
         return {

@@ -40,6 +40,7 @@ class PreparedClip(NamedTuple):
     Attributes:
       config: resolved, with absolute paths.
       clip: the source.
+      paint: the clip of its paint masks; None where they don't move.
       height: of the frames as they are painted, in pixels.
       width: the same.
       plan: of its frames; its content is the first one.
@@ -53,6 +54,7 @@ class PreparedClip(NamedTuple):
 
     config: Config
     clip: Clip
+    paint: Clip | None
     height: int
     width: int
     plan: Plan
@@ -81,12 +83,17 @@ class Look(NamedTuple):
       first: the first frame at the size that is painted, with the digest of the clip's files.
       colors: of frames that are spread over the clip, as one image.
       fitted: as in `PreparedClip`.
+      paint: as in `PreparedClip`.
+      painted: what any of its masks that were looked at has white, as one mask, with the digest of
+        its files; None where masks don't move.
     """
 
     clip: Clip
     first: Picture
     colors: npt.NDArray[np.float32]
     fitted: tuple[npt.NDArray[np.float32], ...]
+    paint: Clip | None
+    painted: Picture | None
 
 
 def look_at_clip(config: Config) -> Look:
@@ -101,16 +108,9 @@ def look_at_clip(config: Config) -> Look:
     check_given(config)
     _refuse_others(config)
     _check_distances(config.video)
-    for name in ("content_mask", "paint_mask"):
-        _check_mask(getattr(config.regions, name), name=name)
-    video, images = config.video, config.images
-    clip = open_clip(
-        resolve_place(images.content, name="--content"),
-        start=video.start,
-        end=video.end,
-        every=video.every,
-        frame_rate=video.frame_rate,
-    )
+    _check_mask(config.regions.content_mask)
+    images, regions = config.images, config.regions
+    clip = _open(images.content, config.video, name="content")
     height, width = _find_size(clip, size=images.size or None, enlarge=images.enlarge)
     stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
     numbers = _spread(clip.num_frames, _NUM_SAMPLED)
@@ -121,7 +121,47 @@ def look_at_clip(config: Config) -> Look:
         if number in kept:
             scaled.append(_scale(still.image, height, width))
     first = Picture(scaled[0], None, _digest(clip.files), (clip.height, clip.width))
-    return Look(clip, first, np.concatenate(colors), tuple(scaled))
+    paint = painted = None
+    if _is_clip(regions.paint_mask, name="paint_mask"):
+        paint = _open(regions.paint_mask, config.video, name="paint_mask")
+        _check_paint_masks(paint, clip, config)
+        white = np.max([still.image for still in paint.stills(numbers)], axis=0)
+        painted = Picture(white, None, _digest(paint.files), (paint.height, paint.width))
+    return Look(clip, first, np.concatenate(colors), tuple(scaled), paint, painted)
+
+
+def _open(path: str, video: VideoConfig, *, name: str) -> Clip:
+    """Open a clip, the part of it that is wanted."""
+    return open_clip(
+        resolve_place(path, name=f"--{name}"),
+        start=video.start,
+        end=video.end,
+        every=video.every,
+        frame_rate=video.frame_rate,
+    )
+
+
+def _is_clip(path: str, *, name: str) -> bool:
+    if not path:
+        return False
+    place = Path(resolve_place(path, name=f"--{name}"))
+    return place.is_dir() or is_clip(place)
+
+
+def _check_paint_masks(paint: Clip, clip: Clip, config: Config) -> None:
+    if paint.num_frames != clip.num_frames:
+        raise InputError(
+            f"{paint.name} has {paint.num_frames} frames, and {clip.name} has {clip.num_frames}",
+            expected="as many masks as frames",
+            remedy="make one for every frame, or give one image for all of them",
+        )
+    if config.regions.content_mask or len(config.images.style) > 1:
+        raise InputError(
+            f"--paint_mask={config.regions.paint_mask} moves, and came with several regions or "
+            "styles",
+            expected="one style, which goes everywhere that is painted",
+            remedy="give one image as --paint_mask, or one --style and no --content_mask",
+        )
 
 
 def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
@@ -139,7 +179,13 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     place = find_film_place(config)
     clip, content = look.clip, resolve_place(config.images.content, name="--content")
 
+    masks = config.regions.paint_mask and resolve_place(
+        config.regions.paint_mask, name="--paint_mask"
+    )
+
     def load(path: str, **options: Any) -> Picture:
+        if look.painted is not None and path == masks:
+            return look.painted
         return look.first if path == content else load_image(path, **options)
 
     given = read_given(config, load=load)
@@ -161,6 +207,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     return PreparedClip(
         config=plan.config.replace(style_blend=config.losses.style_blend),
         clip=clip,
+        paint=look.paint,
         height=height,
         width=width,
         plan=plan,
@@ -245,15 +292,12 @@ def _check_distances(video: VideoConfig) -> tuple[int, ...]:
     return distances
 
 
-def _check_mask(path: str, *, name: str) -> None:
-    if not path:
-        return
-    place = Path(resolve_place(path, name=f"--{name}"))
-    if place.is_dir() or is_clip(place):
+def _check_mask(path: str) -> None:
+    if _is_clip(path, name="content_mask"):
         raise InputError(
-            f"--{name}={path} is a clip",
+            f"--content_mask={path} is a clip",
             expected="one image, which counts for all frames",
-            remedy="give an image; masks that move aren't read yet",
+            remedy="give an image; regions that move aren't read yet",
         )
 
 

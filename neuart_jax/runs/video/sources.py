@@ -1,5 +1,6 @@
 """The frames of a clip on their way to being painted: read, scaled and followed ahead of time."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,13 @@ _T = TypeVar("_T")
 _CHUNK = 24
 
 
+class Other(NamedTuple):
+    """A frame that another one is compared with; fields as in `Source`."""
+
+    image: Float32
+    paint: Float32 | None
+
+
 class Source(NamedTuple):
     """A frame that is to be painted.
 
@@ -23,14 +31,16 @@ class Source(NamedTuple):
       number: of the frame, from 0 on.
       image: as it is painted, float32[height, width, 3], sRGB in [0, 1].
       alpha: float32[height, width], or None.
-      others: number to image of the frames that it is compared with.
+      paint: the frame's own paint mask, float32[height', width', 3]; None where masks don't move.
+      others: the frames that it is compared with, by their numbers.
       motions: the same numbers to what is known from there, which threads are finding.
     """
 
     number: int
     image: Float32
     alpha: Float32 | None
-    others: Mapping[int, Float32]
+    paint: Float32 | None
+    others: Mapping[int, Other]
     motions: Mapping[int, "Future[Motion]"]
 
 
@@ -58,23 +68,27 @@ def follow(
     step, farthest = (-1, max(distances)) if backward else (1, max(distances))
     count = prepared.clip.num_frames
     before = min(count - 1, first + farthest) if backward else max(0, first - farthest)
-    stills = _read_backward(prepared.clip, before) if backward else _read(prepared.clip, before)
+    read = _read_backward if backward else _read
+    masks: Iterator[Still | None] = itertools.repeat(None)
+    if prepared.paint is not None:
+        masks = read(prepared.paint, before)
 
     def sources() -> Iterator[Source]:
-        recent: deque[tuple[int, Float32]] = deque(maxlen=farthest + 1)
+        recent: deque[tuple[int, Other]] = deque(maxlen=farthest + 1)
         number = before
-        for still in stills:
+        for still, mask in zip(read(prepared.clip, before), masks, strict=False):
+            paint = None if mask is None else mask.image
             image = prepared.scale(still.image)
             alpha = None if still.alpha is None else prepared.scale(still.alpha)
             wanted = {number - step * distance for distance in distances}
             others = {other: seen for other, seen in recent if other in wanted}
-            recent.append((number, image))
+            recent.append((number, Other(image, paint)))
             if (number - first) * step >= 0:
                 motions = {
-                    other: finders.submit(prepared.motion.find, number, other, image, seen)
+                    other: finders.submit(prepared.motion.find, number, other, image, seen.image)
                     for other, seen in others.items()
                 }
-                yield Source(number, image, alpha, others, motions)
+                yield Source(number, image, alpha, paint, others, motions)
             number += step
 
     return _look_ahead(sources(), readers)
