@@ -1,5 +1,7 @@
 """Command line: ``python -m neuart_jax.main --content=PHOTO --style=PAINTING``."""
 
+import contextlib
+
 from neuart_jax.cli import console
 from neuart_jax.cli.flags import (
     BatchFlags,
@@ -15,10 +17,12 @@ from neuart_jax.runs.destination import find_batch_folder
 from neuart_jax.runs.driver import transfer
 from neuart_jax.runs.manifest import find_jobs
 from neuart_jax.runs.record import Record
+from neuart_jax.runs.video import is_clip_run, paint_film
 
-_USAGE = """Paint one picture in the style of another, or many.
+_USAGE = """Paint one picture in the style of another, or many pictures, or a film.
 
   python -m neuart_jax.main [--content=]PHOTO [--style=]PAINTING [--flags]
+  python -m neuart_jax.main --content=CLIP.mp4 --style=PAINTING --output=FILM.mp4 [--flags]
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
 
@@ -30,37 +34,37 @@ define_machine_flags()
 def run(config: Config, repeated: Record | None) -> int:
     """Run one pair or many, as the flags say; return the exit code."""
     many = _BATCH_FLAGS()
-    return paint(config, repeated) if many is None else paint_many(config, many)
+    if many is not None:
+        return paint_many(config, many)
+    return (paint_clip if is_clip_run(config) else paint)(config, repeated)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
     """Run one pair; return the exit code."""
-    request, bar = console.StopRequest(), console.ProgressBar(config.output.print_losses)
-
-    try:
+    request = console.StopRequest()
+    with contextlib.closing(console.ProgressBar(config.output.print_losses)) as bar:
         result, path = transfer(config, callback=request.after(bar), repeated=repeated)
-    finally:
-        bar.close()
     console.print_summary(result, path)
     return 128 + request.signal if request.signal else int(result.status == Status.NON_FINITE)
+
+
+def paint_clip(config: Config, repeated: Record | None) -> int:
+    """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
+    request = console.StopRequest()
+    with contextlib.closing(console.FilmBar()) as bar:
+        film = paint_film(config, observer=request.after(bar), repeated=repeated)
+    console.print_film_summary(film)
+    return 128 + request.signal if request.signal else int(film.num_failed > 0)
 
 
 def paint_many(config: Config, many: BatchFlags) -> int:
     """Run many pairs; return the exit code, 1 if any row has no usable result."""
     folder = find_batch_folder(config.output)
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
-    request, bar = console.StopRequest(), console.BatchBar()
-
-    try:
-        result = run_batch(
-            manifest,
-            folder,
-            overwrite=config.output.overwrite,
-            observer=request.after(bar),
-            **many._asdict(),
-        )
-    finally:
-        bar.close()
+    request, options = console.StopRequest(), many._asdict()
+    with contextlib.closing(console.BatchBar()) as bar:
+        options |= {"overwrite": config.output.overwrite, "observer": request.after(bar)}
+        result = run_batch(manifest, folder, **options)
     console.print_batch_summary(result)
     return 128 + request.signal if request.signal else int(result.failed > 0)
 

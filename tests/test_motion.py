@@ -282,3 +282,13 @@ def test_flow_files_that_are_none_are_a_sentence(tmp_path, content, sentence):
         load_flow(path)
     with pytest.raises(InputError, match="missing.flo can't be read"):
         load_flow(tmp_path / "missing.flo")
+
+
+@pytest.mark.parametrize(("kernel", "tolerance"), [("linear", 1e-6), ("cubic", 1e-5)])
+def test_behind_its_border_a_picture_is_mirrored(kernel, tolerance):
+    image = smooth_image(12, 16, seed=4)
+    flow = np.zeros((12, 16, 2), np.float32)
+    flow[..., 0] = 3
+    moved = warp(image, flow, kernel=kernel, outside=None)
+    expected = np.pad(image, ((0, 0), (0, 3), (0, 0)), mode="symmetric")[:, 3:]
+    assert_allclose(moved, expected, atol=tolerance)

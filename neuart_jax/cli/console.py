@@ -21,6 +21,7 @@ from neuart_jax.config.presets import describe_presets
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.runs.batch import BatchProgress, BatchResult
 from neuart_jax.runs.batch.names import GALLERY_NAME
+from neuart_jax.runs.video import Film, FilmProgress
 
 _T = TypeVar("_T")
 
@@ -129,6 +130,41 @@ class BatchBar:
         wait = f", {tqdm.format_interval(left)} left" if left is not None else ""
         count = f"{progress.num_done}/{progress.num_pairs} pairs, {pace}{wait}"
         self._text = f"{count}, {progress.name}".rstrip(", ")
+        self._bar.set_postfix_str(self._text, refresh=False)
+        self._bar.n = progress.num_done + progress.part
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        self._pulse.end()
+        if self._bar is not None:
+            self._bar.close()
+
+
+class FilmBar:
+    """Shows frames done and time left: a bar, or where no terminal is, lines."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._text = ""
+        self._pulse = _Pulse(self._describe)
+
+    def _describe(self, elapsed: float) -> str:
+        return self._text or (
+            f"Still preparing after {elapsed:.0f} s: the clip, weights, compilation."
+        )
+
+    def __call__(self, progress: FilmProgress) -> None:
+        """Show how far the film is."""
+        if self._bar is None:
+            self._bar = _open_bar(
+                total=progress.num_units, unit="frame", bar_format="{l_bar}{bar}| {postfix}"
+            )
+        now = progress.progress
+        left = progress.seconds_left
+        wait = f", about {tqdm.format_interval(left)} left" if left is not None else ""
+        steps = f"step {now.num_steps}/{now.total_steps} of frame {progress.frame}"
+        self._text = f"{progress.num_done}/{progress.num_units} frames{wait}, {steps}"
         self._bar.set_postfix_str(self._text, refresh=False)
         self._bar.n = progress.num_done + progress.part
         self._bar.refresh()
@@ -254,6 +290,29 @@ def print_summary(result: Result, image_path: Path) -> None:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
     _print_path(image_path)
+
+
+def print_film_summary(film: Film) -> None:
+    """Say on stderr how many frames are painted, and on stdout where the film is."""
+    if film.stopped:
+        print(
+            f"{film.num_painted} of {film.num_frames} frames are painted; the same command goes on "
+            "from there.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{film.num_frames} frames in {film.seconds:.0f} s.", file=sys.stderr)
+    if film.num_failed:
+        print(
+            f"{film.num_failed} frames ended early: their loss was no longer a finite number.",
+            file=sys.stderr,
+        )
+    if film.error is not None:
+        print(
+            f"Warping error {film.error[0]:.2g}, that of the clip itself {film.error[1]:.2g}.",
+            file=sys.stderr,
+        )
+    _print_path(film.path)
 
 
 def _print_path(path: Path) -> None:

@@ -24,6 +24,7 @@ from neuart_jax.config.sections import (
     RealismConfig,
     RegionsConfig,
     RunConfig,
+    VideoConfig,
 )
 
 
@@ -38,6 +39,7 @@ class Config:
     realism: RealismConfig = RealismConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+    video: VideoConfig = VideoConfig()
     compute: ComputeConfig = ComputeConfig()
     output: OutputConfig = OutputConfig()
 

@@ -471,6 +471,70 @@ class RunConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoConfig(Section):
+    """Films, animations and folders of numbered frames, where --content is one."""
+
+    start: float = option(0.0, "clips: seconds after the first frame at which to begin", at_least=0)
+    end: float | None = option(
+        None,
+        "clips: seconds after the first frame at which to end; empty is the clip's end",
+        at_least=0,
+    )
+    every: int = option(
+        1, "clips: 2 paints every second frame, and shows each for twice as long", at_least=1
+    )
+    frame_rate: float | None = option(
+        None,
+        "frames a second of a folder's images, which have no times; empty means 25",
+        at_least=0.001,
+        at_most=1000,
+    )
+    frame_steps: int = option(
+        15,
+        "clips: updates of every frame that goes on from the one before it, at the most; the first "
+        "of a shot has --coarse_steps and --steps",
+        at_least=1,
+        at_most=_MOST_STEPS,
+    )
+    temporal_weight: float = option(
+        300.0,
+        "clips: coefficient of the mean squared distance from earlier frames, moved to where their "
+        "pixels are now; 0 has none; 3000 keeps frames so still that they lose their paint",
+        at_least=0,
+    )
+    references: Steps = option(
+        (1,),
+        "clips: how many frames back those are that a frame is held to, such as 1,10,20 for a clip "
+        "in which things come back; the farther ones count where no nearer one knows a pixel",
+    )
+    passes: int = option(
+        1,
+        "clips: how often all frames are painted; 1 goes through them once, each from the one "
+        "before it; with more the first pass paints every frame alone, and the others go back and "
+        "forth and mix each with its neighbor",
+        at_least=1,
+        at_most=64,
+    )
+    flow: str = option(
+        "dis",
+        "clips: how motion is found: dis or dis_fine (OpenCV, from the extra video), tvl1 (slower, "
+        "without it), or a folder of .flo files, backward_2_1.flo and forward_1_2.flo and so on",
+    )
+    style_blend_end: Numbers = option(
+        (),
+        "clips of several styles: their shares at the last frame, to which they change evenly from "
+        "those that --style_blend names",
+    )
+    film_codec: str = option(
+        "",
+        "h264, prores or ffv1; empty means what suits the film's name: ProRes for .mov, FFV1 for "
+        ".mkv, else H.264",
+        choices=("h264", "prores", "ffv1"),
+    )
+    sound: bool = option(True, "clips: copy the sound into the film")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig(Section):
     """How the result is computed, which doesn't change it, up to rounding."""
 

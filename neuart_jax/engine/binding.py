@@ -1,6 +1,6 @@
 """Bind a plan to its data: the network's parameters and the targets of the terms."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,10 @@ from neuart_jax.engine.sharding import share_copies
 from neuart_jax.engine.targets import bind_features, find_targets
 from neuart_jax.inputs.canvas import Canvas
 from neuart_jax.models.params.load import Network, load_network
-from neuart_jax.objective.term import Targets, layers_of
+from neuart_jax.objective.term import Targets, Term, layers_of
+
+StyleTargets = dict[Hashable, Targets]
+"""What the frames of a clip share: by program and size, the targets of its terms `of_styles`."""
 
 
 def load_run_network(plans: Sequence[Plan]) -> Network:
@@ -47,18 +50,48 @@ def bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, A
     return plan.with_source(source), share_copies(params, plan.config.compute.shard_rows)
 
 
-def find_plan_targets(plan: Plan, program: Program, scale: Scale, params: Any) -> Targets:
-    """Compute the targets of a stage's terms."""
-    config, compute = plan.config, plan.config.compute
-    targets = find_targets(
-        scale,
-        program.terms,
-        source=program.source,
-        params=params,
-        precision=compute.precision,
-        window=compute.window,
-        key=cache_key(program.key, config.losses, config.realism) if program.key else "",
-    )
+def find_plan_targets(
+    plan: Plan,
+    program: Program,
+    scale: Scale,
+    params: Any,
+    *,
+    style_targets: StyleTargets | None = None,
+) -> Targets:
+    """Compute the targets of a stage's terms.
+
+    Args:
+      plan: plan of the run.
+      program: program of the stage.
+      scale: the images at the size of the stage.
+      params: parameters of the network.
+      style_targets: targets of the styles that frames of one clip share; this adds what is missing.
+        None for a single image, whose targets are computed together.
+    """
+    compute = plan.config.compute
+
+    def find(terms: Sequence[Term]) -> Targets:
+        weights = tuple((term.name, term.weight) for term in terms)
+        settings = program.key, plan.config.losses, plan.config.realism, weights
+        return find_targets(
+            scale,
+            terms,
+            source=program.source,
+            params=params,
+            precision=compute.precision,
+            window=compute.window,
+            key=cache_key(*settings) if program.key else "",
+        )
+
+    if style_targets is None:
+        targets = find(program.terms)
+    else:
+        place = program, scale.content_image.shape
+        if place not in style_targets:
+            style_targets[place] = find([term for term in program.terms if term.of_styles])
+        own = find([term for term in program.terms if not term.of_styles])
+        shared = style_targets[place]
+        targets = Targets(shared.weights | own.weights, shared.values | own.values)
     if program.own_terms and not compute.window:
         features = jax.eval_shape(
             bind_features(program.source, layers_of(program.terms, "layers"), compute.precision),

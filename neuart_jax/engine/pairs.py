@@ -2,15 +2,22 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax import Array
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known
-from neuart_jax.engine.binding import bind_network, find_plan_targets, load_run_network
+from neuart_jax.engine.binding import (
+    StyleTargets,
+    bind_network,
+    find_plan_targets,
+    load_run_network,
+)
 from neuart_jax.engine.loop import make_next_stop, run_loop
 from neuart_jax.engine.own_parts import FeatureNetwork
 from neuart_jax.engine.plan import Plan, check_pairs_in_memory
@@ -20,10 +27,31 @@ from neuart_jax.engine.scales import Scale, make_initial_image, make_scale
 from neuart_jax.engine.sharding import share_rows
 from neuart_jax.engine.state import CheckpointFn, PairState, RunState, ScaleResult
 from neuart_jax.engine.step import Status
+from neuart_jax.inputs.canvas import Canvas
 from neuart_jax.inputs.pair import finish
 from neuart_jax.io.images import resize_image
 from neuart_jax.models.params.load import Network
 from neuart_jax.objective.build import find_layer_weights
+from neuart_jax.objective.temporal import TEMPORAL, References, refer_to
+from neuart_jax.objective.term import Targets
+
+
+class Heritage(NamedTuple):
+    """What a frame of a clip has from other frames.
+
+    Attributes:
+      start: from which its first stage begins, float32[height, width, 3] at full size, taken as it
+        is; None is what the configuration names.
+      references: that it is held to at full size; None where there are none.
+      coefficients: of terms that have another one than the plan's.
+    """
+
+    start: Any = None
+    references: References | None = None
+    coefficients: Mapping[str, float] = {}
+
+
+NO_HERITAGE = Heritage()
 
 
 def stylize_pairs(
@@ -57,6 +85,43 @@ def stylize_pairs(
         network = load_run_network(plans)
     first, params = bind_network(plans[0], network)
     plans = [first, *(plan.with_source(first.programs[0].source) for plan in plans[1:])]
+    return stylize_bound(
+        plans,
+        params,
+        callback=callback,
+        restored=restored,
+        checkpoint=checkpoint,
+        num_devices=num_devices,
+    )
+
+
+def stylize_bound(
+    plans: Sequence[Plan],
+    params: Any,
+    *,
+    heritage: Sequence[Heritage] = (),
+    style_targets: StyleTargets | None = None,
+    finishes: bool = True,
+    callback: BatchCallback | None = None,
+    restored: RunState | None = None,
+    checkpoint: CheckpointFn | None = None,
+    num_devices: int = 1,
+) -> list[Result]:
+    """Do what `stylize_pairs` does, with plans that are bound to their network.
+
+    Args:
+      plans: see `binding.bind_network`; of one `Plan.traits`.
+      params: the arrays that the network computes with.
+      heritage: of each pair, where they are frames of clips.
+      style_targets: that frames of one clip share; see `binding.find_plan_targets`.
+      finishes: whether results are what the user gets; else they are what was optimized, before
+        `pair.finish`.
+      callback: as in `stylize_batch`.
+      restored: as in `stylize_pairs`.
+      checkpoint: as in `stylize_pairs`.
+      num_devices: as in `stylize_pairs`.
+    """
+    heritage = heritage or [NO_HERITAGE] * len(plans)
     run = restored or RunState.begin(len(plans))
     for level in range(run.level, len(plans[0].stages)):
         members = [number for number, pair in enumerate(run.pairs) if pair.goes_on]
@@ -66,6 +131,8 @@ def stylize_pairs(
             plans,
             level,
             params,
+            heritage=heritage,
+            style_targets=style_targets,
             run=run,
             members=members,
             callback=callback,
@@ -74,7 +141,7 @@ def stylize_pairs(
         )
         for number, result in zip(members, results, strict=True):
             run.pairs[number].scales.append(result)
-    return [_join(*each, run=run) for each in zip(plans, run.pairs, strict=True)]
+    return [_join(*each, run=run, finishes=finishes) for each in zip(plans, run.pairs, strict=True)]
 
 
 def _run_stage(
@@ -82,13 +149,15 @@ def _run_stage(
     level: int,
     params: Any,
     *,
+    heritage: Sequence[Heritage],
+    style_targets: StyleTargets | None,
     run: RunState,
     members: Sequence[int],
     callback: BatchCallback | None,
     checkpoint: CheckpointFn | None,
     num_devices: int,
 ) -> list[ScaleResult]:
-    """Run one stage of some pairs; see `stylize_pairs` and `run_loop` for the arguments."""
+    """Run one stage of some pairs; see `stylize_bound` and `run_loop` for the arguments."""
     chosen, pairs = [plans[n] for n in members], [run.pairs[n] for n in members]
     config, stage, program = chosen[0].config, chosen[0].stages[level], chosen[0].programs[level]
     rows = config.compute.shard_rows
@@ -98,11 +167,21 @@ def _run_stage(
         # Don't keep two copies of the optimizer's state, which is as large as several images.
         pair.scales[-1:] = [scale._replace(opt_state=None) for scale in pair.scales[-1:]]
     scales = [make_scale(plan.pair, stage.factor, num_devices=rows) for plan in chosen]
+    inherited = [heritage[n] for n in members]
     targets = [
-        find_plan_targets(plan, plan.programs[level], scale, params)
-        for plan, scale in zip(chosen, scales, strict=True)
+        _inherit(
+            find_plan_targets(
+                plan, plan.programs[level], scale, params, style_targets=style_targets
+            ),
+            own,
+            at_full_size=stage.factor == 1,
+        )
+        for plan, scale, own in zip(chosen, scales, inherited, strict=True)
     ]
-    images = [_begin(*each) for each in zip(chosen, scales, coarser, strict=True)]
+    images = [
+        _begin(plan, scale, before, own.start)
+        for plan, scale, before, own in zip(chosen, scales, coarser, inherited, strict=True)
+    ]
 
     def report(index: int, progress: Progress) -> bool | None:
         progress = _count_on(progress, chosen[index], pairs[index], level)
@@ -137,8 +216,25 @@ def _run_stage(
     ]
 
 
-def _begin(plan: Plan, scale: Scale, coarser: ScaleResult | None) -> Any:
+def _inherit(targets: Targets, heritage: Heritage, *, at_full_size: bool) -> Targets:
+    """Return a stage's targets with what comes from other frames."""
+    if heritage.references is not None and at_full_size and TEMPORAL in targets.values:
+        targets = refer_to(targets, heritage.references)
+    changed = jax.device_put({n: np.float32(v) for n, v in heritage.coefficients.items()})
+    return targets._replace(weights=targets.weights | changed)
+
+
+def _begin(
+    plan: Plan, scale: Scale, coarser: ScaleResult | None, start: Array | None = None
+) -> Any:
     """Return the initial image of a scale, or its initial parameters."""
+    if start is not None and coarser is None:
+        image = jax.device_put(np.asarray(start, np.float32))
+        return (
+            image
+            if scale.paint is None
+            else Canvas(scale.paint, scale.content_image).compose(image)
+        )
     if plan.own.parametrization is None:
         image = make_initial_image(plan.pair, scale, coarser)
         return share_rows(image, plan.config.compute.shard_rows)
@@ -161,12 +257,12 @@ def _count_on(progress: Progress, plan: Plan, pair: PairState, level: int) -> Pr
     )
 
 
-def _join(plan: Plan, pair: PairState, *, run: RunState) -> Result:
+def _join(plan: Plan, pair: PairState, *, run: RunState, finishes: bool) -> Result:
     """Return the result of a pair's last scale, with counts and losses of all scales."""
     first, *others = pair.scales
     last = pair.scales[-1]
     return Result(
-        image=_finish(plan, lambda: last.image),
+        image=_finish(plan, lambda: last.image) if finishes else last.image,
         losses=last.losses,
         parameters=last.parameters,
         status=last.status,

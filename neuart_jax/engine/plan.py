@@ -86,6 +86,38 @@ class Plan(NamedTuple):
             "regions": self.programs[-1].presence,
         }
 
+    def with_content(self, pair: Pair) -> Self:
+        """Return it for another frame of its clip, which is nothing but data.
+
+        Args:
+          pair: made of `pair` by `pair.with_frame`.
+
+        Raises:
+          ValueError: its content is of another size, or its regions are others.
+        """
+        if pair.content.shape != self.pair.content.shape or pair.presence != self.pair.presence:
+            raise ValueError(
+                f"a frame is {pair.content.shape} with {pair.presence}, expected "
+                f"{self.pair.content.shape} with {self.pair.presence}"
+            )
+        return self._replace(pair=pair._replace(config=self.config))
+
+    def at_full_size(self, *, num_steps: int, stop_patience: int) -> Self:
+        """Return it for a frame that goes on from another one, without the coarser sizes.
+
+        Args:
+          num_steps: updates of its first stage, at the most.
+          stop_patience: see `RunConfig.stop_patience`.
+        """
+        first = next(number for number, stage in enumerate(self.stages) if stage.factor == 1)
+        stages = self.stages[first:]
+        config = self.config.replace(scales=1, steps=num_steps, stop_patience=stop_patience)
+        return self._replace(
+            pair=self.pair._replace(config=config),
+            stages=(stages[0]._replace(num_steps=num_steps), *stages[1:]),
+            programs=self.programs[first:],
+        )
+
     def with_source(self, source: Any) -> Self:
         """Return the plan adapted to a loaded network.
 
@@ -106,12 +138,13 @@ def _plan_tiling(plan: Plan, source: Any, size: tuple[int, int]) -> Any:
     return plan_run_tiles(source, plan.layers, size, window=plan.config.compute.window)
 
 
-def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
+def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS, *, num_references: int = 0) -> Plan:
     """Plan a run, and check everything that can be checked without its network.
 
     Args:
       pair: with a resolved configuration.
       own: what of the run isn't in its configuration.
+      num_references: earlier frames that a frame of a clip is held to, at the most; 0 for an image.
 
     Raises:
       InputError: an image is too small, the content too large for the memory that is free, a
@@ -120,6 +153,8 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
         parametrization doesn't render the image.
     """
     config, presence = settle_scales(pair.config, pair.content.shape), pair.presence
+    if not config.video.temporal_weight:
+        num_references = 0
     pair = pair._replace(config=config)
     terms = make_terms(
         config.losses,
@@ -127,6 +162,8 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
         presence=presence,
         realism=config.realism,
         extra_terms=own.terms,
+        temporal_weight=config.video.temporal_weight,
+        num_references=num_references,
     )
     layers = all_layers(terms)
     _check_names(terms)
@@ -155,6 +192,7 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS) -> Plan:
             source=source,
             terms=terms,
             realistic=stage.realistic,
+            num_references=num_references,
         )
         for stage in stages
     ]

@@ -41,6 +41,7 @@ class Program:
       realistic: whether there is a photorealism term.
       gray: whether the image is gray.
       masked: whether there is a paint mask.
+      num_references: number of earlier frames that a clip's frame is compared with; 0 for none.
       own_terms: custom losses, without coefficients.
       optimizer: settings of the optimizer, without its numbers; or a custom optimizer.
       parametrization: parametrization of the image; None optimizes its pixels.
@@ -57,6 +58,7 @@ class Program:
     realistic: bool
     gray: bool
     masked: bool
+    num_references: int
     own_terms: tuple[Term | StyleTerm, ...]
     optimizer: OptimizerConfig | Optimizer
     parametrization: Parametrization | None
@@ -81,6 +83,7 @@ def make_program(
     source: Any,
     terms: tuple[Term, ...],
     realistic: bool = True,
+    num_references: int = 0,
 ) -> Program:
     """Reduce a run, or one of its stages, to what its program depends on.
 
@@ -91,6 +94,7 @@ def make_program(
       source: a linen module, a custom feature function, or a stand-in for the network to be loaded.
       terms: terms of the run's objective.
       realistic: whether this stage has the photorealism term, if the run has it.
+      num_references: as in `Program`.
     """
     config = pair.config
     if not realistic:
@@ -105,6 +109,7 @@ def make_program(
         realistic=realistic and config.realism.realism_weight > 0,
         gray=pair.gray,
         masked=pair.paint is not None,
+        num_references=num_references,
         own_terms=tuple(map(_without_weights, own.terms)),
         optimizer=strip_numbers(config.optimizer)
         if own.optimizer is None

@@ -86,24 +86,12 @@ def find_targets(
             for tiling, image in zip(tilings, images, strict=True)
         )
 
-        def tiled_targets(
-            params: Any, content_image: Array, style_images: tuple[Array, ...], memberships: Any
-        ) -> Targets:
-            return make_tiled_targets(
-                terms,
-                bind_features(source, layers, precision),
-                params,
-                content_image=content_image,
-                style_images=style_images,
-                content_tiling=content_tiling,
-                style_tilings=tuple(style_tilings),
-                reaches=reaches_of(source, layers),
-                **memberships,
-            )
-
-        return compile_fn(tiled_targets)(
-            params, scale.content_image, scale.style_images, memberships
+        tile = _make_tiled_targets_fn if key else _make_tiled_targets_fn.__wrapped__
+        tiled_targets = tile(
+            _Terms(f"tiled targets {key}", tuple(terms)),
+            *(source, layers, precision, content_tiling, tuple(style_tilings)),
         )
+        return tiled_targets(params, scale.content_image, scale.style_images, memberships)
     content_features, style_features = _make_target_features_fn(
         source, content_layers, style_layers, precision
     )(params, scale.content_image, scale.style_images)
@@ -133,6 +121,33 @@ class _Terms:
 def _make_targets_fn(terms: _Terms) -> Callable[..., Targets]:
     compiled = compile_fn(lambda inputs: make_targets(terms.terms, **inputs), key=terms.key)
     return lambda **inputs: compiled(inputs)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_tiled_targets_fn(
+    terms: _Terms,
+    source: Any,
+    layers: tuple[str, ...],
+    precision: str,
+    content_tiling: Tiling,
+    style_tilings: tuple[Tiling, ...],
+) -> Any:
+    def tiled_targets(
+        params: Any, content_image: Array, style_images: tuple[Array, ...], memberships: Any
+    ) -> Targets:
+        return make_tiled_targets(
+            terms.terms,
+            bind_features(source, layers, precision),
+            params,
+            content_image=content_image,
+            style_images=style_images,
+            content_tiling=content_tiling,
+            style_tilings=style_tilings,
+            reaches=reaches_of(source, layers),
+            **memberships,
+        )
+
+    return compile_fn(tiled_targets)
 
 
 def bind_features(source: Any, layers: tuple[str, ...], precision: str) -> FeatureFn:

@@ -32,6 +32,7 @@ Float32 = npt.NDArray[np.float32]
 _LEAST_PART = 0.01
 # A paint mask that exceeds this value nowhere is black.
 _LEAST_PAINT = 0.1
+_LEAST_SEEN = 1e-4
 
 
 class Masks(NamedTuple):
@@ -102,6 +103,7 @@ def make_pair(
     *,
     masks: Masks = Masks(),
     name: str = "the content image",
+    palette: npt.ArrayLike | None = None,
 ) -> Pair:
     """Validate and preprocess a content image, its styles and their masks.
 
@@ -113,6 +115,8 @@ def make_pair(
         its own size.
       masks: masks of these images.
       name: name of the content image in messages.
+      palette: image that stands for the content's colors, float[height', width', 3]; for a clip,
+        several of its frames side by side, so that all frames are painted in the same colors.
 
     Raises:
       InputError: an image or a mask is invalid.
@@ -139,7 +143,8 @@ def make_pair(
         style if opacity is None else take_opaque(style, opacity)
         for style, opacity in zip(styles, opacities, strict=True)
     ]
-    seen, colored = _COLORS[config.images.color](content, visible)
+    seen = np.asarray(content if palette is None else palette, np.float32)
+    seen, colored = _COLORS[config.images.color](seen, visible)
     styles = [
         style if opacity is None else spread_opaque(style, opacity)
         for style, opacity in zip(colored, opacities, strict=True)
@@ -147,8 +152,41 @@ def make_pair(
     gray = config.images.color == "luminance" or all(map(is_gray, (seen, *styles)))
     if gray:
         seen, styles = luminance(seen), [luminance(style) for style in styles]
+    if palette is not None:
+        seen = luminance(content) if gray else content
     content, styles = jax.device_put((seen, tuple(styles)))
     return Pair(content, styles, regions, original, config, gray, paint)
+
+
+def with_frame(
+    pair: Pair,
+    image: npt.ArrayLike,
+    *,
+    paint: npt.ArrayLike | None = None,
+    name: str = "the frame",
+) -> Pair:
+    """Return a pair with another frame of its clip as the content; all else stays.
+
+    Args:
+      pair: of any frame, made with the `palette` of the whole clip.
+      image: float[height, width, 3], sRGB in [0, 1], of the size of `pair.original`.
+      paint: the frame's own mask as in `Masks`, where the pair has one and a single region; None
+        leaves that.
+      name: what messages call it.
+
+    Raises:
+      InputError: it can't be used.
+    """
+    original = check_image(image, name=name)
+    content = _round_sides(np.asarray(original), pair.config.images.size_step)
+    content = luminance(content) if pair.gray else content
+    pair = pair._replace(original=original, content=jax.device_put(content))
+    if paint is None or pair.regions is None:
+        return pair
+    shares = resize_memberships(read_paint_mask(paint)[..., None], *original.shape[:2])
+    # Statistics of nothing are no numbers.
+    seen = np.maximum(resize_memberships(shares, *content.shape[:2]), _LEAST_SEEN)
+    return pair._replace(paint=shares[..., 0], regions=pair.regions._replace(content=seen))
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:

@@ -13,6 +13,7 @@ from neuart_jax.objective.content import content_term
 from neuart_jax.objective.layer_target import LayerTarget
 from neuart_jax.objective.smoothing import Smoothing
 from neuart_jax.objective.style import Presence, StyleTerm, style_term
+from neuart_jax.objective.temporal import temporal_term
 from neuart_jax.objective.term import Targets, Term, all_layers
 
 
@@ -79,11 +80,22 @@ def make_terms(
     presence: Presence = (),
     realism: RealismConfig = RealismConfig(),
     extra_terms: Sequence[Term | StyleTerm] = (),
+    temporal_weight: float = 0.0,
+    num_references: int = 0,
 ) -> tuple[Term, ...]:
     """Build the terms of a run with nonzero coefficients, followed by the extra ones.
 
     Several separate styles are the terms style1, style2, ..., among which the style coefficient is
     divided. If no region has more than one style, they are a single term.
+
+    Args:
+      config: formulas, layers and coefficients.
+      num_styles: images that give the style.
+      presence: see `Presence`.
+      realism: coefficient of the matting Laplacian.
+      extra_terms: of one's own.
+      temporal_weight: coefficient of `temporal_term`.
+      num_references: frames that a frame of a clip is held to, at the most; 0 for an image.
 
     Raises:
       InputError: the number of shares in `config.style_blend` isn't that of the styles.
@@ -133,6 +145,9 @@ def make_terms(
         ),
         range_term(weight=config.range_weight or 0.0),
         realism_term(weight=realism.realism_weight),
+        temporal_term(
+            weight=temporal_weight if num_references else 0.0, num_references=num_references
+        ),
     )
     own = [
         term

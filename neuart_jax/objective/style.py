@@ -226,6 +226,7 @@ def style_term(
         style_layers=layers,
         layers=layers,
         additive=additive,
+        of_styles=not reads_content,
     )
 
 

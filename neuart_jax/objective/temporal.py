@@ -9,8 +9,11 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from neuart_jax.losses.temporal import temporal_loss
 from neuart_jax.models.features import Features
@@ -29,8 +32,8 @@ class References(NamedTuple):
       weights: c, how far each of them is known, float32[references, height, width], in [0, 1].
     """
 
-    images: Array
-    weights: Array
+    images: ArrayLike
+    weights: ArrayLike
 
 
 def temporal_term(*, weight: float, num_references: int = 1) -> Term:
@@ -60,8 +63,9 @@ def refer_to(targets: Targets, references: References) -> Targets:
     Raises:
       ValueError: there are too many, or they are of another size.
     """
-    blank: References = targets.values[TEMPORAL]
-    images, weights = (jnp.asarray(values, jnp.float32) for values in references)
+    blank = targets.values[TEMPORAL]
+    # On the host: every operation of `jnp` here would be a program of its own.
+    images, weights = (np.asarray(values, np.float32) for values in references)
     missing = blank.weights.shape[0] - weights.shape[0]
     if (
         missing < 0
@@ -72,9 +76,11 @@ def refer_to(targets: Targets, references: References) -> Targets:
             f"references are {images.shape} with weights {weights.shape}, expected up to "
             f"{blank.images.shape}"
         )
-    filled = References(
-        jnp.concatenate([images, jnp.zeros((missing, *images.shape[1:]), jnp.float32)]),
-        jnp.concatenate([weights, jnp.zeros((missing, *weights.shape[1:]), jnp.float32)]),
+    filled = jax.device_put(
+        References(
+            np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)]),
+            np.concatenate([weights, np.zeros((missing, *weights.shape[1:]), np.float32)]),
+        )
     )
     return targets._replace(values={**targets.values, TEMPORAL: filled})
 
@@ -90,4 +96,4 @@ def _make_target_fn(num_references: int) -> Callable[[Inputs], References]:
 
 
 def _find_loss(image: Array, features: Features, target: References) -> Array:
-    return temporal_loss(image, target.images, target.weights)
+    return temporal_loss(image, jnp.asarray(target.images), jnp.asarray(target.weights))

@@ -81,6 +81,8 @@ class Term:
       layers: layers of the image being optimized that `loss_fn` reads.
       additive: the loss as a function of sums, if it can be computed window by window; `loss_fn` is
         then `additive.loss_fn`.
+      of_styles: whether `make_target` reads nothing but the styles, and with regions the content's
+        memberships, so that its target serves every frame of a clip.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Term:
     style_layers: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     additive: Additive | None = None
+    of_styles: bool = False
 
 
 class Targets(NamedTuple):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS
 from neuart_jax.io.decoding import readable_extensions
 from neuart_jax.io.files import remove_leftovers, write_atomically
 from neuart_jax.io.images import WRITABLE, check_output_name
@@ -59,6 +60,13 @@ def find_destination(output: OutputConfig) -> Destination:
     if not output.output or output.output.endswith(("/", os.sep)) or path.is_dir():
         return Destination(str(path) if output.output else "", None)
     extension = path.suffix.lower()
+    if extension in FILM_EXTENSIONS:
+        raise InputError(
+            f"--output={output.output} ends in {path.suffix}, and --content is no clip",
+            expected=f"a folder, or a picture that ends in {', '.join(WRITABLE)}",
+            remedy="give a film, an animation or a folder of numbered frames as --content, or "
+            "change the end",
+        )
     if extension not in WRITABLE:
         is_image = extension in readable_extensions()
         if is_image or difflib.get_close_matches(extension, WRITABLE, n=1, cutoff=0.7):

@@ -59,6 +59,24 @@ class Prepared(NamedTuple):
     own: str = ""
 
 
+class Given(NamedTuple):
+    """What a run is given: its images, read, and its settings, resolved.
+
+    Attributes:
+      config: with absolute paths.
+      content: the image that gives the content.
+      styles: the images that give the style, at their size in the run.
+      masks: of all of them.
+      digests: as in `Prepared`.
+    """
+
+    config: Config
+    content: LoadedImage
+    styles: tuple[LoadedImage, ...]
+    masks: Masks
+    digests: dict[str, str]
+
+
 def prepare(
     config: Config,
     *,
@@ -77,6 +95,32 @@ def prepare(
     Raises:
       InputError: an argument is invalid.
     """
+    check_given(config)
+    _check_content(config.images.content)
+    check_image_name(config.output.image_name)
+    given = read_given(config, load=load, check_names=own.network is None)
+    height, width, _ = given.content.image.shape
+    check_room_in_file(config.output.image_name, height=height, width=width)
+    check_progress_film(config.output, height=height, width=width)
+    styles = [style.image for style in given.styles]
+    pair = make_pair(given.config, given.content.image, styles, masks=given.masks)
+    plan = make_plan(pair, own)
+    notes = (
+        *_note_size(given.config, given.content),
+        *_note_start(config),
+        *_note_scales(config, plan),
+    )
+    return Prepared(
+        plan.config, given.content, given.styles, plan, given.digests, notes, _name_own(own, label)
+    )
+
+
+def check_given(config: Config) -> None:
+    """Check that there is something to paint, and something to begin with.
+
+    Raises:
+      InputError: there isn't.
+    """
     for name in ("content", "style"):
         if not getattr(config.images, name):
             raise InputError(
@@ -84,16 +128,25 @@ def prepare(
                 expected="two images, --content=FILE --style=FILE",
                 remedy=f"add --{name}=FILE",
             )
-    _check_content(config.images.content)
     check_start(config.run.init)
-    given = config
-    check_image_name(config.output.image_name)
-    config = resolve_run(_list_files(config), check_names=own.network is None)
+
+
+def read_given(
+    config: Config, *, load: Callable[..., LoadedImage] = load_image, check_names: bool = True
+) -> Given:
+    """Resolve a run's settings and read its images.
+
+    Args:
+      config: see `check_given`.
+      load: reads an image; see `images.load_image`.
+      check_names: see `resolution.resolve_config`.
+
+    Raises:
+      InputError: a setting or a file can't be used.
+    """
+    config = resolve_run(_list_files(config), check_names=check_names)
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
-    height, width, _ = content.image.shape
-    check_room_in_file(config.output.image_name, height=height, width=width)
-    check_progress_film(config.output, height=height, width=width)
     # Masks refer to the untrimmed images.
     trim = not regions.style_mask
     styles = [_load_style(load, path, images, trim=trim) for path in images.style]
@@ -110,15 +163,9 @@ def prepare(
         content=next((mask.image for mask in files["content_mask"]), None),
         styles=[mask.image for mask in files["style_mask"]],
         opacities=[style.alpha for style in styles],
-        paint=next(map(_show_over_black, files["paint_mask"]), None),
+        paint=next(map(show_over_black, files["paint_mask"]), None),
     )
-    pair = make_pair(config, content.image, [style.image for style in styles], masks=masks)
-    notes = (*_note_size(config, content), *_note_start(given))
-    plan = make_plan(pair, own)
-    notes = (*notes, *_note_scales(given, plan))
-    return Prepared(
-        plan.config, content, tuple(styles), plan, _digests(files), notes, _name_own(own, label)
-    )
+    return Given(config, content, tuple(styles), masks, _digests(files))
 
 
 def _note_size(config: Config, content: LoadedImage) -> Iterator[str]:
@@ -216,7 +263,7 @@ def _load_style(
     return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
 
 
-def _show_over_black(mask: LoadedImage) -> npt.NDArray[np.float32]:
+def show_over_black(mask: LoadedImage) -> npt.NDArray[np.float32]:
     """Return a mask's image over black, so that transparent parts aren't white."""
     if mask.alpha is None:
         return mask.image

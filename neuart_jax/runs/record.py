@@ -31,6 +31,7 @@ _NOT_INSTALLED = "not installed"
 _FREE = {
     *("output", "overwrite", "print_losses", "weights_dir", "offline"),
     *("content", "style", "content_mask", "style_mask", "paint_mask"),
+    *("film_codec", "sound"),
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
 # Settings that are keywords or files; compared by name, and files by hash as well.
@@ -85,9 +86,19 @@ class Record(NamedTuple):
         inputs: Mapping[str, str],
         predicted_bytes: int = 0,
         own: str = "",
+        packages: Sequence[str] = (),
     ) -> Self:
-        """Create a record with this machine's package versions and device."""
-        versions = {name: _version(name) for name in _PACKAGES}
+        """Create a record with this machine's package versions and device.
+
+        Args:
+          config: resolved configuration.
+          weights: identity of the network's weights.
+          inputs: as in `Record`.
+          predicted_bytes: as in `Record`.
+          own: as in `Record`.
+          packages: packages whose versions matter in addition to those of every run.
+        """
+        versions = {name: _version(name) for name in (*_PACKAGES, *packages)}
         device = jax.local_devices()[0]
         return cls(
             config,

@@ -10,21 +10,21 @@ _ORDERS = {"linear": 1, "cubic": 3}
 
 
 def warp(
-    image: npt.ArrayLike, flow: npt.ArrayLike, *, kernel: str, outside: npt.ArrayLike
+    image: npt.ArrayLike, flow: npt.ArrayLike, *, kernel: str, outside: npt.ArrayLike | None
 ) -> Float32:
     """Take each pixel from where the flow says that it was.
 
     Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
     section 4: omega(x)(q) = x(q + flow(q)).
-    Differs from source: where that lies outside of the picture, another one is taken, such as the
-    content's, which a painting of it is nearer to than any one color.
+    Differs from source: where that lies outside of the picture, another one is taken, or its own
+    mirror image, which a painting is nearer to than any one color.
 
     Args:
       image: x, float[height, width, channels] of the other frame.
       flow: from this frame to the other one, float[height, width, 2].
       kernel: "linear", or "cubic" for splines that stay sharp when a picture is moved many times.
       outside: float[height, width, channels], what is taken where the flow leads out of the
-        picture.
+        picture; None goes on behind its border with what is before it, mirrored.
 
     Returns:
       float32[height, width, channels], not clipped: a spline overshoots at edges.
@@ -33,10 +33,15 @@ def warp(
     rows, columns = locate(flow)
     moved = [
         map_coordinates(
-            values[..., channel], (rows, columns), order=_ORDERS[kernel], mode="nearest"
+            values[..., channel],
+            (rows, columns),
+            order=_ORDERS[kernel],
+            mode="reflect" if outside is None else "nearest",
         )
         for channel in range(values.shape[2])
     ]
+    if outside is None:
+        return np.ascontiguousarray(np.stack(moved, axis=-1), np.float32)
     leaves = is_outside(rows, columns)[..., None]
     result = np.where(leaves, np.asarray(outside, np.float32), np.stack(moved, axis=-1))
     return np.ascontiguousarray(result, np.float32)

@@ -134,6 +134,14 @@ class Clip:
         """Return frames per second, on average."""
         return self.num_frames / self.end
 
+    def stills(self, numbers: Sequence[int]) -> Iterator[Still]:
+        """Read some frames.
+
+        Args:
+          numbers: of the frames, ascending.
+        """
+        return self._read([self._chosen[number] for number in numbers])
+
     def frames(self, *, first: int = 0) -> Iterator[Frame]:
         """Read the frames in their order, with no more than one of them in memory.
 

@@ -1,6 +1,7 @@
 """Which kind of clip a name stands for."""
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,7 +12,7 @@ from neuart_jax.io.clips.animation_reading import count_frames, read_animation, 
 from neuart_jax.io.clips.film_reading import read_film, survey_film
 from neuart_jax.io.clips.frame_files import read_files, survey_files
 from neuart_jax.io.clips.frames import Clip, Part, choose_frames
-from neuart_jax.io.decoding import FILM_START
+from neuart_jax.io.decoding import FILM_START, readable_extensions
 from neuart_jax.io.files import PathLike, brief_cause
 from neuart_jax.io.image_lists import list_named_images
 from neuart_jax.io.paths import check_place
@@ -33,6 +34,21 @@ def is_clip(path: PathLike) -> bool:
         return bool(re.match(_ANIMATION_START, start, re.DOTALL)) and count_frames(Path(path)) > 1
     except (OSError, ValueError):
         return False
+
+
+def holds_frames(folder: Path) -> bool:
+    """Tell whether a folder's images are numbered frames: alike but for the numbers in their names.
+
+    Whether they are of one size is for `open_clip` to see.
+    """
+    extensions = readable_extensions()
+    try:
+        found = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return False
+    names = [name for name in found if Path(name).suffix.lower() in extensions]
+    kinds = {re.sub(r"[0-9]+(?=[^0-9]*$)", "#", name) for name in names}
+    return len(names) > 1 and len(kinds) == 1 and "#" in kinds.pop()
 
 
 def open_clip(

@@ -1,11 +1,17 @@
 """FFmpeg by way of PyAV, which the extra `video` brings: the one module that imports it."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.files import PathLike, brief_cause
+
+
+def has_pyav() -> bool:
+    """Tell whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 def load_pyav(name: PathLike) -> Any:

@@ -1,0 +1,250 @@
+"""The folder of a painted clip: frames, what is needed to go on, figures, and the record.
+
+A frame is painted once its state is on the disk, which comes after its PNG file and its line in
+metrics.jsonl. What a kill leaves half done is painted again, to the same bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.clips.frame_files import FrameFolder
+from neuart_jax.io.decoding import Float32
+from neuart_jax.io.files import brief_cause, dump_json, remove_leftovers, write_atomically
+from neuart_jax.io.sealed import seal, unseal
+from neuart_jax.runs.checkpoints import remove_checkpoints
+from neuart_jax.runs.own_folder import OwnFolder
+from neuart_jax.runs.record import RECORD_NAME, Record, read_record, refuse
+
+logger = logging.getLogger(__name__)
+
+FRAMES_NAME, METRICS_NAME, STATE_NAME = "frames", "metrics.jsonl", "state"
+"""Names in a painted clip's folder."""
+
+_STATE = re.compile(r"([0-9]{6,})\.state", re.ASCII)
+_FRAME = re.compile(r"frame_([0-9]{6,})\.png", re.ASCII)
+_PNG_BYTES, _STATE_BYTES = 3, 12  # A pixel, at the most, but for a few bytes in a thousand.
+
+Line = dict[str, Any]
+"""Figures of one painted frame, as they are in metrics.jsonl."""
+
+
+class PaintedFrames:
+    """A painted clip's folder, which nobody else can write until it is closed.
+
+    Units are frames as often as they are painted, in the order of their painting, from 0 on.
+
+    Args:
+      path: of the folder. It is made if need be.
+      record: of the run.
+      film_name: of the film, if that is in the folder.
+      overwrite: whether another run's frames may be replaced.
+      resume: whether to go on with frames of this very run that are there.
+
+    Raises:
+      InputError: the folder can't be written, another run writes there, or it holds something else.
+    """
+
+    def __init__(
+        self, path: Path, record: Record, *, film_name: str, overwrite: bool, resume: bool
+    ) -> None:
+        self.path = path
+        self.lines: list[Line] = []
+        self._record = record
+        identity = {**record.to_dict(), "versions": {}, "device": "", "predicted_bytes": 0}
+        identity["config"] = {}
+        self._key = hashlib.sha256(dump_json(identity).encode()).hexdigest()
+        self._own = OwnFolder(path)
+        try:
+            self._check(overwrite=overwrite, resume=resume)
+            names = (RECORD_NAME, METRICS_NAME, FRAMES_NAME, STATE_NAME)
+            self._own.claim(*names, *([film_name] if film_name else []))
+            for folder in (FRAMES_NAME, STATE_NAME):
+                (path / folder).mkdir(exist_ok=True)
+                remove_leftovers(path / folder, seconds=0)
+        except OSError as error:
+            self.close()
+            raise InputError(
+                f"{path} can't be written ({brief_cause(error)})",
+                expected="a folder with room and permission to write",
+                remedy="free some space, or give another --output",
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, *, overwrite: bool, resume: bool) -> None:
+        """See whether what is there belongs to this run, and take away what doesn't."""
+        there: Record | None = None
+        if (self.path / RECORD_NAME).exists():
+            try:
+                there = read_record(self.path / RECORD_NAME)
+            except InputError:
+                there = None  # Damaged; whose it is shows when names are claimed.
+        differences = self._record.unlike(there) if there is not None else []
+        if differences and not overwrite:
+            refuse(self.path, differences)
+        is_this_run = there is not None and not differences
+        is_finished = there is not None and there.outcome.get("status") == "completed"
+        if is_this_run and resume and not (is_finished and overwrite):
+            self.lines = self._read_lines()
+            return
+        if self._own.owns(FRAMES_NAME):
+            self._remove(FRAMES_NAME, _FRAME, keep=())
+            self._remove(STATE_NAME, _STATE, keep=())
+            with contextlib.suppress(OSError):
+                (self.path / METRICS_NAME).unlink()
+
+    def _read_lines(self) -> list[Line]:
+        """Return the lines of metrics.jsonl up to the first that is damaged."""
+        lines: list[Line] = []
+        try:
+            text = (self.path / METRICS_NAME).read_text(encoding="utf-8")
+            for number, line in enumerate(text.splitlines()):
+                entry = json.loads(line)
+                if entry["unit"] != number:
+                    break
+                lines.append(entry)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            pass
+        return lines
+
+    def frame_path(self, frame: int) -> Path:
+        """Return the file of a frame's number, which is counted from 0."""
+        return self.path / FRAMES_NAME / f"frame_{frame + 1:06d}.png"
+
+    def save(
+        self,
+        image: Float32,
+        line: Line,
+        *,
+        finished: Float32 | None,
+        alpha: Float32 | None = None,
+        keep: Collection[int],
+    ) -> None:
+        """Write a frame that is painted, and let go of states that nobody needs any more.
+
+        Args:
+          image: as it was optimized, which other frames go on from, float32[height, width, 3].
+          line: its figures; its unit is the next one.
+          finished: as it is shown; None where it is painted again later.
+          alpha: float32[height, width], its transparency.
+          keep: units whose states are still needed, this one among them.
+
+        Raises:
+          InputError: it can't be written.
+        """
+        unit = line["unit"]
+        if finished is not None:
+            FrameFolder(self.path / FRAMES_NAME, first=line["frame"] - 1).add(finished, alpha)
+        self.lines.append(line)
+        with write_atomically(self.path / METRICS_NAME) as file:
+            file.write("".join(dump_json(each) + "\n" for each in self.lines).encode())
+        facts = {"unit": unit, "run": self._key, "shape": list(image.shape)}
+        pixels = np.ascontiguousarray(image, "<f4").reshape(-1).view(np.uint8).data
+        with write_atomically(self._state_path(unit)) as file:
+            file.writelines(seal(facts, {"image": pixels}))
+        self._remove(STATE_NAME, _STATE, keep=keep)
+
+    def load_state(self, unit: int) -> Float32 | None:
+        """Return the image of a unit, as it was optimized; None where it isn't there or damaged."""
+        try:
+            facts, blobs = unseal(self._state_path(unit).read_bytes())
+            if (facts["unit"], facts["run"]) != (unit, self._key):
+                return None
+            return np.frombuffer(blobs["image"], "<f4").reshape(facts["shape"]).astype(np.float32)
+        # Anything may be wrong with a file that was cut short.
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.debug("%s", error)
+            return None
+
+    def begin(self, document: Mapping[str, Any]) -> None:
+        """Write the record, before the first frame."""
+        self._write_record(document)
+
+    def finish(self, document: Mapping[str, Any]) -> None:
+        """Write the record of a film that is complete, and take away what was needed to go on."""
+        self._remove(STATE_NAME, _STATE, keep=())
+        with contextlib.suppress(OSError):
+            for folder in (self.path / STATE_NAME).iterdir():
+                remove_checkpoints(folder)  # That of a frame which a kill left.
+        # As the last: where it is complete, nothing is left to be done.
+        self._write_record(document)
+
+    def forget_after(self, unit: int) -> None:
+        """Drop the figures of a unit and of all later ones, which are painted again."""
+        del self.lines[unit:]
+
+    def check_room(self, num_bytes: int) -> None:
+        """Check that the disk has room for what is still to come.
+
+        Raises:
+          InputError: it hasn't.
+        """
+        free = shutil.disk_usage(self.path).free
+        if num_bytes > free:
+            raise InputError(
+                f"{self.path} has room for {free >> 20} MiB on its disk",
+                expected=f"{num_bytes >> 20} MiB, which the frames and the film take at the most",
+                remedy="free some space, give another --output, or take a smaller --size, --end or "
+                "--every",
+            )
+
+    def close(self) -> None:
+        """Let others write there."""
+        try:
+            for folder in (FRAMES_NAME, STATE_NAME):
+                with contextlib.suppress(OSError):
+                    (self.path / folder).rmdir()  # If it is empty.
+        finally:
+            self._own.close()
+
+    def _write_record(self, document: Mapping[str, Any]) -> None:
+        text = dump_json({**self._record.to_dict(), **document}, indent=2)
+        with write_atomically(self.path / RECORD_NAME) as file:
+            file.write(text.encode() + b"\n")
+
+    def _state_path(self, unit: int) -> Path:
+        return self.path / STATE_NAME / f"{unit:06d}.state"
+
+    def _remove(self, folder: str, names: re.Pattern[str], *, keep: Collection[int]) -> None:
+        """Remove numbered files of this program, but for those of some numbers."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self.path / folder):
+                found = names.fullmatch(name)
+                if found and int(found[1]) not in keep:
+                    (self.path / folder / name).unlink()
+
+
+def count_bytes(height: int, width: int, *, num_frames: int, num_states: int) -> int:
+    """Return how much room frames and states take at the most."""
+    pixels = height * width
+    each = pixels * _PNG_BYTES, pixels * _STATE_BYTES
+    return num_frames * (each[0] + each[0] // 64) + num_states * each[1]
+
+
+def describe_result(lines: Sequence[Line], *, seconds: float) -> dict[str, Any]:
+    """Return the figures of a whole film, for its record."""
+    shown = {line["frame"]: line for line in lines}
+    errors = [line["e_warp"] for line in shown.values() if line.get("e_warp") is not None]
+    sources = [line["e_warp_source"] for line in shown.values() if line.get("e_warp") is not None]
+    return {
+        "status": "completed",
+        "frames": len(shown),
+        "cuts": sorted({line["shot"] for line in shown.values()} - {1}),
+        "steps": sum(line["steps"] for line in lines),
+        "evaluations": sum(line["evaluations"] for line in lines),
+        "seconds": round(seconds, 3),
+        "e_warp": float(np.mean(errors)) if errors else None,
+        "e_warp_source": float(np.mean(sources)) if sources else None,
+    }

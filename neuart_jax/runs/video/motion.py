@@ -1,0 +1,167 @@
+"""How pixels move between frames of a clip: found from the frames, or read from files."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from neuart_jax.config.errors import InputError
+from neuart_jax.engine.compile import compile_fn
+from neuart_jax.inputs.motion.consistency import find_reliable_share, find_weights, is_cut
+from neuart_jax.inputs.motion.flow import (
+    FLOW_METHODS,
+    check_flow_method,
+    find_flow,
+    resize_flow,
+)
+from neuart_jax.inputs.motion.warping import warp
+from neuart_jax.io.clips.frames import Clip
+from neuart_jax.io.decoding import Float32
+from neuart_jax.io.flow_files import load_flow
+from neuart_jax.io.paths import check_place
+from neuart_jax.losses.temporal import warping_error
+
+
+class Motion(NamedTuple):
+    """What is known of a frame from another one.
+
+    Attributes:
+      flow: from the frame to the other one, float32[height, width, 2].
+      weights: c, how far each pixel is known from there, float32[height, width].
+      source_error: E_warp of the two frames themselves; see `temporal.warping_error`.
+    """
+
+    flow: Float32
+    weights: Float32
+    source_error: float
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether the two, if they are neighbors, are of different shots."""
+        return is_cut(self.weights)
+
+    @property
+    def reliable_share(self) -> float:
+        """Return the share of pixels that are known from the other frame."""
+        return find_reliable_share(self.weights)
+
+
+class MotionFinder:
+    """Finds the motion between frames of one clip; threads may share it.
+
+    Args:
+      method: one of `FLOW_METHODS`, or a folder of .flo files: backward_2_1.flo leads from frame 2,
+        counted from 1, to where its pixels are in frame 1, and forward_1_2.flo the other way.
+      distances: how many frames back those are that a frame is held to.
+      clip: of the frames.
+
+    Raises:
+      InputError: there is no such way, it takes OpenCV, or files are missing or are those of a
+        longer clip.
+    """
+
+    def __init__(self, method: str, *, distances: Sequence[int], clip: Clip) -> None:
+        self._method, self._folder = method, None
+        if method in FLOW_METHODS:
+            check_flow_method(method)
+            return
+        place = check_place(method, name="--flow")
+        if not place.is_dir():
+            raise InputError(
+                f"--flow={method} is neither a way to find motion nor a folder",
+                expected=f"one of {', '.join(FLOW_METHODS)}, or a folder of .flo files",
+                remedy=f"leave it out for {FLOW_METHODS[0]}",
+            )
+        self._folder = place
+        _check_files(place, distances=distances, clip=clip)
+
+    def find(self, number: int, other: int, frame: Float32, other_frame: Float32) -> Motion:
+        """Find what is known of a frame from another one.
+
+        Args:
+          number: of the frame, from 0 on.
+          other: number of the other one.
+          frame: float32[height, width, 3], sRGB in [0, 1].
+          other_frame: of the same shape.
+
+        Raises:
+          InputError: a file can't be read, or is of other proportions.
+        """
+        there = self._find_flow(number, other, frame, other_frame)
+        back = self._find_flow(other, number, other_frame, frame)
+        weights = find_weights(there, back)
+        moved = warp(other_frame, there, kernel="linear", outside=frame)
+        return Motion(there, weights, find_error(frame, moved, weights))
+
+    def _find_flow(self, number: int, other: int, frame: Float32, other_frame: Float32) -> Float32:
+        if self._folder is None:
+            return find_flow(frame, other_frame, method=self._method)
+        path = self._folder / _file_name(number, other)
+        flow = load_flow(path)
+        height, width = frame.shape[:2]
+        # A pixel off, as sides are rounded.
+        if abs(flow.shape[0] * width - flow.shape[1] * height) > max(flow.shape[:2]) + max(
+            height, width
+        ):
+            raise InputError(
+                f"{path} has {flow.shape[1]}x{flow.shape[0]} pixels, and the frames "
+                f"{width}x{height}",
+                expected="flows of the frames' proportions",
+                remedy="find them from the frames of this clip",
+            )
+        return resize_flow(flow, height, width)
+
+
+_compiled_error = compile_fn(warping_error)
+
+
+def find_error(image: Float32, moved: Float32, weights: Float32) -> float:
+    """Return E_warp; see `temporal.warping_error`."""
+    return float(_compiled_error(image, moved, weights))
+
+
+def move(image: Float32, motion: Motion, *, outside: Float32) -> Float32:
+    """Return omega: another frame's image, where its pixels are in this one; see `warping.warp`."""
+    return warp(image, motion.flow, kernel="linear", outside=outside)
+
+
+def make_moved_start(image: Float32, motion: Motion) -> Float32:
+    """Return what a frame begins with: another frame's image moved to it, and kept sharp.
+
+    What comes into sight begins with wrong paint, which a few steps make right. The frame itself
+    would have to be painted from nothing: it stayed behind as an unpainted border.
+    """
+    return np.clip(warp(image, motion.flow, kernel="cubic", outside=None), 0, 1)
+
+
+def _file_name(number: int, other: int) -> str:
+    kind = "backward" if number > other else "forward"
+    return f"{kind}_{number + 1}_{other + 1}.flo"
+
+
+def _check_files(folder: Path, *, distances: Sequence[int], clip: Clip) -> None:
+    wanted = [
+        name
+        for distance in sorted({1, *distances})
+        for number in range(distance, clip.num_frames)
+        for name in (_file_name(number, number - distance), _file_name(number - distance, number))
+    ]
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {missing[0]}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            expected=f"two flows for each pair of the {clip.num_frames} frames",
+            remedy="write them under these names, counted from 1, or leave --flow out",
+        )
+    name = re.compile(r"(?:backward|forward)_(\d+)_(\d+)\.flo", re.ASCII)
+    found = [name.fullmatch(path.name) for path in folder.iterdir()]
+    last = max(int(number) for match in found if match for number in match.groups())
+    if last > clip.num_frames:
+        raise InputError(
+            f"{folder} has flows of {last} frames, and {clip.name} has {clip.num_frames}",
+            expected="as many of the one as of the other",
+            remedy="give the flows of these frames: --start, --end and --every leave some out",
+        )

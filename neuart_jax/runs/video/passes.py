@@ -1,0 +1,474 @@
+"""Frames painted one after the other: which is next, from what it begins, and what it is held to.
+
+Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
+sections 4.1 to 4.4.
+Differs from source: where nothing of a frame before is seen its mirror image is taken, not one
+color; later frames have fewer steps and no coarser sizes; with several passes the temporal term
+counts from the second one on.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neuart_jax.engine.binding import StyleTargets
+from neuart_jax.engine.pairs import Heritage, stylize_bound
+from neuart_jax.engine.plan import Plan
+from neuart_jax.engine.result import Progress
+from neuart_jax.engine.state import RunState
+from neuart_jax.engine.step import Status
+from neuart_jax.inputs.motion.consistency import share_weights
+from neuart_jax.inputs.pair import Pair, finish, with_frame
+from neuart_jax.io.decoding import Float32
+from neuart_jax.objective.temporal import References
+from neuart_jax.runs.checkpoints import Checkpoints
+from neuart_jax.runs.record import Record
+from neuart_jax.runs.video.frames import STATE_NAME, Line, PaintedFrames
+from neuart_jax.runs.video.motion import Motion, find_error, make_moved_start, move
+from neuart_jax.runs.video.prepare import PreparedClip
+from neuart_jax.runs.video.sources import Source, follow
+
+# Steps without progress after which a frame that goes on from another one is done; see
+# `RunConfig.stop_patience`.
+_PATIENCE = 5
+# What a pixel of a frame may differ by, for the frame to be shown as the one before it was: a level
+# of 8 bits, or two, as cameras and codecs leave them where nothing changes.
+_SAME = 2.5 / 255
+
+
+class Unit(NamedTuple):
+    """A frame in one of the passes.
+
+    Attributes:
+      number: of the unit, from 0 on.
+      sweep: number of the pass, from 0 on.
+      frame: number of the frame, from 0 on.
+      step: 1 where frames come in their order, -1 against it.
+      alone: whether it begins as an image does, though there are frames around it.
+      is_last: whether the frame isn't painted again.
+    """
+
+    number: int
+    sweep: int
+    frame: int
+    step: int
+    alone: bool
+    is_last: bool
+
+
+def plan_units(num_frames: int, passes: int) -> list[Unit]:
+    """Lay out all passes: one, or one that paints every frame alone and others back and forth."""
+    units: list[Unit] = []
+    for sweep in range(passes):
+        backward = sweep > 0 and sweep % 2 == 0
+        for place in range(num_frames):
+            units.append(
+                Unit(
+                    number=len(units),
+                    sweep=sweep,
+                    frame=num_frames - 1 - place if backward else place,
+                    step=-1 if backward else 1,
+                    alone=passes > 1 and sweep == 0,
+                    is_last=sweep == passes - 1,
+                )
+            )
+    return units
+
+
+class FilmProgress(NamedTuple):
+    """How far a film is.
+
+    Attributes:
+      num_units: frames that are to be painted, as often as they are.
+      num_done: of these, painted.
+      num_found: of these, painted by an earlier run.
+      frame: number of the frame under way, from 1 on.
+      part: of the frame under way, how much is done.
+      seconds: since this run began to paint.
+      seconds_per_frame: of those that go on from another one, on average; 0 where there is none.
+      progress: of the frame under way.
+    """
+
+    num_units: int
+    num_done: int
+    num_found: int
+    frame: int
+    part: float
+    seconds: float
+    seconds_per_frame: float
+    progress: Progress
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the rest takes at this pace; None before there is one."""
+        left = self.num_units - self.num_done - self.part
+        return left * self.seconds_per_frame if self.seconds_per_frame else None
+
+
+FilmObserver = Callable[[FilmProgress], bool | None]
+"""Called often; returning True stops the run."""
+
+
+class _Work(NamedTuple):
+    """What was done to a frame; fields as in `Result`."""
+
+    image: Float32
+    status: str
+    num_steps: int
+    num_evaluations: int
+    losses: dict[str, float]
+
+
+class Painter:
+    """Paints the frames of a clip, from the first that isn't there on.
+
+    Args:
+      prepared: the clip.
+      plan: bound to the network.
+      params: the arrays that the network computes with.
+      painted: the folder.
+      record: of the run.
+      observer: see `FilmObserver`.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedClip,
+        plan: Plan,
+        params: Any,
+        *,
+        painted: PaintedFrames,
+        record: Record,
+        observer: FilmObserver | None,
+    ) -> None:
+        self._prepared, self._plan, self._params = prepared, plan, params
+        self._painted, self._record, self._observer = painted, record, observer
+        config = prepared.config
+        self._config = config
+        self._later_plan = plan.at_full_size(
+            num_steps=config.video.frame_steps,
+            stop_patience=config.run.stop_patience or _PATIENCE,
+        )
+        self._units = plan_units(prepared.clip.num_frames, config.video.passes)
+        self._style_targets: StyleTargets = {}
+        self._images: dict[int, Float32] = {}
+        self._shown: dict[int, Float32] = {}
+        self._seen: tuple[int, Float32] | None = None
+        self._paces: list[float] = []
+        self._began = time.monotonic()
+        self._num_found = 0
+        self.stopped = False
+
+    @property
+    def units(self) -> Sequence[Unit]:
+        """All that is to be painted, in its order."""
+        return self._units
+
+    def find_first(self) -> int:
+        """Return the number of the first unit to be painted; what comes after it is forgotten."""
+        for number in range(len(self._painted.lines), -1, -1):
+            if number <= len(self._units) and self._can_begin(number):
+                self._painted.forget_after(number)
+                self._num_found = number
+                return number
+        raise AssertionError("the first unit asks for nothing")
+
+    def _can_begin(self, number: int) -> bool:
+        """Tell whether all is there that a unit goes on from, and all shown frames before it."""
+        lines = self._painted.lines
+        for unit in self._units[:number]:
+            if unit.is_last and not self._painted.frame_path(unit.frame).exists():
+                return False
+        if number in (0, len(self._units)):
+            return True
+        wanted = self._ask_for(number, lines)
+        return all(self._painted.load_state(unit) is not None for unit in wanted)
+
+    def _ask_for(self, number: int, lines: Sequence[Line]) -> list[int]:
+        """Return the units whose images one needs, and all later ones of its pass."""
+        unit, count = self._units[number], self._prepared.clip.num_frames
+        place = number % count
+        if unit.alone:
+            return list(range(unit.sweep * count, number))
+        if unit.sweep:
+            before = {u.frame: u.number for u in self._units[(unit.sweep - 1) * count :][:count]}
+            rest = [before[u.frame] for u in self._units[number:][: count - place]]
+            return rest + list(range(unit.sweep * count, number))
+        if number < len(lines) and lines[number]["shot"] == number + 1:
+            return []
+        shot = lines[number - 1]["shot"] - 1
+        wanted = {1, *self._prepared.distances}
+        return [number - d for d in wanted if number - d >= shot]
+
+    def _load(self, number: int) -> Float32 | None:
+        """Return the image of a unit, from the memory or from the disk."""
+        if number not in self._images:
+            image = self._painted.load_state(number)
+            if image is None:
+                return None
+            self._images[number] = image
+        return self._images[number]
+
+    def paint(self) -> None:
+        """Paint all that isn't there, unless the observer stops it."""
+        number = self.find_first()
+        self._began = time.monotonic()
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(_num_finders()) as finders:
+            try:
+                while number < len(self._units) and not self.stopped:
+                    number = self._paint_pass(number, readers, finders)
+            finally:
+                readers.shutdown(cancel_futures=True)
+                finders.shutdown(cancel_futures=True)
+
+    def _paint_pass(
+        self, first: int, readers: ThreadPoolExecutor, finders: ThreadPoolExecutor
+    ) -> int:
+        """Paint a pass from one of its units on; return the number of the next one."""
+        number, unit = first, self._units[first]
+        sources = follow(
+            self._prepared,
+            first=unit.frame,
+            backward=unit.step < 0,
+            distances=sorted({1, *self._prepared.distances}),
+            readers=readers,
+            finders=finders,
+        )
+        for source in sources:
+            if self.stopped or not self._paint_frame(self._units[number], source):
+                break
+            number += 1
+        return number
+
+    def _paint_frame(self, unit: Unit, source: Source) -> bool:
+        """Paint a frame and write it; return False if it was stopped."""
+        began = time.perf_counter()
+        neighbor = unit.frame - unit.step
+        motion = source.motions[neighbor].result() if neighbor in source.motions else None
+        if motion is not None and motion.is_cut:
+            motion = None
+        shot = self._find_shot(unit, motion)
+        pair = with_frame(
+            self._plan.pair, source.image, paint=source.paint, name=f"frame {unit.frame + 1}"
+        )
+        began_painting = time.perf_counter()
+        if self._shows_nothing_new(unit, source, motion):
+            work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
+        else:
+            work = self._optimize(unit, pair, *self._inherit(unit, source, motion, pair, shot))
+            self._seen = unit.frame, source.image
+        if work is None:
+            return False
+        ended_painting = time.perf_counter()
+        finished = finish(pair, work.image)
+        line = {
+            "unit": unit.number,
+            **({"pass": unit.sweep + 1} if self._config.video.passes > 1 else {}),
+            "frame": unit.frame + 1,
+            "time": round(float(self._prepared.clip.times[unit.frame]), 6),
+            "shot": shot + 1,
+            "seen": unit.frame + 1 if self._seen is None else self._seen[0] + 1,
+            "status": work.status,
+            "steps": work.num_steps,
+            "evaluations": work.num_evaluations,
+            **work.losses,
+            **self._find_errors(unit, source, motion, finished),
+        }
+        self._images[unit.number] = work.image
+        # Of several passes all other images are on the disk only.
+        oldest = unit.number - max(self._prepared.distances)
+        self._images = {n: image for n, image in self._images.items() if n >= oldest}
+        self._shown = {unit.frame: finished}
+        line["seconds"] = round(time.perf_counter() - began, 3)
+        line["seconds_painting"] = round(ended_painting - began_painting, 3)
+        self._painted.save(
+            work.image,
+            line,
+            finished=finished if unit.is_last else None,
+            alpha=source.alpha,
+            keep=self._find_kept(unit),
+        )
+        if unit.alone or unit.sweep or motion is not None:
+            self._paces.append(time.perf_counter() - began)
+        return True
+
+    def _shows_nothing_new(self, unit: Unit, source: Source, motion: Motion | None) -> bool:
+        """Tell whether a frame shows what that one does whose painting was the last.
+
+        It isn't compared with the one before it: a slow change would never be seen.
+        """
+        video = self._config.video
+        changes = video.style_blend_end or self._prepared.paint is not None
+        if motion is None or video.passes > 1 or changes:
+            return False
+        if self._seen is None:  # This run goes on with an earlier one.
+            number = self._painted.lines[unit.number - 1]["seen"] - 1
+            [still] = self._prepared.clip.stills([number])
+            self._seen = number, self._prepared.scale(still.image)
+        return bool(np.max(np.abs(source.image - self._seen[1])) <= _SAME)
+
+    def _inherit(
+        self, unit: Unit, source: Source, motion: Motion | None, pair: Pair, shot: int
+    ) -> tuple[Plan, Heritage]:
+        """Return how a frame is painted, and what it has from others."""
+        content = np.asarray(pair.content)
+        plan, heritage = self._plan, Heritage()
+        if unit.sweep:
+            plan, heritage = self._later_plan, self._mix(unit, motion, content)
+        elif motion is not None and not unit.alone:
+            plan, heritage = self._later_plan, self._go_on(unit, source, motion, content, shot)
+        return plan, heritage._replace(coefficients=self._find_coefficients(unit.frame))
+
+    def _optimize(self, unit: Unit, pair: Pair, plan: Plan, heritage: Heritage) -> "_Work | None":
+        """Move the pixels of a frame, from a checkpoint on if there is one; None if stopped."""
+        checkpoints = Checkpoints(
+            self._painted.path / STATE_NAME / f"{unit.number:06d}",
+            [self._record],
+            seconds=self._config.output.checkpoint_seconds,
+        )
+
+        def report(_: int, progress: Progress) -> bool:
+            self.stopped = self.stopped or self._tell(unit, progress)
+            return self.stopped
+
+        def keep(fetch: Callable[[], RunState]) -> None:
+            checkpoints.keep(fetch, now=self.stopped)
+
+        [result] = stylize_bound(
+            [plan.with_content(pair)],
+            self._params,
+            heritage=[heritage],
+            # Masks are a part of them.
+            style_targets=self._style_targets if self._prepared.paint is None else None,
+            finishes=False,
+            callback=report,
+            restored=checkpoints.restore(self._config.output),
+            checkpoint=keep,
+        )
+        if result.status == Status.STOPPED:
+            return None
+        checkpoints.remove()
+        return _Work(
+            *(result.image, result.status.name.lower(), result.num_steps),
+            *(result.num_evaluations, result.losses),
+        )
+
+    def _find_shot(self, unit: Unit, motion: Motion | None) -> int:
+        """Return the number of the first frame of a frame's shot."""
+        lines = self._painted.lines
+        if unit.sweep:  # The first pass has found it.
+            shot: int = lines[unit.frame]["shot"] - 1
+            return shot
+        return unit.frame if motion is None else lines[unit.number - 1]["shot"] - 1
+
+    def _go_on(
+        self, unit: Unit, source: Source, motion: Motion, content: Float32, shot: int
+    ) -> Heritage:
+        """Return what a frame of a single pass has from those before it."""
+        before = self._get(unit.number - 1)
+        start = make_moved_start(before, motion)
+        near = [unit.frame - d for d in self._prepared.distances if unit.frame - d >= shot]
+        found = [source.motions[number].result() for number in near]
+        moved = [
+            move(self._get(number), one, outside=content)
+            for number, one in zip(near, found, strict=True)
+        ]
+        if not near:
+            return Heritage(start)
+        weights = share_weights([one.weights for one in found])
+        return Heritage(start, References(np.stack(moved), np.stack(weights)))
+
+    def _mix(self, unit: Unit, motion: Motion | None, content: Float32) -> Heritage:
+        """Return what a frame has from the pass before, and from its neighbor in this one.
+
+        x' = (x + c w) / (1 + c), as the authors' program has it.
+        """
+        count = self._prepared.clip.num_frames
+        earlier = next(
+            u for u in self._units[(unit.sweep - 1) * count :][:count] if u.frame == unit.frame
+        )
+        image = self._get(earlier.number)
+        if motion is None:
+            return Heritage(image)
+        neighbor = self._get(unit.number - 1)
+        moved = make_moved_start(neighbor, motion)
+        known = motion.weights[..., None]
+        omega = move(neighbor, motion, outside=content)
+        return Heritage(
+            ((image + known * moved) / (1 + known)).astype(np.float32),
+            References(omega[None], motion.weights[None]),
+        )
+
+    def _get(self, number: int) -> Float32:
+        image = self._load(number)
+        assert image is not None, "states are there until nobody needs them"
+        return image
+
+    def _find_coefficients(self, frame: int) -> dict[str, float]:
+        """Return the coefficients of the styles at a frame, where they change."""
+        losses, end = self._config.losses, self._config.video.style_blend_end
+        if not end:
+            return {}
+        share = frame / (self._prepared.clip.num_frames - 1)
+        start = losses.style_blend or [1 / len(end)] * len(end)
+        names = {term.name for term in self._plan.terms}
+        return {
+            f"style{n}": losses.style_weight * ((1 - share) * a / sum(start) + share * b / sum(end))
+            for n, (a, b) in enumerate(zip(start, end, strict=True), 1)
+            if f"style{n}" in names
+        }
+
+    def _find_errors(
+        self, unit: Unit, source: Source, motion: Motion | None, finished: Float32
+    ) -> Line:
+        """Return how well a frame is known from its neighbor, and how far it is from that."""
+        if motion is None:
+            return {"reliable": None, "e_warp": None, "e_warp_source": None}
+        neighbor = unit.frame - unit.step
+        if neighbor not in self._shown:
+            other = source.others[neighbor]
+            pair = with_frame(self._plan.pair, other.image, paint=other.paint)
+            self._shown[neighbor] = finish(pair, self._get(unit.number - 1))
+        moved = move(self._shown[neighbor], motion, outside=finished)
+        return {
+            "reliable": round(motion.reliable_share, 4),
+            "e_warp": find_error(finished, moved, motion.weights),
+            "e_warp_source": motion.source_error,
+        }
+
+    def _find_kept(self, unit: Unit) -> set[int]:
+        """Return the units whose images are still needed once one is painted."""
+        count = self._prepared.clip.num_frames
+        if self._config.video.passes == 1:
+            # One more than are needed: where the last is damaged, the one before is painted again.
+            most = max(self._prepared.distances) + 1
+            return set(range(unit.number - most + 1, unit.number + 1))
+        renewed = set(range(unit.sweep * count, unit.number + 1))
+        frames = {self._units[number].frame for number in renewed}
+        before = self._units[max(0, unit.sweep - 1) * count :][:count]
+        still = {u.number for u in before if u.sweep < unit.sweep and u.frame not in frames}
+        return renewed | still
+
+    def _tell(self, unit: Unit, progress: Progress) -> bool:
+        if self._observer is None:
+            return False
+        pace = float(np.mean(self._paces)) if self._paces else 0.0
+        told = FilmProgress(
+            num_units=len(self._units),
+            num_done=unit.number,
+            num_found=self._num_found,
+            frame=unit.frame + 1,
+            part=progress.share,
+            seconds=time.monotonic() - self._began,
+            seconds_per_frame=pace,
+            progress=progress,
+        )
+        return bool(self._observer(told))
+
+
+def _num_finders() -> int:
+    return max(1, min(4, (os.cpu_count() or 1) // 2))

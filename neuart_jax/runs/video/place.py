@@ -1,0 +1,105 @@
+"""Where a painted clip goes: a film, a folder of frames, or both."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS
+from neuart_jax.io.clips.opening import holds_frames, is_clip
+from neuart_jax.io.decoding import readable_extensions
+from neuart_jax.io.images import WRITABLE
+from neuart_jax.io.paths import check_place
+
+_ANIMATIONS = (".gif", ".webp", ".apng")
+_CODECS = {".mov": "prores", ".mkv": "ffv1"}
+# Of what has the sound of a film.
+_LIKE_ITS_SOURCE = {".gif": ".gif", ".webp": ".webp", ".apng": ".apng", ".png": ".apng"}
+
+FILM_NAME = "result"
+"""Name of the film in a folder, but for its end."""
+
+
+class FilmPlace(NamedTuple):
+    """Where a painted clip goes.
+
+    Attributes:
+      folder: of its frames, record and metrics; None for one that is still to be named.
+      film: the film's file; None where its folder is still to be named, or where there is none.
+      extension: of the film; empty where there is none.
+      codec: key of `FILM_CODECS`; empty for animations, and where there is no film.
+    """
+
+    folder: Path | None
+    film: Path | None
+    extension: str
+    codec: str
+
+    def settle(self, folder: Path) -> "FilmPlace":
+        """Return it with the folder that was still to be named."""
+        film = folder / f"{FILM_NAME}{self.extension}" if self.extension else None
+        return self._replace(folder=folder, film=film)
+
+
+def is_clip_run(config: Config) -> bool:
+    """Tell whether the content of a run is a clip: it moves, or is a folder of numbered frames.
+
+    An animation whose result is to be an image isn't: its first frame is painted.
+    """
+    content = config.images.content
+    if not content:
+        return False
+    path = check_place(content, name="--content")
+    if path.is_dir():
+        return holds_frames(path)
+    wants_image = Path(config.output.output).suffix.lower() in set(WRITABLE) - set(_ANIMATIONS)
+    return is_clip(path) and not (wants_image and path.suffix.lower() in _LIKE_ITS_SOURCE)
+
+
+def find_film_place(config: Config) -> FilmPlace:
+    """Tell where --output means a painted clip to go.
+
+    A name that ends like a film or an animation is one, with a folder of the same name beside it;
+    any other is a folder, which the film is in.
+
+    Raises:
+      InputError: it is an image, or a kind of film that can't be written, or the codec doesn't go
+        with it.
+    """
+    output, content = config.output.output, Path(config.images.content)
+    path = check_place(output, name="--output")
+    extension = path.suffix.lower()
+    is_folder = not output or output.endswith(("/", os.sep)) or path.is_dir() or not extension
+    if is_folder:
+        usual = _LIKE_ITS_SOURCE.get(content.suffix.lower(), ".mp4")
+        usual = {"prores": ".mov", "ffv1": ".mkv"}.get(config.video.film_codec, usual)
+        place = FilmPlace(None, None, usual, _find_codec(config, usual))
+        return place.settle(path) if output else place
+    if extension in (*FILM_EXTENSIONS, *_ANIMATIONS):
+        return FilmPlace(path.with_suffix(""), path, extension, _find_codec(config, extension))
+    if extension in WRITABLE or extension in readable_extensions() or len(extension) <= _LONGEST:
+        raise InputError(
+            f"--output={output} ends in {path.suffix}, and --content={content} is a clip",
+            expected=f"a film that ends in {', '.join((*FILM_EXTENSIONS, *_ANIMATIONS))}, or a "
+            "folder",
+            remedy="change its end, or put a slash behind it for a folder of numbered frames with "
+            "the film in it",
+        )
+    return FilmPlace(None, None, ".mp4", _find_codec(config, ".mp4")).settle(path)
+
+
+# What is longer is a part of a folder's name that has a dot in it.
+_LONGEST = 5
+
+
+def _find_codec(config: Config, extension: str) -> str:
+    if extension in FILM_EXTENSIONS:
+        return config.video.film_codec or _CODECS.get(extension, "h264")
+    if config.video.film_codec:
+        raise InputError(
+            f"--film_codec={config.video.film_codec} came with an animation ({extension})",
+            expected=f"a film that ends in {', '.join(FILM_EXTENSIONS)}",
+            remedy="leave --film_codec out, or change the end of --output",
+        )
+    return ""

@@ -1,0 +1,390 @@
+"""From settings and a clip to frames that are ready to be painted, checked as far as can be."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.config.sections import OutputConfig, VideoConfig
+from neuart_jax.engine.plan import Plan, make_plan
+from neuart_jax.inputs.canvas import is_gray
+from neuart_jax.inputs.pair import make_pair
+from neuart_jax.io.clips.animation_writing import check_animation
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film
+from neuart_jax.io.clips.frames import Clip
+from neuart_jax.io.clips.opening import is_clip, open_clip
+from neuart_jax.io.images import LoadedImage, load_image, resize_image
+from neuart_jax.io.paths import resolve_place
+from neuart_jax.runs.prepare import check_given, read_given
+from neuart_jax.runs.video.motion import MotionFinder
+from neuart_jax.runs.video.place import FilmPlace, find_film_place
+
+logger = logging.getLogger(__name__)
+
+# Frames, spread over a clip, whose colors stand for all of them, and pixels of their longer side.
+_NUM_SAMPLED, _SAMPLED_SIZE = 16, 256
+_NUM_FITTED = 4
+_CHUNK_BYTES = 1 << 20
+
+
+class PreparedClip(NamedTuple):
+    """A clip whose frames are known to be sound, and whose settings are checked.
+
+    Attributes:
+      config: resolved, with absolute paths.
+      clip: the source.
+      paint: the clip of its paint masks; None where they don't move.
+      height: of the frames as they are painted, in pixels.
+      width: the same.
+      plan: of its frames; its content is the first one.
+      fitted: frames that filters may be fitted to, float32[height, width, 3] each.
+      motion: finds how pixels move.
+      place: where the film goes.
+      film: how it is written; None for animations, and where there is none.
+      digests: as in `prepare.Prepared`.
+      notes: sentences for the user.
+    """
+
+    config: Config
+    clip: Clip
+    paint: Clip | None
+    height: int
+    width: int
+    plan: Plan
+    fitted: tuple[npt.NDArray[np.float32], ...]
+    motion: MotionFinder
+    place: FilmPlace
+    film: FilmPlan | None
+    digests: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def distances(self) -> tuple[int, ...]:
+        """How many frames back those are that a frame is held to, ascending."""
+        return self.config.video.references or (1,)
+
+    def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return an image of the clip, or its transparency, at the size that is painted."""
+        return _scale(image, self.height, self.width)
+
+
+class Look(NamedTuple):
+    """A clip that was gone through once, whatever of the settings is still open.
+
+    Attributes:
+      clip: as the settings choose its frames.
+      first: the first frame at the size that is painted, with the digest of the clip's files.
+      colors: of frames that are spread over the clip, as one image.
+      fitted: as in `PreparedClip`.
+      paint: as in `PreparedClip`.
+      painted: what any of its masks that were looked at has white, as one mask, with the digest of
+        its files; None where masks don't move.
+    """
+
+    clip: Clip
+    first: LoadedImage
+    colors: npt.NDArray[np.float32]
+    fitted: tuple[npt.NDArray[np.float32], ...]
+    paint: Clip | None
+    painted: LoadedImage | None
+
+
+def look_at_clip(config: Config) -> Look:
+    """Go through a clip, once the settings that don't go with any are refused.
+
+    Args:
+      config: with `content` and `style` set.
+
+    Raises:
+      InputError: it can't be used.
+    """
+    check_given(config)
+    _refuse_others(config)
+    _check_distances(config.video)
+    _check_mask(config.regions.content_mask)
+    images, regions = config.images, config.regions
+    clip = _open(images.content, config.video, name="content")
+    height, width = _find_size(clip, size=images.size or None, enlarge=images.enlarge)
+    stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
+    numbers = _spread(clip.num_frames, _NUM_SAMPLED)
+    kept = {numbers[place] for place in _spread(len(numbers), _NUM_FITTED)}
+    colors, scaled = [], []
+    for number, still in zip(numbers, clip.stills(numbers), strict=True):
+        colors.append(still.image[::stride, ::stride])
+        if number in kept:
+            scaled.append(_scale(still.image, height, width))
+    first = LoadedImage(scaled[0], None, _digest(clip.files), (clip.height, clip.width))
+    paint = painted = None
+    if _is_clip(regions.paint_mask, name="paint_mask"):
+        paint = _open(regions.paint_mask, config.video, name="paint_mask")
+        _check_paint_masks(paint, clip, config)
+        white = np.max([still.image for still in paint.stills(numbers)], axis=0)
+        painted = LoadedImage(white, None, _digest(paint.files), (paint.height, paint.width))
+    return Look(clip, first, np.concatenate(colors), tuple(scaled), paint, painted)
+
+
+def _open(path: str, video: VideoConfig, *, name: str) -> Clip:
+    """Open a clip, the part of it that is wanted."""
+    return open_clip(
+        resolve_place(path, name=f"--{name}"),
+        start=video.start,
+        end=video.end,
+        every=video.every,
+        frame_rate=video.frame_rate,
+    )
+
+
+def _is_clip(path: str, *, name: str) -> bool:
+    if not path:
+        return False
+    place = Path(resolve_place(path, name=f"--{name}"))
+    return place.is_dir() or is_clip(place)
+
+
+def _check_paint_masks(paint: Clip, clip: Clip, config: Config) -> None:
+    if paint.num_frames != clip.num_frames:
+        raise InputError(
+            f"{paint.name} has {paint.num_frames} frames, and {clip.name} has {clip.num_frames}",
+            expected="as many masks as frames",
+            remedy="make one for every frame, or give one image for all of them",
+        )
+    if config.regions.content_mask or len(config.images.style) > 1:
+        raise InputError(
+            f"--paint_mask={config.regions.paint_mask} moves, and came with several regions or "
+            "styles",
+            expected="one style, which goes everywhere that is painted",
+            remedy="give one image as --paint_mask, or one --style and no --content_mask",
+        )
+
+
+def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
+    """Check all of a run that can be checked without a network, and read what all frames share.
+
+    Args:
+      config: with `content` and `style` set.
+      look: at the clip, if somebody had one.
+
+    Raises:
+      InputError: something given can't be used.
+    """
+    look = look or look_at_clip(config)
+    config = config.replace(references=_check_distances(config.video))
+    place = find_film_place(config)
+    clip, content = look.clip, resolve_place(config.images.content, name="--content")
+
+    masks = config.regions.paint_mask and resolve_place(
+        config.regions.paint_mask, name="--paint_mask"
+    )
+
+    def load(path: str, **options: Any) -> LoadedImage:
+        if look.painted is not None and path == masks:
+            return look.painted
+        return look.first if path == content else load_image(path, **options)
+
+    given = read_given(config, load=load)
+    config = given.config
+    height, width, _ = given.content.image.shape
+    motion = MotionFinder(config.video.flow, distances=config.video.references, clip=clip)
+    film = _plan_film(config, clip, place, height=height, width=width)
+    styles = [style.image for style in given.styles]
+    pair = make_pair(
+        _mix_blends(config, len(styles)),
+        given.content.image,
+        styles,
+        masks=given.masks,
+        name="the first frame",
+        palette=_find_palette(look, styles),
+    )
+    plan = make_plan(pair, num_references=len(config.video.references))
+    _check_blend(plan)
+    return PreparedClip(
+        config=plan.config.replace(style_blend=config.losses.style_blend),
+        clip=clip,
+        paint=look.paint,
+        height=height,
+        width=width,
+        plan=plan,
+        fitted=look.fitted,
+        motion=motion,
+        place=place,
+        film=film,
+        digests=given.digests,
+        notes=tuple(_describe(clip, height=height, width=width)),
+    )
+
+
+def _find_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
+    """Return the size that frames are painted at; see `images.load_image`."""
+    longest = max(clip.height, clip.width)
+    if size is None or not (size < longest or enlarge):
+        return clip.height, clip.width
+    height, width = (max(1, round(side * size / longest)) for side in (clip.height, clip.width))
+    return height, width
+
+
+def _scale(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    return image if image.shape[:2] == (height, width) else resize_image(image, height, width)
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a file, or of the digests of several."""
+
+    def digest(path: Path) -> "hashlib._Hash":
+        found = hashlib.sha256()
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                found.update(chunk)
+        return found
+
+    if len(files) == 1:
+        return digest(files[0]).hexdigest()
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(digest(path).digest())
+    return whole.hexdigest()
+
+
+def _refuse_others(config: Config) -> None:
+    """Refuse settings that mean nothing for a clip, or that it doesn't have yet."""
+    output, compute, images = config.output, config.compute, config.images
+    usual = OutputConfig().image_name
+    reasons = {
+        "animation": (bool(output.animation), "a film of a film's progress"),
+        "save_every": (output.save_every > 0, "frames of the progress of frames"),
+        "save_at": (bool(output.save_at), "frames of the progress of frames"),
+        "print_losses": (output.print_losses, "lines of losses; metrics.jsonl has them"),
+        "image_name": (output.image_name != usual, "an image's name; --output names the film"),
+        "auto_masks": (config.regions.auto_masks > 0, "regions that jump from frame to frame"),
+        "size_step": (images.size_step > 1, "a size that is rounded; all frames have one anyway"),
+        "shard_rows": (compute.shard_rows > 1, "frames whose rows are shared out"),
+        "num_processes": (jax.process_count() > 1, "a clip that several machines share"),
+    }
+    for name, (is_there, what) in reasons.items():
+        if is_there:
+            raise InputError(
+                f"--{name} came with a clip",
+                expected=f"settings that clips have, which isn't {what}",
+                remedy=f"leave --{name} out",
+            )
+
+
+def _check_distances(video: VideoConfig) -> tuple[int, ...]:
+    distances = tuple(sorted(set(video.references))) or (1,)
+    if distances[0] < 1:
+        raise InputError(
+            f"--references={','.join(map(str, video.references))}",
+            expected="numbers of frames to go back, at least 1",
+            remedy="write --references=1, or 1,10,20",
+        )
+    if video.passes > 1 and distances != (1,):
+        raise InputError(
+            f"--references={','.join(map(str, distances))} came with --passes={video.passes}",
+            expected="1 alone, since passes hold a frame to its neighbor",
+            remedy="leave one of the two out",
+        )
+    return distances
+
+
+def _check_mask(path: str) -> None:
+    if _is_clip(path, name="content_mask"):
+        raise InputError(
+            f"--content_mask={path} is a clip",
+            expected="one image, which counts for all frames",
+            remedy="give an image; regions that move aren't read yet",
+        )
+
+
+def _plan_film(
+    config: Config, clip: Clip, place: FilmPlace, *, height: int, width: int
+) -> FilmPlan | None:
+    """Plan the film, and see that it can be written."""
+    name = place.film or Path(f"{place.extension}")
+    if place.extension not in FILM_EXTENSIONS:
+        check_animation(f"result{place.extension}", height=height, width=width)
+        return None
+    sound = clip.sound if config.video.sound else None
+    plan = FilmPlan(height, width, clip.time_base, clip.frame_rate, place.codec, sound)
+    shown = name if place.film else Path(f"result{place.extension}")
+    try:
+        check_film(shown, plan)
+    except InputError as error:
+        if sound is None:
+            raise
+        # Whether it is the sound that is refused.
+        check_film(shown, plan._replace(sound=None))
+        raise InputError(
+            f"{shown} can't hold the sound of {clip.name}",
+            expected="sound of a kind that goes into such a file",
+            remedy="add --nosound, or end --output in .mkv, which takes nearly all",
+        ) from error
+    return plan
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return numbers of frames, evenly spread, the first and the last among them."""
+    return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
+
+
+def _find_palette(look: Look, styles: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Return colors that stand for the clip's; if there is any that isn't gray, with it."""
+    palette = look.colors
+    # A clip that has color somewhere is painted in color everywhere.
+    if all(map(is_gray, (*styles, palette))):
+        stride = max(1, look.clip.width // palette.shape[1])
+        for frame in look.clip.frames():
+            if not is_gray(frame.image):
+                colored = frame.image[::stride, ::stride]
+                return np.concatenate([palette, colored[:, : palette.shape[1]]])
+    return palette
+
+
+def _mix_blends(config: Config, num_styles: int) -> Config:
+    """Return the settings with shares that every style has anywhere in the clip.
+
+    Raises:
+      InputError: there aren't as many shares as styles.
+    """
+    start, end = config.losses.style_blend, config.video.style_blend_end
+    if not end:
+        return config
+    if num_styles < 2 or len(end) != num_styles or not sum(end):
+        raise InputError(
+            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {num_styles} "
+            f"style{'' if num_styles == 1 else 's'}",
+            expected="several styles, and a share for each, not all of them 0",
+            remedy="give one share for every style, or leave it out",
+        )
+    start = start or (1.0,) * len(end)
+    if len(start) != num_styles or not sum(start):
+        return config  # Its own sentence comes with the plan.
+    shares = zip(start, end, strict=True)
+    return config.replace(style_blend=[a / sum(start) + b / sum(end) for a, b in shares])
+
+
+def _check_blend(plan: Plan) -> None:
+    """Check that shares can change over a clip, where they are to: each style has its own loss."""
+    if not plan.config.video.style_blend_end:
+        return
+    has_regions = plan.pair.regions is not None
+    if has_regions or "style" in {term.name for term in plan.terms}:
+        raise InputError(
+            "--style_blend_end came with "
+            + ("regions or transparency" if has_regions else "--style_mix=blended"),
+            expected="several styles, each with a loss of its own everywhere",
+            remedy="leave it out, or leave out masks and --style_mix",
+        )
+
+
+def _describe(clip: Clip, *, height: int, width: int) -> Iterator[str]:
+    seconds = f"{float(clip.end):.2f} seconds"
+    size = f"{clip.width}x{clip.height}"
+    is_scaled = (height, width) != (clip.height, clip.width)
+    painted = f", painted at {width}x{height} (--size=0 keeps its own)" if is_scaled else ""
+    yield f"{clip.name}: {clip.num_frames} frames of {size}, {seconds}{painted}."

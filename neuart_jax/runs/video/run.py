@@ -1,0 +1,292 @@
+"""A clip in, a film out: what the command line does, for programs."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from neuart_jax.config.config import Config
+from neuart_jax.config.errors import InputError
+from neuart_jax.engine.binding import bind_network, load_run_network
+from neuart_jax.engine.sharding import describe_devices
+from neuart_jax.engine.step import Status
+from neuart_jax.inputs.pair import with_frame
+from neuart_jax.io.clips.animation_writing import save_animation
+from neuart_jax.io.clips.film_writing import writing_film
+from neuart_jax.io.decoding import Float32
+from neuart_jax.io.files import remove_leftovers
+from neuart_jax.io.images import load_image
+from neuart_jax.models.params.load import Network, settle_network
+from neuart_jax.runs.destination import removing_empty_folders
+from neuart_jax.runs.folder import default_folders
+from neuart_jax.runs.own_folder import is_in_use
+from neuart_jax.runs.prepare import without_folders
+from neuart_jax.runs.record import RECORD_NAME, Record, read_record
+from neuart_jax.runs.video.frames import (
+    FRAMES_NAME,
+    PaintedFrames,
+    count_bytes,
+    describe_result,
+)
+from neuart_jax.runs.video.passes import FilmObserver, Painter
+from neuart_jax.runs.video.place import FilmPlace, find_film_place
+from neuart_jax.runs.video.place import is_clip_run as is_clip_run
+from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_clip
+
+logger = logging.getLogger(__name__)
+
+# Bytes a pixel of a film, at the most, by its codec; of animations by "".
+_FILM_BYTES = {"h264": 0.75, "prores": 1.5, "ffv1": 3.0, "": 1.5}
+# Since an encoder that is at work has last written.
+_SECONDS_OF_A_FILM = 3600
+_PACKAGES = ("av", "opencv-python-headless")
+
+
+class Film(NamedTuple):
+    """A painted clip, or a part of it.
+
+    Attributes:
+      path: of the film; of the folder of frames where there is none.
+      folder: of the frames, the record and the metrics.
+      num_frames: of the clip.
+      num_painted: frames that are painted in full.
+      num_failed: of these, frames whose loss was no longer a finite number.
+      stopped: whether the observer stopped it.
+      seconds: that this run painted.
+      error: E_warp of the result and of its source, on average; None where none is known.
+    """
+
+    path: Path
+    folder: Path
+    num_frames: int
+    num_painted: int
+    num_failed: int
+    stopped: bool
+    seconds: float
+    error: tuple[float, float] | None
+
+
+def paint_film(
+    config: Config,
+    *,
+    network: Network | None = None,
+    observer: FilmObserver | None = None,
+    repeated: Record | None = None,
+) -> Film:
+    """Read a clip, paint its frames, and write the film, its frames, a record and metrics.
+
+    A run that was cut, by a signal or a crash, goes on with the frame that it was at, and ends with
+    the film that it would have ended with, byte for byte. Frames that are painted stay, whatever
+    happens to the film.
+
+    Args:
+      config: with `content`, a clip, and `style` set.
+      network: loaded beforehand as `config.network` says; None loads it.
+      observer: see `FilmObserver`.
+      repeated: the record that this run repeats; what is not the same is logged.
+
+    Raises:
+      InputError: something given can't be used, or a frame or the film can't be written.
+    """
+    _check_free(find_film_place(config), config)
+    look, reason = look_at_clip(config), ""
+    prepared = prepare_clip(config, look)
+    if network is None:
+        found, reason = settle_network(config.network)
+    else:
+        found = network.config
+    if (found.model, found.weights) != (config.network.model, config.network.weights):
+        # What was left open turned out, and settings that were, too, may mean something else.
+        prepared = prepare_clip(config.replace(model=found.model, weights=found.weights), look)
+    for note in (*prepared.notes, f"Computing on {describe_devices()}."):
+        logger.info(note)
+    if network is None:
+        frames = [with_frame(prepared.plan.pair, image) for image in prepared.fitted]
+        network = load_run_network([prepared.plan.with_content(frame) for frame in frames])
+        logger.info(f"{network.message[:-1]}; {reason}." if reason else network.message)
+    for note in prepared.plan.pair.notes:
+        logger.info(note)
+    record = _make_record(prepared, network)
+    if repeated is not None and (differences := record.differences(repeated)):
+        logger.warning("Pixels may differ: the record was made with other %s.", differences)
+    place = _settle(prepared.place, record)
+    return _paint(prepared, network, record, place, observer)
+
+
+def _paint(
+    prepared: PreparedClip,
+    network: Network,
+    record: Record,
+    place: FilmPlace,
+    observer: FilmObserver | None,
+) -> Film:
+    """Paint into a folder, and encode."""
+    config, clip = prepared.config, prepared.clip
+    folder, film = place.folder, place.film
+    assert folder is not None
+    with removing_empty_folders([folder]):
+        painted = PaintedFrames(
+            folder,
+            record,
+            film_name=film.name if film is not None and film.parent == folder else "",
+            overwrite=config.output.overwrite,
+            resume=config.output.resume,
+        )
+        try:
+            plan, params = bind_network(prepared.plan, network)
+            painter = Painter(
+                prepared, plan, params, painted=painted, record=record, observer=observer
+            )
+            first = painter.find_first()
+            _check_room(painted, prepared, place, num_units=len(painter.units) - first)
+            if first:
+                logger.info(
+                    "Going on after %d of %d frames, from %s.",
+                    *(first, len(painter.units), folder),
+                )
+            description = _describe(prepared)
+            painted.begin({"film": description})
+            began = time.monotonic()
+            painter.paint()
+            seconds = time.monotonic() - began
+            num_painted = sum(unit.is_last for unit in painter.units[: len(painted.lines)])
+            figures = describe_result(
+                painted.lines, seconds=sum(line["seconds"] for line in painted.lines)
+            )
+            if not painter.stopped:
+                if film is not None:
+                    _encode(prepared, painted, place)
+                painted.finish({"film": description, "result": figures})
+        finally:
+            painted.close()
+    failed = [line for line in painted.lines if line["status"] == Status.NON_FINITE.name.lower()]
+    error = figures["e_warp"], figures["e_warp_source"]
+    return Film(
+        path=film if film is not None and not painter.stopped else folder / FRAMES_NAME,
+        folder=folder,
+        num_frames=clip.num_frames,
+        num_painted=num_painted,
+        num_failed=len({line["frame"] for line in failed}),
+        stopped=painter.stopped,
+        seconds=seconds,
+        error=None if error[0] is None else error,
+    )
+
+
+def _encode(prepared: PreparedClip, painted: PaintedFrames, place: FilmPlace) -> None:
+    """Write the film of the frames that are there.
+
+    Raises:
+      InputError: it can't be written; the frames stay.
+    """
+    assert place.film is not None
+    logger.info("Encoding %s.", place.film)
+    # Of films that were killed; others may write there.
+    remove_leftovers(place.film.parent, seconds=_SECONDS_OF_A_FILM)
+    clip = prepared.clip
+    ends = (*clip.times[1:], clip.end)
+    durations = [end - time for time, end in zip(clip.times, ends, strict=True)]
+    try:
+        if prepared.film is None:
+            save_animation(place.film, _read_frames(prepared, painted), durations)
+            return
+        with writing_film(place.film, prepared.film) as film:
+            for image, time_, duration in zip(
+                _read_frames(prepared, painted), clip.times, durations, strict=True
+            ):
+                film.add(image, time_, duration)
+    except InputError as error:
+        raise InputError(
+            f"{error.came}; all {clip.num_frames} frames are painted, in "
+            f"{painted.path / FRAMES_NAME}",
+            expected=error.expected,
+            remedy=f"{error.remedy}; the same command then only encodes",
+        ) from error
+
+
+def _read_frames(prepared: PreparedClip, painted: PaintedFrames) -> Iterator[Float32]:
+    for frame in range(prepared.clip.num_frames):
+        yield load_image(painted.frame_path(frame)).image
+
+
+def _check_room(
+    painted: PaintedFrames, prepared: PreparedClip, place: FilmPlace, *, num_units: int
+) -> None:
+    passes, count = prepared.config.video.passes, prepared.clip.num_frames
+    num_states = count + 1 if passes > 1 else max(prepared.distances) + 2
+    pixels = prepared.height * prepared.width
+    film = _FILM_BYTES[place.codec] * pixels * count if place.film is not None else 0
+    painted.check_room(
+        int(film)
+        + count_bytes(
+            prepared.height,
+            prepared.width,
+            num_frames=min(num_units, count),
+            num_states=num_states if num_units else 0,
+        )
+    )
+
+
+def _describe(prepared: PreparedClip) -> dict[str, object]:
+    """Return what of the film isn't among the settings, for its record."""
+    clip, film = prepared.clip, prepared.film
+    return {
+        "frames": clip.num_frames,
+        "height": prepared.height,
+        "width": prepared.width,
+        "seconds": float(clip.end),
+        "frame_rate": str(Fraction(clip.frame_rate).limit_denominator(100_000)),
+        "codec": film.codec if film is not None else prepared.place.extension.lstrip("."),
+        "has_sound": film is not None and film.sound is not None,
+    }
+
+
+def _make_record(prepared: PreparedClip, network: Network) -> Record:
+    config, prediction = prepared.config, prepared.plan.prediction
+    record = Record.of_this_run(
+        config if config.output.record_paths else without_folders(config),
+        weights=dict(network.identity),
+        inputs=prepared.digests,
+        predicted_bytes=0 if prediction is None else prediction.total,
+        packages=_PACKAGES,
+    )
+    return record
+
+
+def _check_free(place: FilmPlace, config: Config) -> None:
+    """Check that a film's name is free, or its own run's."""
+    film, folder = place.film, place.folder
+    if film is None or folder is None or config.output.overwrite or not os.path.lexists(film):
+        return
+    outcome: dict[str, object] = {}
+    if (folder / RECORD_NAME).exists():
+        outcome = dict(read_record(folder / RECORD_NAME).outcome)
+        if not outcome:  # It was cut, and the film is that of an earlier run.
+            return
+    raise InputError(
+        f"{film} is there already",
+        expected="a name that is free",
+        remedy="give another --output, or add --overwrite",
+    )
+
+
+def _settle(place: FilmPlace, record: Record) -> FilmPlace:
+    """Name the folder, where nobody has: the first that is free or holds this run, cut short."""
+    if place.folder is not None:
+        return place
+    images = record.config.images
+    for folder in default_folders(images.content, *images.style):
+        if not folder.exists():
+            break
+        if is_in_use(folder) or not record.config.output.resume:
+            continue
+        try:
+            there = read_record(folder / RECORD_NAME)
+        except InputError:
+            continue
+        if not there.outcome and not record.unlike(there):
+            break
+    return place.settle(folder)

@@ -1,0 +1,576 @@
+"""Clips painted from files to films, with a tiny network: what comes out, and what a cut costs."""
+
+import json
+import re
+import struct
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+import pytest
+from conftest import smooth_image
+from films import moving_picture, read_packets, write_film
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from neuart_jax import Config, InputError, load_image, save_image
+from neuart_jax.inputs.color import match_covariance, match_histogram, put_back_colors
+from neuart_jax.io.clips.opening import open_clip
+from neuart_jax.runs.record import read_record
+from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
+from neuart_jax.runs.video.frames import PaintedFrames
+from neuart_jax.runs.video.passes import Painter, plan_units
+from neuart_jax.runs.video.prepare import prepare_clip
+
+TINY = {
+    "weights": "random",
+    "model": "vgg16",
+    "content_layers": "relu1_1",
+    "style_layers": "relu1_1",
+    "content": "clip.mkv",
+    "style": "painting.png",
+    "scales": 1,
+    "steps": 8,
+    "frame_steps": 4,
+    "tv_weight": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_a_clip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_film("clip.mkv", moving_picture(), codec="ffv1", pixel_format="bgr0")
+    save_image("painting.png", smooth_image(40, 48, seed=2))
+
+
+def config_of(**settings):
+    return Config().replace(**{**TINY, **settings})
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+
+
+def frames_of(folder):
+    return np.stack([load_image(path).image for path in sorted(Path(folder, "frames").iterdir())])
+
+
+def two_shots():
+    other = np.rint(255 * smooth_image(48, 64, seed=77)).astype(np.uint8)
+    return [*moving_picture(3), *[np.roll(other, i, axis=1) for i in range(3)]]
+
+
+def test_a_clip_becomes_a_film_with_its_sound_and_times(run_main, capsys):
+    times = [0, 40, 100, 140, 200, 240]
+    write_film("clip.mp4", moving_picture(), times=times, sound="aac")
+    assert run_main(**TINY | {"content": "clip.mp4", "output": "film.mp4"}) == 0
+    said = capsys.readouterr()
+    assert said.out == "film.mp4\n"
+    assert "clip.mp4: 6 frames of 64x48, 0." in said.err
+    assert "Computing on" in said.err and "Warping error" in said.err
+    clip = open_clip("film.mp4")
+    assert clip.times == tuple(Fraction(time, 1000) for time in times)
+    assert (clip.height, clip.width) == (48, 64)
+    assert [p for _, p in read_packets("film.mp4")] == [p for _, p in read_packets("clip.mp4")]
+    shown = np.stack([frame.image for frame in clip.frames()])
+    assert np.abs(shown - frames_of("film")).mean() < 0.02
+    # What was painted isn't the clip.
+    source = np.stack([frame.image for frame in open_clip("clip.mp4").frames()])
+    assert np.abs(frames_of("film") - source).mean() > 0.03
+    assert sorted(path.name for path in Path("film").iterdir()) == [
+        *(".neuart_jax", "config.json", "frames", "metrics.jsonl"),
+    ]
+    lines = lines_of("film")
+    assert [line["frame"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["steps"] for line in lines] == [8, 4, 4, 4, 4, 4]
+    assert {line["shot"] for line in lines} == {1}
+    assert lines[0]["e_warp"] is None and lines[0]["temporal"] == 0
+    assert all(line["e_warp"] > 0 and line["temporal"] > 0 for line in lines[1:])
+    assert all(line["reliable"] > 0.5 and line["seconds"] > 0 for line in lines[1:])
+    record = json.loads(Path("film/config.json").read_text())
+    assert record["result"]["status"] == "completed" and record["result"]["frames"] == 6
+    assert record["film"]["codec"] == "h264" and record["film"]["has_sound"]
+    assert record["versions"]["av"] != "not installed"
+
+
+def test_the_record_makes_the_same_film_again(run_main):
+    paint_film(config_of(output="film.mkv"))
+    assert run_main(config="film/config.json", output="again.mkv") == 0
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+    assert read_record("film/config.json").config.images.content == str(Path("clip.mkv").resolve())
+
+
+def test_a_cut_starts_a_new_shot():
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    paint_film(config_of(output="film.mkv"))
+    lines = lines_of("film")
+    assert [line["shot"] for line in lines] == [1, 1, 1, 4, 4, 4]
+    assert [line["steps"] for line in lines] == [8, 4, 4, 8, 4, 4]
+    assert lines[3]["e_warp"] is None
+    assert json.loads(Path("film/config.json").read_text())["result"]["cuts"] == [4]
+
+
+def test_one_program_serves_the_clip(monkeypatch):
+    """Whatever a later frame needs was compiled for those before it, at its size."""
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    compiled, at_frame = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    save = PaintedFrames.save
+
+    def count(self, *args, **options):
+        at_frame.append(len(compiled))
+        return save(self, *args, **options)
+
+    monkeypatch.setattr(PaintedFrames, "save", count)
+    # Another size than that of other tests, so that their programs don't serve.
+    config = config_of(output="film.mkv", size=60, scales=2, coarse_steps=3, references="1,2")
+    monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 16)
+    paint_film(config)
+    assert at_frame[0] > 0
+    assert len(at_frame) == 6
+    # E_warp comes with the second frame, and is a small one of its own.
+    assert at_frame[1:] == [at_frame[1]] * 5
+    assert at_frame[1] - at_frame[0] <= 1
+
+
+def test_a_still_clip_stays_still():
+    still = moving_picture(1)[0]
+    write_film("clip.mkv", [still] * 5, codec="ffv1", pixel_format="bgr0")
+    paint_film(config_of(output="film.mkv"))
+    frames = frames_of("film")
+    steps = np.abs(np.diff(frames, axis=0)).max(axis=(1, 2, 3))
+    assert np.all(steps[1:] <= 1 / 255 + 1e-6)
+
+
+def test_what_moves_takes_its_paint_along():
+    paint_film(config_of(output="film.mkv"))
+    frames = frames_of("film")
+    # It moves by three pixels to the left from frame to frame.
+    for earlier, later in zip(frames, frames[1:], strict=False):
+        known = later[4:-4, 4:-8]
+        assert np.abs(known - earlier[4:-4, 7:-5]).mean() < 0.02
+        assert np.abs(known - earlier[4:-4, 4:-8]).mean() > 0.05
+
+
+class Cut(BaseException):
+    """What a kill is to a process: no handler of errors sees it."""
+
+
+def cut_at(monkeypatch, owner, name, count, *, after=False):
+    """Let a function end the run when it is called for so many times."""
+    plain, calls = getattr(owner, name), []
+
+    def cut(*args, **options):
+        calls.append(1)
+        if len(calls) == count and not after:
+            raise Cut
+        found = plain(*args, **options)
+        if len(calls) == count:
+            raise Cut
+        return found
+
+    monkeypatch.setattr(owner, name, cut)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run that nobody cut leaves: the film, and its frames' files."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+        save_image("painting.png", smooth_image(40, 48, seed=2))
+        paint_film(config_of(output="film.mkv", references="1,2"))
+        lines = lines_of("film")
+    return folder, lines
+
+
+def same_as_whole(whole):
+    folder, lines = whole
+    assert Path("film.mkv").read_bytes() == (folder / "film.mkv").read_bytes()
+    for path in (folder / "film/frames").iterdir():
+        assert Path("film/frames", path.name).read_bytes() == path.read_bytes()
+    timeless = [{n: v for n, v in line.items() if "seconds" not in n} for line in lines]
+    found = [{n: v for n, v in line.items() if "seconds" not in n} for line in lines_of("film")]
+    assert found == timeless
+
+
+def go_on(caplog, **settings):
+    """Paint once more; return how many frames were there already."""
+    caplog.clear()
+    with caplog.at_level("INFO", "neuart_jax"):
+        paint_film(config_of(output="film.mkv", references="1,2", **settings))
+    said = [record.getMessage() for record in caplog.records]
+    found = [re.fullmatch(r"Going on after (\d+) of .*", text) for text in said]
+    return next((int(match[1]) for match in found if match), 0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "after", "found"),
+    [
+        ("neuart_jax.runs.video.passes", "stylize_bound", 3, False, 2),
+        ("neuart_jax.runs.video.frames", "FrameFolder", 3, False, 2),
+        ("neuart_jax.runs.video.frames", "seal", 3, False, 2),
+        ("neuart_jax.runs.video.frames", "seal", 4, False, 3),
+        ("neuart_jax.runs.video.frames", "seal", 5, True, 4),
+        ("neuart_jax.runs.video.run", "writing_film", 1, False, 6),
+    ],
+)
+def test_a_film_that_was_cut_goes_on_to_the_same_bytes(
+    monkeypatch, caplog, whole, owner, name, count, after, found
+):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    with monkeypatch.context() as patch:
+        cut_at(patch, __import__(owner, fromlist=["_"]), name, count, after=after)
+        with pytest.raises(Cut):
+            paint_film(config_of(output="film.mkv", references="1,2"))
+    assert not Path("film.mkv").exists()
+    assert go_on(caplog) == found
+    same_as_whole(whole)
+    assert list(Path("film/state").iterdir()) == [] if Path("film/state").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("damaged", "found"),
+    [
+        (["state/000004.state"], 4),  # The last one is painted again.
+        (["state/000004.state", "state/000003.state"], 3),  # The shot's first one asks for none.
+        (["frames/frame_000002.png"], 0),
+        (["metrics.jsonl"], 0),
+    ],
+)
+def test_what_is_damaged_is_painted_again(monkeypatch, caplog, whole, damaged, found):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    with monkeypatch.context() as patch:
+        cut_at(patch, __import__("neuart_jax.runs.video.passes", fromlist=["_"]), "finish", 6)
+        with pytest.raises(Cut):
+            paint_film(config_of(output="film.mkv", references="1,2"))
+    for name in damaged:
+        path = Path("film", name)
+        if path.suffix == ".png":
+            path.unlink()
+        else:
+            path.write_bytes(
+                path.read_bytes()[:-40] + b"x" * 39 if name != "metrics.jsonl" else b"{"
+            )
+    assert go_on(caplog) == found
+    same_as_whole(whole)
+
+
+def test_within_a_frame_it_goes_on_from_a_checkpoint(monkeypatch, caplog, whole):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    counts = []
+
+    def stop(progress):
+        counts.append(progress.progress.num_steps)
+        return progress.frame == 4 and progress.progress.num_steps >= 5
+
+    film = paint_film(config_of(output="film.mkv", references="1,2"), observer=stop)
+    assert film.stopped and film.num_painted == 3 and film.path == Path("film/frames")
+    assert not Path("film.mkv").exists()
+    assert list(Path("film/state/000003").glob("*.checkpoint"))
+    with caplog.at_level("INFO", "neuart_jax"):
+        assert go_on(caplog) == 3
+    assert "Going on after step 5" in caplog.text
+    same_as_whole(whole)
+
+
+def test_frames_stay_where_the_encoder_fails(monkeypatch, caplog):
+    def fail(*_):
+        raise InputError("film.mkv can't be written (no room)", expected="room", remedy="free some")
+
+    config = config_of(output="film.mkv")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "writing_film", fail)
+        with pytest.raises(InputError, match="all 6 frames are painted, in film/frames;"):
+            paint_film(config)
+    assert len(list(Path("film/frames").iterdir())) == 6
+    # The same command only encodes, also with another codec's film.
+    monkeypatch.setattr(Painter, "_optimize", None)
+    assert paint_film(config).path == Path("film.mkv")
+    assert open_clip("film.mkv").num_frames == 6
+
+
+def test_a_result_that_is_there_stays():
+    config = config_of(output="film.mkv")
+    first = paint_film(config)
+    before = Path("film.mkv").read_bytes()
+    assert first.num_painted == first.num_frames == 6
+    with pytest.raises(InputError, match="film.mkv is there already"):
+        paint_film(config)
+    Path("film.mkv").unlink()
+    with pytest.raises(InputError, match="already holds a result of something else .style_weight"):
+        paint_film(config.replace(style_weight=3))
+    # Frames that are there make the film again; its codec is none of their settings.
+    assert paint_film(config.replace(sound=False)).path == Path("film.mkv")
+    assert Path("film.mkv").read_bytes() == before
+    assert paint_film(config.replace(style_weight=3, overwrite=True)).num_painted == 6
+    assert Path("film.mkv").read_bytes() != before
+
+
+def test_a_folder_of_numbered_frames_is_a_clip(run_main, capsys):
+    frames = moving_picture(4)
+    Path("shots").mkdir()
+    for number, frame in zip((1, 2, 10, 11), frames, strict=True):
+        save_image(f"shots/frame{number}.png", frame / np.float32(255))
+    given = TINY | {"content": "shots", "frame_rate": 10, "output": "painted/"}
+    assert run_main(**given) == 0
+    said = capsys.readouterr()
+    assert said.out == "painted/result.mp4\n"
+    names = sorted(path.name for path in Path("painted/frames").iterdir())
+    assert names == [f"frame_{number:06d}.png" for number in range(1, 5)]
+    assert open_clip("painted/result.mp4").times == tuple(Fraction(n, 10) for n in range(4))
+    assert np.abs(frames_of("painted")[2] - frames[2] / np.float32(255)).mean() < 0.2
+    # Images that have nothing in common are no clip.
+    save_image("shots/other.png", frames[0] / np.float32(255))
+    assert run_main(**given | {"output": "again"}) == 2
+    assert "shots is a folder" in capsys.readouterr().err
+
+
+def test_an_animation_becomes_one_without_the_extra(monkeypatch):
+    images = [Image.fromarray(frame) for frame in moving_picture(4)]
+    images[0].save("clip.gif", save_all=True, append_images=images[1:], duration=80, loop=0)
+    for name in ("av", "cv2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    film = paint_film(config_of(content="clip.gif", flow="tvl1", every=2))
+    assert film.path == Path("output/clip_painting/result.gif")
+    with Image.open(film.path) as painted:
+        assert (painted.n_frames, painted.size) == (2, (64, 48))
+        assert painted.info["duration"] == 160
+    # Where the result is to be an image, it is that of the first frame, as it always was.
+    assert not is_clip_run(config_of(content="clip.gif", output="one.png"))
+
+
+def test_colors_of_the_clip_count_for_all_its_frames():
+    """Frames that get darker have one palette; their own colors would make the style pump."""
+    frames = [np.rint(f * np.float32(share)).astype(np.uint8) for f, share in dimming()]
+    write_film("clip.mkv", frames, codec="ffv1", pixel_format="bgr0")
+    styles = []
+    for color in ("match", "histogram"):
+        prepared = prepare_clip(config_of(color=color, output=f"{color}.mkv"))
+        whole = np.concatenate(frames).astype(np.float32) / 255
+        painting = load_image("painting.png").image
+        match = {"match": match_covariance, "histogram": match_histogram}[color]
+        assert_allclose(prepared.plan.pair.styles[0], match(painting, whole), atol=1e-6)
+        styles.append(prepared.plan.pair.styles[0])
+    assert not np.allclose(*styles, atol=0.01)
+
+
+def dimming():
+    return [(frame, 1 - 0.1 * number) for number, frame in enumerate(moving_picture())]
+
+
+@pytest.mark.parametrize("color", ["luminance", "keep"])
+def test_colors_that_are_put_back_are_each_frames_own(color):
+    paint_film(config_of(color=color, output="film.mkv"))
+    for painted, frame in zip(frames_of("film"), open_clip("clip.mkv").frames(), strict=True):
+        expected = put_back_colors(painted, frame.image)
+        assert_allclose(painted, expected, atol=1.5 / 255)
+
+
+def test_what_is_not_painted_is_the_clip():
+    mask = np.zeros((48, 64, 3), np.float32)
+    mask[:, :32] = 1
+    save_image("mask.png", mask)
+    paint_film(config_of(paint_mask="mask.png", output="film.mkv"))
+    source = np.stack([frame.image for frame in open_clip("clip.mkv").frames()])
+    painted = frames_of("film")
+    assert_allclose(painted[:, :, 32:], source[:, :, 32:], atol=0.51 / 255)
+    assert np.abs(painted - source)[:, :, :32].mean() > 0.03
+
+
+def test_masks_of_what_is_painted_may_move(monkeypatch):
+    masks = np.zeros((6, 48, 64, 3), np.uint8)
+    for number in range(6):
+        masks[number, :, 8 * number : 8 * number + 16] = 255
+    masks[3] = 0
+    write_film("masks.mkv", list(masks), codec="ffv1", pixel_format="bgr0")
+    config = config_of(paint_mask="masks.mkv", output="film.mkv")
+    paint_film(config)
+    source = np.stack([frame.image for frame in open_clip("clip.mkv").frames()])
+    painted, is_white = frames_of("film"), masks[..., :1] > 0
+    difference = np.abs(painted - source)
+    assert np.max(difference * ~is_white) <= 0.51 / 255
+    for number in (0, 1, 2, 4, 5):
+        assert difference[number][is_white[number, ..., 0]].mean() > 0.03
+    lines = lines_of("film")
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "finish", 4)
+        with pytest.raises(Cut):
+            paint_film(config.replace(output="again.mkv"))
+    paint_film(config.replace(output="again.mkv"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+    found = [line["e_warp"] for line in lines_of("again")]
+    assert found == [line["e_warp"] for line in lines]
+
+
+def test_regions_have_their_styles_in_every_frame():
+    mask = np.zeros((48, 64, 3), np.float32)
+    mask[:, :32] = 1
+    save_image("mask.png", mask)
+    for name, color in (("dark.png", 0.1), ("light.png", 0.9)):
+        save_image(name, np.full((48, 64, 3), color, np.float32))
+    paint_film(
+        config_of(
+            **{"style": ["dark.png", "light.png"], "content_mask": "mask.png"},
+            **{"output": "film.mkv", "style_weight": 1e4},
+        )
+    )
+    frames = frames_of("film")
+    assert np.all(frames[:, :, 36:].mean(axis=(1, 2, 3)) < 0.35)
+    assert np.all(frames[:, :, :28].mean(axis=(1, 2, 3)) > 0.65)
+
+
+def test_shares_of_styles_change_evenly(monkeypatch):
+    for name, color in (("dark.png", 0.1), ("light.png", 0.9)):
+        save_image(name, np.full((48, 64, 3), color, np.float32))
+    weights = []
+    stylize = passes.stylize_bound
+
+    def note(plans, params, *, heritage, **options):
+        weights.append(dict(heritage[0].coefficients))
+        return stylize(plans, params, heritage=heritage, **options)
+
+    monkeypatch.setattr(passes, "stylize_bound", note)
+    paint_film(
+        config_of(
+            **{"style": ["dark.png", "light.png"], "style_blend": "1,0", "style_weight": 1e4},
+            **{"style_blend_end": "0,1", "output": "film.mkv", "temporal_weight": 10},
+        )
+    )
+    assert [w["style2"] for w in weights] == pytest.approx([0, 2e3, 4e3, 6e3, 8e3, 1e4])
+    assert [w["style1"] for w in weights] == pytest.approx([1e4, 8e3, 6e3, 4e3, 2e3, 0])
+    means = frames_of("film").mean(axis=(1, 2, 3))
+    assert means[0] < 0.3 and means[-1] > 0.5 and np.all(np.diff(means[1:]) > 0)
+
+
+def test_windows_change_nothing_but_the_memory():
+    settings = {"steps": 3, "frame_steps": 3, "end": 0.1, "style_loss": "relative"}
+    write_film("clip.mkv", moving_picture(3, 80, 96), codec="ffv1", pixel_format="bgr0")
+    paint_film(config_of(output="whole.mkv", **settings))
+    paint_film(config_of(output="parts.mkv", window=64, **settings))
+    assert_allclose(frames_of("parts"), frames_of("whole"), atol=2.1 / 255)
+
+
+def test_passes_go_back_and_forth():
+    assert [(u.sweep, u.frame, u.alone, u.is_last) for u in plan_units(2, 3)] == [
+        *((0, 0, True, False), (0, 1, True, False)),
+        *((1, 0, False, False), (1, 1, False, False)),
+        *((2, 1, False, True), (2, 0, False, True)),
+    ]
+
+
+def test_passes_make_frames_alike_and_go_on_where_they_were_cut(monkeypatch, caplog):
+    config = config_of(passes=3, output="film.mkv", init="noise", frame_steps=3)
+    paint_film(config.replace(output="whole.mkv"))
+    lines = lines_of("whole")
+    assert [line["pass"] for line in lines] == [1] * 6 + [2] * 6 + [3] * 6
+    assert [line["frame"] for line in lines][12:] == [6, 5, 4, 3, 2, 1]
+    errors = [
+        np.mean([line["e_warp"] for line in lines if line["pass"] == number and line["reliable"]])
+        for number in (1, 2, 3)
+    ]
+    assert errors[2] < errors[1] < errors[0]
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "stylize_bound", 15)
+        with pytest.raises(Cut):
+            paint_film(config)
+    with caplog.at_level("INFO", "neuart_jax"):
+        paint_film(config)
+    assert "Going on after 14 of 18 frames" in caplog.text
+    assert Path("film.mkv").read_bytes() == Path("whole.mkv").read_bytes()
+    assert not list(Path("film").glob("state/*"))
+
+
+def write_flow(path, flow):
+    height, width, _ = flow.shape
+    path.write_bytes(b"PIEH" + struct.pack("<ii", width, height) + flow.astype("<f4").tobytes())
+
+
+def write_flows(folder, count):
+    folder.mkdir()
+    for number in range(1, count):
+        flow = np.zeros((48, 64, 2), np.float32)
+        flow[..., 0] = 3
+        write_flow(folder / f"backward_{number + 1}_{number}.flo", flow)
+        write_flow(folder / f"forward_{number}_{number + 1}.flo", -flow)
+
+
+def test_flows_of_ones_own_are_followed():
+    write_flows(Path("flows"), 6)
+    paint_film(config_of(flow="flows", output="film.mkv"))
+    # All of it is known, but for what comes in at the right and the last row and column.
+    assert [line["reliable"] for line in lines_of("film")[1:]] == pytest.approx(
+        [0.92] * 5, abs=0.03
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"content": "sound.mp4"}, "sound.mp4 has no moving picture"),
+        ({"content": "cut_off.mp4"}, "cut_off.mp4 can't be read as a film"),
+        ({"end": 0.04}, "has 1 frame in the part that was chosen"),
+        ({"start": 3.0}, "the part from 3 seconds came of"),
+        ({"output": "film.png"}, "film.png ends in .png, and --content=.* is a clip"),
+        ({"output": "film.avi"}, "film.avi ends in .avi"),
+        ({"output": "film.mp4", "film_codec": "prores"}, "film.mp4 came with the codec prores"),
+        ({"output": "film.gif", "film_codec": "h264"}, "h264 came with an animation"),
+        ({"flow": "flows"}, "--flow=flows is neither a way to find motion nor a folder"),
+        ({"flow": "few"}, r"few lacks backward_6_5.flo and 1 more"),
+        ({"flow": "many"}, "many has flows of 7 frames, and .* has 6"),
+        ({"content_mask": "clip.mkv"}, "--content_mask=clip.mkv is a clip"),
+        ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
+        ({"print_losses": True}, "--print_losses came with a clip"),
+        ({"references": "0,1"}, "--references=0,1"),
+        ({"references": "1,2", "passes": 2}, "--references=1,2 came with --passes=2"),
+        ({"animation": "progress.gif"}, "--animation came with a clip"),
+        ({"auto_masks": 3}, "--auto_masks came with a clip"),
+        ({"style_blend_end": "1,2"}, "--style_blend_end=1,2 came with 1 style"),
+        ({"style": "missing.png"}, "missing.png can't be read"),
+        ({"content": "still.gif", "output": "film.mp4"}, "--output=film.mp4 ends in .mp4"),
+    ],
+)
+def test_what_cannot_be_painted_is_a_sentence_before_the_work(
+    run_main, capsys, monkeypatch, settings, said
+):
+    write_flows(Path("few"), 5)
+    write_flows(Path("many"), 7)
+    Path("few_masks").mkdir()
+    for number in range(5):
+        save_image(f"few_masks/mask{number}.png", np.ones((48, 64, 3), np.float32))
+    write_film("clip.mp4", moving_picture())
+    Path("cut_off.mp4").write_bytes(Path("clip.mp4").read_bytes()[:-1000])
+    with av.open("sound.mp4", "w") as container:
+        tone = container.add_stream("aac", rate=44100, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 44100
+        container.mux([*tone.encode(silence), *tone.encode(None)])
+    Image.new("RGB", (64, 48)).save("still.gif")
+    monkeypatch.setattr(run, "load_run_network", None)
+    given = TINY | {"output": "film.mkv"} | settings
+    assert run_main(**given) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not Path("film").exists() and not Path("film.mkv").exists()
+
+
+def test_a_disk_without_room_is_a_sentence(monkeypatch):
+    usage = type("Usage", (), {"free": 1 << 10})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="film has room for 0 MiB on its disk"):
+        paint_film(config_of(output="film.mkv"))
+    assert not Path("film").exists()
+
+
+def test_sound_that_a_film_cannot_hold_is_a_sentence():
+    write_film("clip.mkv", moving_picture(), sound="pcm_s16le", codec="ffv1", pixel_format="bgr0")
+    with pytest.raises(InputError, match="film.mp4 can't hold the sound of .*; add --nosound"):
+        paint_film(config_of(output="film.mp4", film_codec="h264"))
+    assert paint_film(config_of(output="film.mp4", sound=False)).path.exists()
+    with av.open("film.mp4") as film:
+        assert not film.streams.audio
