@@ -10,7 +10,7 @@ import pytest
 from conftest import smooth_image
 from numpy.testing import assert_array_equal
 
-from neuart_jax import Config, transfer
+from neuart_jax import Config, FeatureNetwork, transfer
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.images import load_image, save_image
 from neuart_jax.runs.batch.summary import SummaryLine, write_gallery
@@ -133,3 +133,22 @@ def test_links_of_the_gallery_lead_to_the_pictures(tmp_path):
     parts = urllib.parse.urlsplit(href)
     assert (parts.query, parts.fragment) == ("", "")
     assert (tmp_path / urllib.parse.unquote(parts.path)).exists()
+
+
+@pytest.mark.parametrize("init", ["noise", "style", "gray"])
+def test_a_start_that_hardly_reaches_the_content_is_told(caplog, init):
+    pixels = FeatureNetwork(lambda params, image: {"pixels": image}, None)
+    config = Config().replace(
+        **TINY | {"content_layers": "pixels", "style_layers": "pixels"},
+        **{"scales": 1, "init": init, "overwrite": True},
+    )
+    near = transfer(config.replace(output="near", content_weight=100, steps=30), network=pixels)
+    assert near.result.losses["content"] < 0.4 * near.result.history[0]["content"]
+    assert "hardly shows" not in caplog.text
+    far = transfer(config.replace(output="far", content_weight=1e-6, steps=4), network=pixels)
+    share = far.result.losses["content"] / far.result.history[0]["content"]
+    assert share > 0.4
+    assert f"from --init={init}, its loss fell only to {100 * share:.0f} %" in caplog.text
+    caplog.clear()
+    transfer(config.replace(output="content", content_weight=1e-6, init="content"), network=pixels)
+    assert "hardly shows" not in caplog.text

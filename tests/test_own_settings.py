@@ -119,7 +119,7 @@ def test_trained_vggs_paint_by_shallow_distributions_and_fitted_ones_by_gatys(mo
     assert fitted.losses.content_layers == trained.losses.content_layers == (("relu4_2", 1.0),)
     assert (fitted.network.pooling, fitted.losses.range_weight) == ("average", 0)
     assert (fitted.run.coarse_steps, fitted.run.steps) == (15, 40)
-    assert (trained.run.coarse_steps, trained.run.steps) == (40, 25)
+    assert (trained.run.coarse_steps, trained.run.steps) == (40, 30)
 
 
 def test_both_vggs_have_the_same_settings():
@@ -206,7 +206,7 @@ def test_a_network_of_ones_own_gets_fitted_ones_settings_but_no_layers_of_its_ow
 def test_a_setting_that_is_not_resolved_is_an_error_in_the_program():
     with pytest.raises(AssertionError, match="the configuration is not resolved"):
         known(Config().run.steps)
-    assert known(resolve_config(Config()).run.steps) == 25
+    assert known(resolve_config(Config()).run.steps) == 30
     assert known(0) == 0
 
 
