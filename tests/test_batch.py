@@ -77,6 +77,7 @@ def test_one_compilation_serves_all_chunks():
     assert traces == [(3, 4, 3)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_pair_without_numbers_leaves_the_others_alone(name):
     """One pair is broken from the start, one falls towards an edge without numbers behind it."""

@@ -71,6 +71,7 @@ def find_entries(folder):
     return sorted(folder.glob("*-cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_programs_are_found_again_and_a_damaged_one_is_compiled_anew_once(tmp_path, killed):
     """Whether the run before could still write down what it left, or couldn't."""

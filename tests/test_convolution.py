@@ -72,6 +72,7 @@ def outputs_and_gradients(function, inputs, kernel, cotangent, stride, padding):
     return outputs, *pull_back(cotangent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(12, 10), (13, 11)])
 @pytest.mark.parametrize(("size", "padding"), [(3, "zero"), (3, "reflect"), (7, "valid")])
 def test_averaging_outputs_is_another_kernel(size, padding, height, width):
@@ -133,6 +134,7 @@ def test_stride_two_pads_evenly_unlike_same():
     assert np.abs(ours - same).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "padding"), [(1, "valid"), (3, "zero"), (3, "reflect")])
 def test_descent_inside_scan_equals_a_python_loop(size, padding):
     inputs, _ = random_arrays(size, 6, 7)

@@ -79,6 +79,7 @@ def test_bfloat16_is_near_float32(run, content_image, style_image):
     assert {array.dtype for array in kept} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "tensorfloat32"])
 def test_every_product_is_asked_for_in_the_precision(run, content_image, precision):
     """Forward and backward: the gradient is traced apart."""

@@ -108,6 +108,7 @@ def test_a_whole_resnet50_has_all_parameters_and_the_statistics_of_its_pictures(
         assert (deviation > 0).mean() > 0.99, name
 
 
+@pytest.mark.slow
 def test_the_activations_of_a_whole_resnet50_neither_fade_nor_grow(whole_resnet50):
     batch, variables = whole_resnet50
     layers = tuple(name for name in MODELS["resnet50"].layer_names if name.endswith("_out"))
@@ -117,6 +118,7 @@ def test_the_activations_of_a_whole_resnet50_neither_fade_nor_grow(whole_resnet5
         assert 0.6 < np.std(feature) < 3, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("shades", [(0.5, 0.5), (0.0, 1.0)], ids=["gray", "black and white"])
 def test_constant_pictures_give_finite_filters(model, shades):
@@ -129,6 +131,7 @@ def test_constant_pictures_give_finite_filters(model, shades):
     assert np.all(np.isfinite(features[DEEPEST[model]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "size", "options"),
     [

@@ -34,6 +34,7 @@ def in_a_folder_with_images(tmp_path, monkeypatch):
     save_image("painting.png", smooth_image(24, 24, seed=2))
 
 
+@pytest.mark.slow
 def test_a_picture_as_the_start_is_gone_on_from_at_full_size(monkeypatch, caplog):
     monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 8)
     config = Config().replace(**TINY, steps=6, coarse_steps=4)

@@ -355,7 +355,7 @@ def test_not_a_picture(tmp_path, read, data, message):
     [
         ("missing.png", r"missing.png can't be read \(No such file or directory\)"),
         ("", r"can't be read \(Is a directory\)"),
-        ("a\0.png", r"can't be read \(embedded null byte\)"),
+        ("a\0.png", r"can't be read \(.*embedded null "),
     ],
 )
 def test_unreadable_name(tmp_path, read, name, message):

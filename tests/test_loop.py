@@ -155,6 +155,7 @@ def test_no_plateau_without_being_asked():
     assert (result.status, result.num_steps) == (Status.COMPLETED, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 1e9, 1e12, 1e15])
 @pytest.mark.parametrize("name", ["lbfgs", "lbfgs_preconditioned"])
 def test_lbfgs_moves_at_any_scale_of_the_loss(name, scale):
@@ -285,6 +286,7 @@ def test_a_run_that_makes_no_step_has_its_start_as_average():
     assert_allclose(result.image, START, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_state_carried_at_the_same_size_goes_on_where_it_was(name):
     """Two runs of four steps are one of eight, but for the evaluation at the second's start."""

@@ -89,6 +89,7 @@ def test_outside_it_is_the_photograph_exactly(settings):
     assert result.losses["total"] < result.history[0]["total"]
 
 
+@pytest.mark.slow
 def test_over_several_scales(monkeypatch):
     monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 8)
     config = Config().replace(**QUICK | {"scales": 2, "coarse_steps": 4}, init="noise")
@@ -98,6 +99,7 @@ def test_over_several_scales(monkeypatch):
     assert np.abs(result.image[:, 24:] - PHOTO[:, 24:]).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_a_white_mask_changes_nothing():
     config = Config().replace(**QUICK)
     plain = stylize(PHOTO, PAINTING, config, network=NETWORK)
@@ -108,6 +110,7 @@ def test_a_white_mask_changes_nothing():
     assert_allclose(masked.image, plain.image, atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_style_is_that_of_what_is_painted():
     """Statistics are those of the painted part, as if it were the picture."""
     config = Config().replace(**QUICK | {"steps": 40, "content_weight": 0, "tv_weight": 0})
@@ -138,6 +141,7 @@ def test_regions_that_are_not_painted_are_left_out():
     assert_array_equal(left.content[..., 0], halves[..., 0])
 
 
+@pytest.mark.slow
 def test_a_batch_of_pairs_with_masks_of_their_own():
     masks = [Masks(paint=MASK), Masks(paint=MASK[:, ::-1])]
     config = Config().replace(**QUICK)
@@ -151,6 +155,7 @@ def pixels(path):
     return np.rint(load_image(path).image * 255).astype(int)
 
 
+@pytest.mark.slow
 def test_in_windows():
     config = Config().replace(**TINY | {"steps": 2}, window=24)
     result = stylize(PHOTO, PAINTING, config, masks=Masks(paint=MASK))
@@ -158,6 +163,7 @@ def test_in_windows():
     assert np.abs(result.image[:, 24:] - PHOTO[:, 24:]).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_files_and_resuming(files):
     settings = {"content": str(files / "photo.png"), "style": str(files / "painting.png")}
     config = Config().replace(**TINY | {"steps": 8}, **settings, checkpoint_seconds=1e-6)
@@ -178,6 +184,7 @@ def test_files_and_resuming(files):
         transfer(cut.replace(paint_mask=""))
 
 
+@pytest.mark.slow
 def test_a_table_of_pairs(files):
     (files / "t.csv").write_text(
         "content,style,paint_mask,output\n"
@@ -241,6 +248,7 @@ GRAY_PHOTO, GRAY_PAINTING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -270,6 +278,7 @@ def test_gray_pairs_are_gray_runs_in_every_recipe(preset):
     ).gray
 
 
+@pytest.mark.slow
 def test_a_colored_start_becomes_gray(files):
     save_image(files / "gray.png", GRAY_PHOTO)
     save_image(files / "gray_painting.png", GRAY_PAINTING)

@@ -66,6 +66,7 @@ def chroma(image):
     return np.asarray(image) - luminance(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["keep", "luminance"])
 def test_the_contents_colors_are_put_back_on_result_and_frames(color):
     content = 0.35 + 0.3 * CONTENT
@@ -84,6 +85,7 @@ def test_the_contents_colors_are_put_back_on_result_and_frames(color):
     assert_allclose(frames[0], content, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_light_and_dark_are_painted_with_luminance():
     """The network never sees a color, whatever the start."""
     seen = []
@@ -124,6 +126,7 @@ def test_masks_are_tiled_with_their_styles():
     assert regions.styles[0][5, 20, red] == 0
 
 
+@pytest.mark.slow
 def test_each_region_gets_the_colors_of_its_own_style():
     """Means of the pixels are all that this network compares, region by region."""
     dark, light = np.full((2, 20, 20, 3), 0.5, np.float32)
@@ -136,6 +139,7 @@ def test_each_region_gets_the_colors_of_its_own_style():
     assert set(result.losses) == {"total", "content", "style"}
 
 
+@pytest.mark.slow
 def test_a_batch_with_masks_equals_its_single_runs():
     contents = [CONTENT, smooth_image(40, 60, seed=7)]
     masks = [

@@ -120,6 +120,7 @@ def test_energy_is_what_least_squares_leave(name):
     assert_allclose(ours[1], gradient, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 3), (3, 6)])
 def test_few_windows(shape):
     image, guide = np.random.default_rng(0).random((2, *shape, 3)).astype(np.float32)
@@ -220,6 +221,7 @@ def derivatives(image, guide_image, *, epsilon=EPSILON):
     return jax.value_and_grad(energy, argnums=(0, 1))(image, guide_image)
 
 
+@pytest.mark.slow
 def test_derivatives_by_image_and_guide():
     """Against differences along one direction each."""
     pictures = np.random.default_rng(0).random((2, 4, 5, 3))
@@ -235,6 +237,7 @@ def test_derivatives_by_image_and_guide():
         assert_allclose(difference / 2, np.vdot(gradients[index], step[index]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_derivatives_are_finite():
     for make_image in PICTURES.values():
         picture = make_image()[5:9, 4:9].astype(np.float32)

@@ -139,6 +139,7 @@ def test_an_empty_memory_goes_no_farther_than_1():
         assert_allclose(direction, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [make_lbfgs, lambda **options: make_lbfgs_fixed(1.0, **options)],

@@ -383,6 +383,7 @@ def compiled():
     return names
 
 
+@pytest.mark.slow
 def test_a_sweep_of_coefficients_is_one_batch_with_a_configuration_each(compiled):
     weights = (0.5, 1.0, 20.0)
     configs = [CONFIG.replace(style_weight=weight) for weight in weights]

@@ -171,6 +171,7 @@ def test_a_carried_state_changes_the_first_fine_step(pictures, optimizer):
     assert carried.step_losses[-1] < carried.step_losses[6]
 
 
+@pytest.mark.slow
 def test_states_are_carried_in_a_batch_as_alone(pictures):
     config = CONFIG.replace(carry_state=True)
     other = [smooth_image(*picture.shape[:2], seed=9) for picture in pictures]

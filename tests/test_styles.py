@@ -166,6 +166,7 @@ def dark_and_bright():
     return 0.4 * smooth_image(20, 30, seed=3), 0.6 + 0.4 * smooth_image(34, 16, seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", ["separate", "blended"])
 def test_styles_of_different_sizes_pull_in_proportion(content_image, dark_and_bright, mix):
     def mean_of(blend):

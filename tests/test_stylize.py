@@ -204,6 +204,7 @@ def three_pairs():
     return contents, [smooth_image(56, 40 + seed, seed=seed) for seed in (4, 5, 6)]
 
 
+@pytest.mark.slow
 def test_a_batch_equals_its_single_runs(three_pairs, network):
     """Up to rounding, which later steps would let grow."""
     config = SHALLOW.replace(init="noise", steps=4)

@@ -3,6 +3,8 @@
 import csv
 import io
 
+import pytest
+
 from neuart_jax.runs.tables import average_row, format_value, to_csv, to_markdown
 
 ROWS = [
@@ -33,7 +35,7 @@ def test_averages_leave_out_what_is_missing():
     assert row == {
         "pair": "average",
         "status": "",
-        "seconds": (1 / 3 + 1.0 + 2.0) / 3,
+        "seconds": pytest.approx((1 / 3 + 1.0 + 2.0) / 3),
         "steps": 3,
         "loss": 3.0,
         "more": 1.0,

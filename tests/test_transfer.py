@@ -227,6 +227,7 @@ def test_formats_by_extension(pictures, tmp_path, name):
     assert read_record(path).config.output.image_name == name
 
 
+@pytest.mark.slow
 def test_the_size_is_the_longest_side(pictures, tmp_path):
     config = config_for(pictures, tmp_path / "a", size=40, steps=1)
     with Image.open(transfer(config).image_path) as result:
@@ -269,6 +270,7 @@ def masks(pictures):
     return pictures
 
 
+@pytest.mark.slow
 def test_masks_come_from_files_and_the_record_knows_them(masks, tmp_path, caplog):
     config = config_for(
         masks,
