@@ -19,6 +19,7 @@ from PIL import Image
 from neuart_jax import Config, InputError, load_image, save_image
 from neuart_jax.inputs.color import match_covariance, match_histogram, put_back_colors
 from neuart_jax.io.clips.opening import open_clip
+from neuart_jax.runs.prepare import prepare
 from neuart_jax.runs.record import read_record
 from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
@@ -574,3 +575,10 @@ def test_sound_that_a_film_cannot_hold_is_a_sentence():
     assert paint_film(config_of(output="film.mp4", sound=False)).path.exists()
     with av.open("film.mp4") as film:
         assert not film.streams.audio
+
+
+def test_settings_of_clips_are_told_where_the_content_is_an_image():
+    save_image("photo.png", smooth_picture(48, 64, seed=3))
+    config = config_of(content="photo.png", every=2, temporal_weight=5.0, frame_steps=15)
+    [note] = prepare(config).notes
+    assert note.startswith("--every, --temporal_weight play no part: the content is an image")

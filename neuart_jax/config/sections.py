@@ -100,7 +100,11 @@ LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 class ImagesConfig(Section):
     """The pictures that go in."""
 
-    content: str = option("", "file with the picture that gives the content")
+    content: str = option(
+        "",
+        "file with the picture that gives the content; or a clip: a film, an animation, or a "
+        "folder of numbered frames",
+    )
     style: Texts = option(
         (),
         "file with the picture that gives the style; for several styles repeat the flag, or give "
@@ -498,9 +502,10 @@ class VideoConfig(Section):
         at_least=0,
     )
     references: Steps = option(
-        (1,),
+        (),
         "clips: how many frames back those are that a frame is held to, such as 1,10,20 for a clip "
-        "in which things come back; the farther ones count where no nearer one knows a pixel",
+        "in which things come back; the farther ones count where no nearer one knows a pixel; "
+        "empty means 1",
     )
     passes: int = option(
         1,
@@ -573,7 +578,8 @@ class OutputConfig(Section):
     output: str = option(
         "",
         "folder for the result; or a picture, such as painted.png, its other files in a folder "
-        "beside it, painted; empty makes output/CONTENT_STYLE, numbered if it is there",
+        "beside it, painted; of a clip a film, such as film.mp4; empty makes output/CONTENT_STYLE, "
+        "numbered if it is there",
     )
     image_name: str = option(
         "result.png", "the picture's file name; the extension picks PNG, JPEG, WebP or 16-bit TIFF"
