@@ -582,3 +582,16 @@ def test_settings_of_clips_are_told_where_the_content_is_an_image():
     config = config_of(content="photo.png", every=2, temporal_weight=5.0, frame_steps=15)
     [note] = prepare(config).notes
     assert note.startswith("--every, --temporal_weight play no part: the content is an image")
+
+
+def test_the_programs_of_a_clip_are_found_again_by_later_processes():
+    """They have names, which tell how many frames are referred to, and not how firmly."""
+    keys = [
+        prepare_clip(config_of(output=f"{number}.mkv", **settings)).plan.programs[-1].key
+        for number, settings in enumerate(
+            ({}, {"temporal_weight": 5.0}, {"references": "1,2"}, {"temporal_weight": 0.0})
+        )
+    ]
+    assert all(keys)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
