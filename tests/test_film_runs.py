@@ -19,6 +19,7 @@ from PIL import Image
 from neuart_jax import Config, InputError, load_image, save_image
 from neuart_jax.inputs.color import match_covariance, match_histogram, put_back_colors
 from neuart_jax.io.clips.opening import open_clip
+from neuart_jax.runs.prepare import prepare
 from neuart_jax.runs.record import read_record
 from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
@@ -574,3 +575,23 @@ def test_sound_that_a_film_cannot_hold_is_a_sentence():
     assert paint_film(config_of(output="film.mp4", sound=False)).path.exists()
     with av.open("film.mp4") as film:
         assert not film.streams.audio
+
+
+def test_settings_of_clips_are_told_where_the_content_is_an_image():
+    save_image("photo.png", smooth_image(48, 64, seed=3))
+    config = config_of(content="photo.png", every=2, temporal_weight=5.0)
+    [note] = [text for text in prepare(config).notes if "no part" in text]
+    assert note.startswith("--every, --frame_steps, --temporal_weight play no part: the content is")
+
+
+def test_the_programs_of_a_clip_are_found_again_by_later_processes():
+    """They have names, which tell how many frames are referred to, and not how firmly."""
+    keys = [
+        prepare_clip(config_of(output=f"{number}.mkv", **settings)).plan.programs[-1].key
+        for number, settings in enumerate(
+            ({}, {"temporal_weight": 5.0}, {"references": "1,2"}, {"temporal_weight": 0.0})
+        )
+    ]
+    assert all(keys)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3

@@ -105,7 +105,10 @@ LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 class ImagesConfig(Section):
     """The input images."""
 
-    content: str = option("", "file of the content image")
+    content: str = option(
+        "",
+        "file of the content image; or a clip: a film, an animation, or a folder of numbered frames",
+    )
     style: Texts = option(
         (),
         "file of the style image; for several styles repeat the flag, or give files separated by "
@@ -504,9 +507,10 @@ class VideoConfig(Section):
         at_least=0,
     )
     references: Steps = option(
-        (1,),
+        (),
         "clips: how many frames back those are that a frame is held to, such as 1,10,20 for a clip "
-        "in which things come back; the farther ones count where no nearer one knows a pixel",
+        "in which things come back; the farther ones count where no nearer one knows a pixel; "
+        "empty means 1",
     )
     passes: int = option(
         1,
@@ -579,7 +583,8 @@ class OutputConfig(Section):
     output: str = option(
         "",
         "folder for the result; or an image, such as painted.png, with the other files in a folder "
-        "beside it, painted; empty takes output/CONTENT_STYLE, numbered if that exists",
+        "beside it, painted; for a clip, a film, such as film.mp4; empty takes "
+        "output/CONTENT_STYLE, numbered if that exists",
     )
     image_name: str = option(
         "result.png", "file name of the image; the extension selects PNG, JPEG, WebP, 16-bit TIFF"

@@ -108,6 +108,7 @@ def prepare(
     notes = (
         *_note_size(given.config, given.content),
         *_note_start(config),
+        *_note_video(config),
         *_note_scales(config, plan),
     )
     return Prepared(
@@ -214,6 +215,16 @@ def _note_start(config: Config) -> Iterator[str]:
             f"Continuing from {config.run.init} at full size only; --scales=2 starts at a coarser "
             "one."
         )
+
+
+def _note_video(config: Config) -> Iterator[str]:
+    """Say which settings play no part, since they are those of clips."""
+    usual = Config().video.__dict__
+    changed = [name for name, value in config.video.__dict__.items() if value != usual[name]]
+    if changed:
+        flags = ", ".join(f"--{name}" for name in changed)
+        verb = "plays" if len(changed) == 1 else "play"
+        yield f"{flags} {verb} no part: the content is an image and no clip."
 
 
 def _check_content(path: str) -> None:

@@ -6,6 +6,10 @@ from scipy.ndimage import map_coordinates
 
 from neuart_jax.io.decoding import Float32
 
+INSET = 4
+"""Pixels before its border at which a picture is mirrored. At the border itself one that moves on,
+frame after frame, would repeat its last column, as a smear."""
+
 _ORDERS = {"linear": 1, "cubic": 3}
 
 
@@ -24,19 +28,21 @@ def warp(
       flow: from this frame to the other one, float[height, width, 2].
       kernel: "linear", or "cubic" for splines that stay sharp when a picture is moved many times.
       outside: float[height, width, channels], what is taken where the flow leads out of the
-        picture; None goes on behind its border with what is before it, mirrored.
+        picture; None goes on there with what is `INSET` pixels before its border, mirrored.
 
     Returns:
       float32[height, width, channels], not clipped: a spline overshoots at edges.
     """
     values = np.asarray(image, np.float32)
     rows, columns = locate(flow)
+    if outside is None:
+        rows, columns = (
+            _fold(places, side)
+            for places, side in zip((rows, columns), values.shape[:2], strict=True)
+        )
     moved = [
         map_coordinates(
-            values[..., channel],
-            (rows, columns),
-            order=_ORDERS[kernel],
-            mode="reflect" if outside is None else "nearest",
+            values[..., channel], (rows, columns), order=_ORDERS[kernel], mode="nearest"
         )
         for channel in range(values.shape[2])
     ]
@@ -45,6 +51,15 @@ def warp(
     leaves = is_outside(rows, columns)[..., None]
     result = np.where(leaves, np.asarray(outside, np.float32), np.stack(moved, axis=-1))
     return np.ascontiguousarray(result, np.float32)
+
+
+def _fold(places: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Bring rows, or columns, from outside of a picture back into it."""
+    inset = min(INSET, (side - 1) // 4)
+    folded = np.where(places < 0, 2 * inset - places, places)
+    last = side - 1
+    folded = np.where(folded > last, 2 * (last - inset) - folded, folded)
+    return np.clip(folded, 0, last)
 
 
 def locate(flow: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -122,8 +122,12 @@ def find_error(image: Float32, moved: Float32, weights: Float32) -> float:
     return float(_compiled_error(image, moved, weights))
 
 
-def move(image: Float32, motion: Motion, *, outside: Float32) -> Float32:
-    """Return omega: another frame's image, where its pixels are in this one; see `warping.warp`."""
+def move(image: Float32, motion: Motion, *, outside: Float32 | None = None) -> Float32:
+    """Return omega: another frame's image, where its pixels are in this one; see `warping.warp`.
+
+    Weights have soft edges, so that what is outside counts a little, too: as the frame itself it
+    pulled borders back to the photograph's colors.
+    """
     return warp(image, motion.flow, kernel="linear", outside=outside)
 
 

@@ -259,7 +259,7 @@ class Painter:
         if self._shows_nothing_new(unit, source, motion):
             work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
         else:
-            work = self._optimize(unit, pair, *self._inherit(unit, source, motion, pair, shot))
+            work = self._optimize(unit, pair, *self._inherit(unit, source, motion, shot))
             self._seen = unit.frame, source.image
         if work is None:
             return False
@@ -312,15 +312,14 @@ class Painter:
         return bool(np.max(np.abs(source.image - self._seen[1])) <= _SAME)
 
     def _inherit(
-        self, unit: Unit, source: Source, motion: Motion | None, pair: Pair, shot: int
+        self, unit: Unit, source: Source, motion: Motion | None, shot: int
     ) -> tuple[Plan, Heritage]:
         """Return how a frame is painted, and what it has from others."""
-        content = np.asarray(pair.content)
         plan, heritage = self._plan, Heritage()
         if unit.sweep:
-            plan, heritage = self._later_plan, self._mix(unit, motion, content)
+            plan, heritage = self._later_plan, self._mix(unit, motion)
         elif motion is not None and not unit.alone:
-            plan, heritage = self._later_plan, self._go_on(unit, source, motion, content, shot)
+            plan, heritage = self._later_plan, self._go_on(unit, source, motion, shot)
         return plan, heritage._replace(coefficients=self._find_coefficients(unit.frame))
 
     def _optimize(self, unit: Unit, pair: Pair, plan: Plan, heritage: Heritage) -> "_Work | None":
@@ -365,24 +364,19 @@ class Painter:
             return shot
         return unit.frame if motion is None else lines[unit.number - 1]["shot"] - 1
 
-    def _go_on(
-        self, unit: Unit, source: Source, motion: Motion, content: Float32, shot: int
-    ) -> Heritage:
+    def _go_on(self, unit: Unit, source: Source, motion: Motion, shot: int) -> Heritage:
         """Return what a frame of a single pass has from those before it."""
         before = self._get(unit.number - 1)
         start = make_moved_start(before, motion)
         near = [unit.frame - d for d in self._prepared.distances if unit.frame - d >= shot]
         found = [source.motions[number].result() for number in near]
-        moved = [
-            move(self._get(number), one, outside=content)
-            for number, one in zip(near, found, strict=True)
-        ]
+        moved = [move(self._get(number), one) for number, one in zip(near, found, strict=True)]
         if not near:
             return Heritage(start)
         weights = share_weights([one.weights for one in found])
         return Heritage(start, References(np.stack(moved), np.stack(weights)))
 
-    def _mix(self, unit: Unit, motion: Motion | None, content: Float32) -> Heritage:
+    def _mix(self, unit: Unit, motion: Motion | None) -> Heritage:
         """Return what a frame has from the pass before, and from its neighbor in this one.
 
         x' = (x + c w) / (1 + c), as the authors' program has it.
@@ -397,7 +391,7 @@ class Painter:
         neighbor = self._get(unit.number - 1)
         moved = make_moved_start(neighbor, motion)
         known = motion.weights[..., None]
-        omega = move(neighbor, motion, outside=content)
+        omega = move(neighbor, motion)
         return Heritage(
             ((image + known * moved) / (1 + known)).astype(np.float32),
             References(omega[None], motion.weights[None]),
