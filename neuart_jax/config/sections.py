@@ -107,8 +107,7 @@ class ImagesConfig(Section):
 
     content: str = option(
         "",
-        "file of the content image; or a clip: a film, an animation or a folder of numbered "
-        "frames",
+        "file of the content image; or a clip: a film, an animation or a folder of numbered frames",
     )
     style: Texts = option(
         (),
