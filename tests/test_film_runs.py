@@ -207,7 +207,7 @@ def go_on(caplog, **settings):
     with caplog.at_level("INFO", "neuart_jax"):
         paint_film(config_of(output="film.mkv", references="1,2", **settings))
     said = [record.getMessage() for record in caplog.records]
-    found = [re.fullmatch(r"Going on after (\d+) of .*", text) for text in said]
+    found = [re.fullmatch(r"Resuming after (\d+) of .*", text) for text in said]
     return next((int(match[1]) for match in found if match), 0)
 
 
@@ -277,7 +277,7 @@ def test_within_a_frame_it_goes_on_from_a_checkpoint(monkeypatch, caplog, whole)
     assert list(Path("film/state/000003").glob("*.checkpoint"))
     with caplog.at_level("INFO", "neuart_jax"):
         assert go_on(caplog) == 3
-    assert "Going on after step 5" in caplog.text
+    assert "Resuming after step 5" in caplog.text
     same_as_whole(whole)
 
 
@@ -305,7 +305,7 @@ def test_a_result_that_is_there_stays():
     with pytest.raises(InputError, match="film.mkv is there already"):
         paint_film(config)
     Path("film.mkv").unlink()
-    with pytest.raises(InputError, match="already holds a result of something else .style_weight"):
+    with pytest.raises(InputError, match="already holds a result of another run .style_weight"):
         paint_film(config.replace(style_weight=3))
     # Frames that are there make the film again; its codec is none of their settings.
     assert paint_film(config.replace(sound=False)).path == Path("film.mkv")
@@ -483,7 +483,7 @@ def test_passes_make_frames_alike_and_go_on_where_they_were_cut(monkeypatch, cap
             paint_film(config)
     with caplog.at_level("INFO", "neuart_jax"):
         paint_film(config)
-    assert "Going on after 14 of 18 frames" in caplog.text
+    assert "Resuming after 14 of 18 frames" in caplog.text
     assert Path("film.mkv").read_bytes() == Path("whole.mkv").read_bytes()
     assert not list(Path("film").glob("state/*"))
 

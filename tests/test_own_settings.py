@@ -52,8 +52,9 @@ def test_what_is_filled_in_is_empty_by_default_and_only_that():
     """Other settings that may be empty mean nothing by it, or are settled or found elsewhere."""
     defaults = flat(Config())
     assert {name for name in NAMES if defaults[name] in EMPTY} == set(NAMES)
-    by_size = {"scales"}
-    assert {name for name, value in defaults.items() if value is None} <= {*NAMES, *by_size}
+    by_size, by_clip = {"scales"}, {"end", "frame_rate"}
+    empty = {name for name, value in defaults.items() if value is None}
+    assert empty <= {*NAMES, *by_size, *by_clip}
     network_and_losses = {name for name in FIELDS if FIELDS[name].section in ("network", "losses")}
     assert {name for name in network_and_losses if defaults[name] in EMPTY} == {
         *(set(NAMES) & network_and_losses),

@@ -144,7 +144,7 @@ def _paint(
             _check_room(painted, prepared, place, num_units=len(painter.units) - first)
             if first:
                 logger.info(
-                    "Going on after %d of %d frames, from %s.",
+                    "Resuming after %d of %d frames, from %s.",
                     *(first, len(painter.units), folder),
                 )
             description = _describe(prepared)
