@@ -138,7 +138,7 @@ class PaintedFrames:
           image: optimized image, from which other frames continue, float32[height, width, 3].
           line: figures of the frame; their unit is the next one.
           finished: postprocessed image; None if a later pass paints the frame again.
-          alpha: transparency, float32[height, width].
+          alpha: opacity, float32[height, width].
           keep: units whose states are still needed, including this one.
 
         Raises:

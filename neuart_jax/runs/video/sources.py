@@ -30,7 +30,7 @@ class Source(NamedTuple):
     Attributes:
       number: number of the frame, from 0.
       image: frame at the size of painting, float32[height, width, 3], sRGB in [0, 1].
-      alpha: transparency, float32[height, width]; None for an opaque frame.
+      alpha: opacity, float32[height, width]; None for an opaque frame.
       paint: paint mask of the frame, float32[height', width', 3]; None if masks don't move.
       others: frames that this frame is compared with, by number.
       motions: motion to each of these frames, by number, computed by threads.
