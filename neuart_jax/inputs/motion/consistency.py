@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import correlate1d, map_coordinates
 
 from neuart_jax.inputs.motion.warping import locate
 from neuart_jax.io.decoding import Float32
@@ -42,6 +41,9 @@ def find_weights(backward: npt.ArrayLike, forward: npt.ArrayLike) -> Float32:
     Returns:
       c, float32[height, width] in [0, 1].
     """
+    # Imported here, as it slows the start of the command line.
+    from scipy.ndimage import correlate1d, map_coordinates
+
     there, back = (np.asarray(flow, np.float64) for flow in (backward, forward))
     rows, columns = locate(there)
     height, width = rows.shape

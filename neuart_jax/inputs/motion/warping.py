@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import map_coordinates
 
 from neuart_jax.io.decoding import Float32
 
@@ -33,6 +32,9 @@ def warp(
     Returns:
       float32[height, width, channels], not clipped: a spline overshoots at edges.
     """
+    # Imported here, as it slows the start of the command line.
+    from scipy.ndimage import map_coordinates
+
     values = np.asarray(image, np.float32)
     rows, columns = locate(flow)
     if outside is None:
