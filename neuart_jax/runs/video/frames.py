@@ -84,7 +84,7 @@ class PaintedFrames:
             raise
 
     def _check(self, *, overwrite: bool, resume: bool) -> None:
-        """Check whether to continue from existing frames, and remove them if not."""
+        """Refuse frames of another run, continue from those of this one, or remove them."""
         there: Record | None = None
         if (self.path / RECORD_NAME).exists():
             try:
