@@ -53,7 +53,7 @@ def follow(
     readers: ThreadPoolExecutor,
     finders: ThreadPoolExecutor,
 ) -> Iterator[Source]:
-    """Yield frames in order or in reverse order, with their motion to frames yielded before.
+    """Yield frames in order or in reverse order, with their motion to preceding frames.
 
     While a frame is being painted, the next one is read and its motion found.
 
