@@ -142,7 +142,7 @@ class BatchBar:
 
 
 class FilmBar:
-    """Shows frames done and time left: a bar, or where no terminal is, lines."""
+    """Shows frames done and time left: a bar in a terminal, elsewhere a line at intervals."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -155,7 +155,7 @@ class FilmBar:
         )
 
     def __call__(self, progress: FilmProgress) -> None:
-        """Show how far the film is."""
+        """Show the progress of the film."""
         if self._bar is None:
             self._bar = _open_bar(
                 total=progress.num_units, unit="frame", bar_format="{l_bar}{bar}| {postfix}"
@@ -293,7 +293,7 @@ def print_summary(result: Result, image_path: Path) -> None:
 
 
 def print_film_summary(film: Film) -> None:
-    """Say on stderr how many frames are painted, and on stdout where the film is."""
+    """Print how many frames are painted to stderr, and the film's path to stdout."""
     if film.stopped:
         print(
             f"{film.num_painted} of {film.num_frames} frames are painted; the same command goes on "

@@ -188,7 +188,7 @@ def _check_value(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
 
 
 def is_boolean(hint: Any) -> bool:
-    """Check whether a field is a switch, which may be left empty."""
+    """Return whether a field's type is bool, possibly with None."""
     return hint in (bool, bool | None)
 
 

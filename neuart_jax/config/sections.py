@@ -476,64 +476,63 @@ class RunConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoConfig(Section):
-    """Films, animations and folders of numbered frames, where --content is one."""
+    """Clips: films, animations and folders of numbered frames as the content."""
 
-    start: float = option(0.0, "clips: seconds after the first frame at which to begin", at_least=0)
+    start: float = option(0.0, "clips: start, in seconds after the first frame", at_least=0)
     end: float | None = option(
         None,
-        "clips: seconds after the first frame at which to end; empty is the clip's end",
+        "clips: end, in seconds after the first frame; empty for the end of the clip",
         at_least=0,
     )
     every: int = option(
-        1, "clips: 2 paints every second frame, and shows each for twice as long", at_least=1
+        1, "clips: 2 paints every second frame and shows each for twice as long", at_least=1
     )
     frame_rate: float | None = option(
         None,
-        "frames a second of a folder's images, which have no times; empty means 25",
+        "folders of frames: frames per second, as images have no times; empty for 25",
         at_least=0.001,
         at_most=1000,
     )
     frame_steps: int = option(
         15,
-        "clips: updates of every frame that goes on from the one before it, at the most; the first "
-        "of a shot has --coarse_steps and --steps",
+        "clips: largest number of updates of each frame that continues from another one; the first "
+        "frame of each shot has --coarse_steps and --steps",
         at_least=1,
         at_most=_MOST_STEPS,
     )
     temporal_weight: float = option(
         300.0,
-        "clips: coefficient of the mean squared distance from earlier frames, moved to where their "
-        "pixels are now; 0 has none; 3000 keeps frames so still that they lose their paint",
+        "clips: coefficient of the mean squared difference from reference frames, warped along the "
+        "optical flow; 0 for none; 3000 keeps frames so still that they lose their paint",
         at_least=0,
     )
     references: Steps = option(
         (),
-        "clips: how many frames back those are that a frame is held to, such as 1,10,20 for a clip "
-        "in which things come back; the farther ones count where no nearer one knows a pixel; "
-        "empty means 1",
+        "clips: distances to the reference frames, in frames, such as 1,10,20 for clips in which "
+        "objects reappear; farther frames count where no nearer one shows a pixel; empty for 1",
     )
     passes: int = option(
         1,
-        "clips: how often all frames are painted; 1 goes through them once, each from the one "
-        "before it; with more the first pass paints every frame alone, and the others go back and "
-        "forth and mix each with its neighbor",
+        "clips: number of passes over all frames; a single pass paints each frame from the one "
+        "before it; with more, the first pass paints every frame alone, and the others go back and "
+        "forth and mix each frame with its neighbor",
         at_least=1,
         at_most=64,
     )
     flow: str = option(
         "dis",
-        "clips: how motion is found: dis or dis_fine (OpenCV, from the extra video), tvl1 (slower, "
-        "without it), or a folder of .flo files, backward_2_1.flo and forward_1_2.flo and so on",
+        "clips: optical flow: dis or dis_fine (OpenCV, from the extra video), tvl1 (slower, no "
+        "OpenCV), or a folder of .flo files: backward_2_1.flo, forward_1_2.flo and so on",
     )
     style_blend_end: Numbers = option(
         (),
-        "clips of several styles: their shares at the last frame, to which they change evenly from "
-        "those that --style_blend names",
+        "clips with several styles: shares of the styles at the last frame, which change linearly "
+        "from those of --style_blend",
     )
     film_codec: str = option(
         "",
-        "h264, prores or ffv1; empty means what suits the film's name: ProRes for .mov, FFV1 for "
-        ".mkv, else H.264",
+        "clips: codec of the film, h264, prores or ffv1; empty for that of the film's extension: "
+        "ProRes for .mov, FFV1 for .mkv, else H.264",
         choices=("h264", "prores", "ffv1"),
     )
     sound: bool = option(True, "clips: copy the sound into the film")

@@ -19,7 +19,7 @@ from neuart_jax.models.params.load import Network, load_network
 from neuart_jax.objective.term import Targets, Term, layers_of
 
 StyleTargets = dict[Hashable, Targets]
-"""What the frames of a clip share: by program and size, the targets of its terms `of_styles`."""
+"""Targets that the frames of a clip share, those of terms `of_styles`, by program and size."""
 
 
 def load_run_network(plans: Sequence[Plan]) -> Network:
@@ -65,8 +65,8 @@ def find_plan_targets(
       program: program of the stage.
       scale: the images at the size of the stage.
       params: parameters of the network.
-      style_targets: targets of the styles that frames of one clip share; this adds what is missing.
-        None for a single image, whose targets are computed together.
+      style_targets: targets of the styles, shared by the frames of one clip; missing ones are
+        computed and added. None for a single image, whose targets are computed together.
     """
     compute = plan.config.compute
 

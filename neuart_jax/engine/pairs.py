@@ -37,13 +37,13 @@ from neuart_jax.objective.term import Targets
 
 
 class Heritage(NamedTuple):
-    """What a frame of a clip has from other frames.
+    """Data that a frame inherits from other frames of its clip.
 
     Attributes:
-      start: from which its first stage begins, float32[height, width, 3] at full size, taken as it
-        is; None is what the configuration names.
-      references: that it is held to at full size; None where there are none.
-      coefficients: of terms that have another one than the plan's.
+      start: initial image of the first stage, float32[height, width, 3] at full size, used
+        unchanged; None uses the configured initial image.
+      references: reference frames of the stages at full size; None without any.
+      coefficients: coefficients of terms that differ from those of the plan, by name.
     """
 
     start: Any = None
@@ -107,15 +107,15 @@ def stylize_bound(
     checkpoint: CheckpointFn | None = None,
     num_devices: int = 1,
 ) -> list[Result]:
-    """Do what `stylize_pairs` does, with plans that are bound to their network.
+    """Run pairs as `stylize_pairs` does, with plans that are bound to their network.
 
     Args:
-      plans: see `binding.bind_network`; of one `Plan.traits`.
-      params: the arrays that the network computes with.
-      heritage: of each pair, where they are frames of clips.
-      style_targets: that frames of one clip share; see `binding.find_plan_targets`.
-      finishes: whether results are what the user gets; else they are what was optimized, before
-        `pair.finish`.
+      plans: plans from `binding.bind_network`, with equal `Plan.traits`.
+      params: parameters of the network.
+      heritage: inherited data of every pair, if the pairs are frames of clips; else empty.
+      style_targets: targets that frames of one clip share; see `binding.find_plan_targets`.
+      finishes: whether results are postprocessed by `pair.finish`; else they are the optimized
+        images.
       callback: as in `stylize_batch`.
       restored: as in `stylize_pairs`.
       checkpoint: as in `stylize_pairs`.
@@ -217,7 +217,7 @@ def _run_stage(
 
 
 def _inherit(targets: Targets, heritage: Heritage, *, at_full_size: bool) -> Targets:
-    """Return a stage's targets with what comes from other frames."""
+    """Return a stage's targets with a frame's references and coefficients."""
     if heritage.references is not None and at_full_size and TEMPORAL in targets.values:
         targets = refer_to(targets, heritage.references)
     changed = jax.device_put({n: np.float32(v) for n, v in heritage.coefficients.items()})

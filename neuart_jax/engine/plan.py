@@ -87,13 +87,13 @@ class Plan(NamedTuple):
         }
 
     def with_content(self, pair: Pair) -> Self:
-        """Return it for another frame of its clip, which is nothing but data.
+        """Return the plan for another frame of the same clip, with the same programs.
 
         Args:
-          pair: made of `pair` by `pair.with_frame`.
+          pair: pair of the frame, made from the plan's pair by `pair.with_frame`.
 
         Raises:
-          ValueError: its content is of another size, or its regions are others.
+          ValueError: the content has another size, or the regions have other styles.
         """
         if pair.content.shape != self.pair.content.shape or pair.presence != self.pair.presence:
             raise ValueError(
@@ -103,10 +103,10 @@ class Plan(NamedTuple):
         return self._replace(pair=pair._replace(config=self.config))
 
     def at_full_size(self, *, num_steps: int, stop_patience: int) -> Self:
-        """Return it for a frame that goes on from another one, without the coarser sizes.
+        """Return the plan for a frame that continues from another one, without the coarser scales.
 
         Args:
-          num_steps: updates of its first stage, at the most.
+          num_steps: largest number of updates of the first stage.
           stop_patience: see `RunConfig.stop_patience`.
         """
         first = next(number for number, stage in enumerate(self.stages) if stage.factor == 1)
@@ -142,14 +142,14 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS, *, num_references: int =
     """Plan a run, and check everything that can be checked without its network.
 
     Args:
-      pair: with a resolved configuration.
-      own: what of the run isn't in its configuration.
-      num_references: earlier frames that a frame of a clip is held to, at the most; 0 for an image.
+      pair: pair with a resolved configuration.
+      own: custom parts of the run.
+      num_references: largest number of reference frames of a clip's frame; 0 for an image.
 
     Raises:
-      InputError: an image is too small, the content too large for the memory that is free, a
-        region smaller than a position of the deepest layer, the styles' shares don't fit their
-        number, windows are too small or can't be had with this loss, two terms have one name, or a
+      InputError: an image is too small, the content is too large for the free memory, a region is
+        smaller than a position of the deepest layer, the number of shares isn't that of the styles,
+        windows are too small or don't go with this loss, two terms have the same name, or a
         parametrization doesn't render the image.
     """
     config, presence = settle_scales(pair.config, pair.content.shape), pair.presence

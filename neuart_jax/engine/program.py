@@ -41,7 +41,7 @@ class Program:
       realistic: whether there is a photorealism term.
       gray: whether the image is gray.
       masked: whether there is a paint mask.
-      num_references: number of earlier frames that a clip's frame is compared with; 0 for none.
+      num_references: largest number of reference frames of a clip's frame; 0 for an image.
       own_terms: custom losses, without coefficients.
       optimizer: settings of the optimizer, without its numbers; or a custom optimizer.
       parametrization: parametrization of the image; None optimizes its pixels.

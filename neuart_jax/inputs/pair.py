@@ -165,17 +165,17 @@ def with_frame(
     paint: npt.ArrayLike | None = None,
     name: str = "the frame",
 ) -> Pair:
-    """Return a pair with another frame of its clip as the content; all else stays.
+    """Return a pair with another frame of its clip as the content image.
 
     Args:
-      pair: of any frame, made with the `palette` of the whole clip.
+      pair: pair of any frame, made with the `palette` of the whole clip.
       image: float[height, width, 3], sRGB in [0, 1], of the size of `pair.original`.
-      paint: the frame's own mask as in `Masks`, where the pair has one and a single region; None
-        leaves that.
-      name: what messages call it.
+      paint: paint mask of the frame, as in `Masks`, if the pair has a paint mask and a single
+        region; None keeps the mask of the pair.
+      name: name of the frame in messages.
 
     Raises:
-      InputError: it can't be used.
+      InputError: the image is invalid.
     """
     original = check_image(image, name=name)
     content = _round_sides(np.asarray(original), pair.config.images.size_step)
@@ -184,7 +184,7 @@ def with_frame(
     if paint is None or pair.regions is None:
         return pair
     shares = resize_memberships(read_paint_mask(paint)[..., None], *original.shape[:2])
-    # Statistics of nothing are no numbers.
+    # Keeps statistics finite where the mask is black all over.
     seen = np.maximum(resize_memberships(shares, *content.shape[:2]), _LEAST_SEEN)
     return pair._replace(paint=shares[..., 0], regions=pair.regions._replace(content=seen))
 

@@ -1,7 +1,7 @@
 """Optical flow files in the Middlebury format (.flo), which most programs write.
 
-"PIEH", the width and the height as 32-bit integers, then two 32-bit floats per pixel, to the right
-and down, row by row, all little-endian. Values above 1e9 mark unknown flow.
+A file has "PIEH", the width and the height as 32-bit integers, then two 32-bit floats per pixel, to
+the right and down, row by row, all little-endian. Values above 1e9 mark unknown flow.
 """
 
 import struct
@@ -21,13 +21,13 @@ def load_flow(path: PathLike) -> Float32:
     """Load an optical flow.
 
     Args:
-      path: a .flo file.
+      path: path of a .flo file.
 
     Returns:
       float32[height, width, 2], in pixels to the right and down.
 
     Raises:
-      InputError: the file can't be read or is damaged, or the flow of some pixel is unknown.
+      InputError: the file can't be read or is damaged, or the flow of some pixels is unknown.
     """
     remedy = "write it again, as Middlebury's .flo"
     try:

@@ -1,4 +1,4 @@
-"""How far a frame is from what earlier frames say that it should be."""
+"""Losses between a frame and earlier frames, warped to it."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -10,13 +10,15 @@ def temporal_loss(image: Array, references: Array, weights: Array) -> Array:
     """Compute the mean over pixels and channels of sum_j c_j (x - omega_j)^2.
 
     Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
-    sections 4.2 and 4.3. Of color values in [0, 1]; in 0 ... 255, as there, it is 255^2 times that.
+    sections 4.2 and 4.3.
+    Differs from source: color values are in [0, 1]; in [0, 255], as in the source, the loss is
+    255^2 times as large.
 
     Args:
       image: x, float[height, width, channels].
-      references: omega_j, earlier results moved to where their pixels are now, float[references,
+      references: omega_j, results of reference frames, warped to this frame, float[references,
         height, width, channels].
-      weights: c_j, how far each of them is known, float[references, height, width].
+      weights: c_j, reliability of the warped pixels, float[references, height, width].
     """
     dtype = jnp.promote_types(image.dtype, jnp.float32)
     difference = image.astype(dtype)[None] - references.astype(dtype)
@@ -24,20 +26,20 @@ def temporal_loss(image: Array, references: Array, weights: Array) -> Array:
 
 
 def warping_error(image: Array, moved: Array, weights: Array) -> Array:
-    """Compute how much a film flickers between two frames: sum M (x - omega)^2 / sum M.
+    """Compute the warping error, a measure of flicker: sum M (x - omega)^2 / sum M.
 
     Source: Lai et al. 2018, "Learning blind video temporal consistency", arXiv 1808.00449
     (E_warp), the mean over channels.
-    Differs from source: the later frame is compared with the earlier one moved to it, instead of
-    the earlier with the later; and the weights may lie between 0 and 1.
+    Differs from source: the earlier frame is warped to the later one, instead of the later to the
+    earlier; and the weights may lie between 0 and 1.
 
     Args:
       image: x, a frame, float[height, width, channels].
-      moved: omega, the frame before it, moved along the flow of the source's frames.
-      weights: M, how far the flow is known, float[height, width].
+      moved: omega, the preceding frame, warped along the flow of the source's frames.
+      weights: M, reliability of the flow, float[height, width].
 
     Returns:
-      float[]; 0 for a film that only moves, and 0 where nothing is known.
+      float[]; 0 for a film that moves exactly along the flow, and 0 if no pixel is reliable.
     """
     dtype = jnp.promote_types(image.dtype, jnp.float32)
     squares = jnp.mean(jnp.square(image.astype(dtype) - moved.astype(dtype)), axis=-1)

@@ -89,13 +89,13 @@ def make_terms(
     divided. If no region has more than one style, they are a single term.
 
     Args:
-      config: formulas, layers and coefficients.
-      num_styles: images that give the style.
-      presence: see `Presence`.
-      realism: coefficient of the matting Laplacian.
-      extra_terms: of one's own.
+      config: settings of the losses, with layers and coefficients.
+      num_styles: number of style images.
+      presence: the styles of every region; see `style.Presence`.
+      realism: settings of the photorealism term.
+      extra_terms: custom terms.
       temporal_weight: coefficient of `temporal_term`.
-      num_references: frames that a frame of a clip is held to, at the most; 0 for an image.
+      num_references: largest number of reference frames of a clip's frame; 0 for an image.
 
     Raises:
       InputError: the number of shares in `config.style_blend` isn't that of the styles.

@@ -1,8 +1,7 @@
-"""The term that holds a frame to what earlier frames show of it.
+"""The temporal term, which compares a frame with earlier frames, warped to it.
 
-What it compares with comes from the results of those frames, and not from pictures that are there
-from the beginning. So it is data: one program serves all frames of a clip, the first one included,
-to which no weight holds anything.
+The term's targets are results of earlier frames, which aren't known when the objective is built. As
+they are data, one program serves all frames of a clip, including the first, whose weights are 0.
 """
 
 import functools
@@ -20,16 +19,16 @@ from neuart_jax.models.features import Features
 from neuart_jax.objective.term import Inputs, Targets, Term
 
 TEMPORAL = "temporal"
-"""The term's name."""
+"""Name of the term."""
 
 
 class References(NamedTuple):
-    """What a frame is compared with.
+    """Reference frames that a frame is compared with.
 
     Attributes:
-      images: omega, earlier results moved to where their pixels are now, float32[references,
+      images: omega, results of the reference frames, warped to this frame, float32[references,
         height, width, 3].
-      weights: c, how far each of them is known, float32[references, height, width], in [0, 1].
+      weights: c, reliability of the warped pixels, float32[references, height, width], in [0, 1].
     """
 
     images: ArrayLike
@@ -37,13 +36,13 @@ class References(NamedTuple):
 
 
 def temporal_term(*, weight: float, num_references: int = 1) -> Term:
-    """Hold a frame to earlier ones; see `temporal.temporal_loss`.
+    """Penalize differences from warped earlier frames; see `temporal.temporal_loss`.
 
-    Its target is that of a first frame, where nothing is known, until `refer_to` has changed it.
+    The target has zero weights, as for the first frame, until `refer_to` replaces it.
 
     Args:
-      weight: coefficient.
-      num_references: frames that each is compared with, at the most. It is a part of the program.
+      weight: coefficient of the term.
+      num_references: largest number of reference frames; part of the program.
     """
     return Term(
         name=TEMPORAL,
@@ -54,17 +53,17 @@ def temporal_term(*, weight: float, num_references: int = 1) -> Term:
 
 
 def refer_to(targets: Targets, references: References) -> Targets:
-    """Return the targets of a frame that is compared with earlier ones.
+    """Replace the target of the temporal term by a frame's references.
 
     Args:
-      targets: of an objective with a `temporal_term`.
-      references: of this frame; fewer than the term has are filled up with ones of no weight.
+      targets: targets of an objective with a `temporal_term`.
+      references: references of the frame; missing ones get zero weights.
 
     Raises:
-      ValueError: there are too many, or they are of another size.
+      ValueError: there are too many references, or they are of another size.
     """
     blank = targets.values[TEMPORAL]
-    # On the host: every operation of `jnp` here would be a program of its own.
+    # On the host, as every operation of `jnp` would compile a program here.
     images, weights = (np.asarray(values, np.float32) for values in references)
     missing = blank.weights.shape[0] - weights.shape[0]
     if (
@@ -85,7 +84,7 @@ def refer_to(targets: Targets, references: References) -> Targets:
     return targets._replace(values={**targets.values, TEMPORAL: filled})
 
 
-# The functions of equal terms are the same ones, so that their programs are.
+# Cached, so that equal terms have identical functions and share programs.
 @functools.cache
 def _make_target_fn(num_references: int) -> Callable[[Inputs], References]:
     def make_target(inputs: Inputs) -> References:

@@ -81,8 +81,8 @@ class Term:
       layers: layers of the image being optimized that `loss_fn` reads.
       additive: the loss as a function of sums, if it can be computed window by window; `loss_fn` is
         then `additive.loss_fn`.
-      of_styles: whether `make_target` reads nothing but the styles, and with regions the content's
-        memberships, so that its target serves every frame of a clip.
+      of_styles: whether `make_target` only reads the styles and, with regions, the content's
+        memberships, so that all frames of a clip share the target.
     """
 
     name: str

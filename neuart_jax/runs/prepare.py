@@ -60,13 +60,13 @@ class Prepared(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a run is given: its images, read, and its settings, resolved.
+    """The images of a run, loaded, with the resolved settings.
 
     Attributes:
-      config: with absolute paths.
-      content: the image that gives the content.
-      styles: the images that give the style, at their size in the run.
-      masks: of all of them.
+      config: resolved configuration, with absolute paths.
+      content: the content image.
+      styles: the style images, at their size in the run.
+      masks: masks of all these images.
       digests: as in `Prepared`.
     """
 
@@ -117,10 +117,13 @@ def prepare(
 
 
 def check_given(config: Config) -> None:
-    """Check that there is something to paint, and something to begin with.
+    """Check that a configuration names a content, a style and a valid initial image.
+
+    Args:
+      config: configuration as given.
 
     Raises:
-      InputError: there isn't.
+      InputError: one of them is missing or invalid.
     """
     for name in ("content", "style"):
         if not getattr(config.images, name):
@@ -135,11 +138,11 @@ def check_given(config: Config) -> None:
 def read_given(
     config: Config, *, load: Callable[..., LoadedImage] = load_image, check_names: bool = True
 ) -> Given:
-    """Resolve a run's settings and read its images.
+    """Resolve a run's settings and load its images.
 
     Args:
-      config: see `check_given`.
-      load: reads an image; see `images.load_image`.
+      config: configuration that `check_given` accepts.
+      load: loads an image; see `images.load_image`.
       check_names: see `resolution.resolve_config`.
 
     Raises:
@@ -218,7 +221,7 @@ def _note_start(config: Config) -> Iterator[str]:
 
 
 def _note_video(config: Config) -> Iterator[str]:
-    """Say which settings play no part, since they are those of clips."""
+    """Yield a note on settings of clips, which have no effect on images."""
     usual = Config().video.__dict__
     changed = [name for name, value in config.video.__dict__.items() if value != usual[name]]
     if changed:

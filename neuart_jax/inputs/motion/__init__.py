@@ -1,1 +1,1 @@
-"""How the pixels of a clip move from frame to frame, and where that can be trusted."""
+"""Optical flow between the frames of a clip, its reliability, and warping along it."""

@@ -1,4 +1,4 @@
-"""How far a flow can be trusted at each pixel, and what that says of cuts.
+"""Reliability of optical flow at each pixel, by a forward-backward check, and detection of cuts.
 
 Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
 sections 4.2 and 4.3, after Sundaram, Brox & Keutzer 2010, "Dense point trajectories by
@@ -13,30 +13,29 @@ import numpy.typing as npt
 from neuart_jax.inputs.motion.warping import locate
 from neuart_jax.io.decoding import Float32
 
-# The paper's numbers, in pixels, or squares of them.
+# The paper's thresholds, in pixels or their squares.
 _SHARE_LOST, _PIXELS_LOST = 0.01, 0.5
 _SHARE_BOUNDARY, _PIXELS_BOUNDARY = 0.01, 0.002
-# What the authors' own program does after that: what is hidden counts as less than nothing, so that
-# it grows under the blur, and the rest doesn't.
+# Not in the paper, but in the authors' program: occluded pixels count as negative, so that
+# occlusions grow under the blur that follows, and the other zeros don't.
 _LOST = -1.0
 _BLUR, _BLUR_RADIUS = 0.8, 2
 
 _RELIABLE = 0.5
 CUT_SHARE = 0.25
-"""Of reliable pixels, below which two frames are of different shots."""
+"""Share of reliable pixels below which two frames belong to different shots."""
 
 
 def find_weights(backward: npt.ArrayLike, forward: npt.ArrayLike) -> Float32:
-    """Find how much each pixel of a frame is known from an earlier one.
+    """Compute the weights of a frame's pixels, 1 where its flow to an earlier frame is reliable.
 
-    0 where a pixel wasn't seen before, as going there by one flow and back by the other ends
-    somewhere else; where the flow changes from one motion to another, which is never found quite
-    where it is; and where it leads out of the picture, or to its last row or column. Else 1, with a
-    soft edge between the two.
+    Weights are 0 at disocclusions, which fail the forward-backward check; at motion boundaries,
+    whose estimated position is inaccurate; and where the flow leads out of the image, or to its
+    last row or column. Between 0 and 1, edges are soft.
 
     Args:
-      backward: the flow from this frame to the earlier one, float[height, width, 2].
-      forward: the flow from the earlier frame to this one, of the same shape.
+      backward: flow from this frame to the earlier one, float[height, width, 2].
+      forward: flow from the earlier frame to this one, of the same shape.
 
     Returns:
       c, float32[height, width] in [0, 1].
@@ -76,12 +75,13 @@ def find_weights(backward: npt.ArrayLike, forward: npt.ArrayLike) -> Float32:
 
 
 def share_weights(weights: Sequence[npt.ArrayLike]) -> list[Float32]:
-    """Let earlier frames speak only where no later one does.
+    """Restrict the weights of each reference frame to pixels that nearer frames don't cover.
 
-    Source: section 4.3 there: c_long of a frame is its c less the c of all nearer ones, at least 0.
+    Source: Ruder et al. 2016, section 4.3: c_long of a frame is its c minus the c of all nearer
+    frames, at least 0.
 
     Args:
-      weights: c of each earlier frame, float[height, width], the nearest first.
+      weights: c of each reference frame, float[height, width], the nearest first.
 
     Returns:
       c_long of each, float32[height, width].
@@ -95,12 +95,12 @@ def share_weights(weights: Sequence[npt.ArrayLike]) -> list[Float32]:
 
 
 def find_reliable_share(weights: npt.ArrayLike) -> float:
-    """Return the share of pixels that are known from the earlier frame, in [0, 1]."""
+    """Return the share of pixels whose flow is reliable, in [0, 1]."""
     return float(np.mean(np.asarray(weights) >= _RELIABLE))
 
 
 def is_cut(weights: npt.ArrayLike) -> bool:
-    """Tell from `find_weights` of two frames in sequence whether there is a cut between them."""
+    """Return whether there is a cut between two consecutive frames, given their `find_weights`."""
     return find_reliable_share(weights) < CUT_SHARE
 
 

@@ -1,7 +1,7 @@
-"""Optical flow: where each pixel of a frame is in another frame.
+"""Optical flow: the position of each pixel of a frame in another frame.
 
-A flow is float32[height, width, 2] in pixels, to the right and down: what is at q in one frame is
-at q + flow(q) in the other. It belongs to the size at which it was found.
+A flow is float32[height, width, 2] in pixels, to the right and down: the point at q in one frame is
+at q + flow(q) in the other. Its values refer to the size at which it was estimated.
 """
 
 from typing import Any
@@ -13,21 +13,21 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.io.decoding import Float32, quantize
 
 FLOW_METHODS = ("dis", "dis_fine", "tvl1")
-"""Ways to find a flow, the default one first."""
+"""Methods of flow estimation, the default first."""
 
-# ITU-R BT.601's luma: what cameras and OpenCV call gray.
+# ITU-R BT.601's luma, the gray of cameras and OpenCV.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Its patches have 8 pixels, and its coarsest scale has to hold some.
+# DIS compares patches of 8 pixels, several of which have to fit into its coarsest scale.
 _SMALLEST_SIDE = 32
-# Of the scales, 1 is the half; noise moves pixels at full size, which would look like boundaries.
+# Scale 1 is half size. At full size, noise causes motion that looks like motion boundaries.
 _FINEST_SCALES = {"dis": 1, "dis_fine": 0}
 
 
 def check_flow_method(method: str) -> None:
-    """Check that a flow can be found in some way.
+    """Check that a method of flow estimation exists and can be used.
 
     Raises:
-      InputError: there is no such way, or it takes OpenCV, which isn't there.
+      InputError: the method is unknown, or needs OpenCV, which isn't installed.
     """
     if method not in FLOW_METHODS:
         raise InputError(
@@ -40,16 +40,16 @@ def check_flow_method(method: str) -> None:
 
 
 def find_flow(frame: npt.ArrayLike, other: npt.ArrayLike, *, method: str = "dis") -> Float32:
-    """Find where each pixel of a frame is in another one.
+    """Estimate the optical flow from a frame to another one.
 
     Sources: `dis`, Kroeger, Timofte, Dai & Van Gool 2016, "Fast optical flow using dense inverse
-    search", arXiv 1603.03590, as OpenCV has it (its preset "medium", up to half of the size;
-    `dis_fine` up to the full one); `tvl1`, Zach, Pock & Bischof 2007, "A duality based approach for
-    realtime TV-L1 optical flow", as scikit-image has it. All give the same numbers every time.
+    search", arXiv 1603.03590, in OpenCV's implementation (preset "medium", up to half size;
+    `dis_fine` up to full size); `tvl1`, Zach, Pock & Bischof 2007, "A duality based approach for
+    realtime TV-L1 optical flow", in scikit-image's implementation. All are deterministic.
 
     Args:
       frame: float[height, width, 3], sRGB in [0, 1].
-      other: of the same shape.
+      other: image of the same shape.
       method: one of `FLOW_METHODS`.
 
     Returns:
@@ -70,12 +70,12 @@ def find_flow(frame: npt.ArrayLike, other: npt.ArrayLike, *, method: str = "dis"
 
 
 def resize_flow(flow: Float32, height: int, width: int) -> Float32:
-    """Scale a flow, and what it says, to another size of its frames.
+    """Resample a flow for another size of its frames, and scale its values accordingly.
 
     Args:
       flow: float32[height', width', 2].
-      height: of the frames that it is to belong to, in pixels.
-      width: the same.
+      height: new height of the frames, in pixels.
+      width: new width of the frames, in pixels.
 
     Returns:
       float32[height, width, 2].
@@ -89,10 +89,10 @@ def resize_flow(flow: Float32, height: int, width: int) -> Float32:
 
 
 def _resample(values: Float32, size: int, *, axis: int) -> Float32:
-    """Interpolate along an axis where it grows, and average where it shrinks."""
+    """Interpolate along an axis that grows, or average along one that shrinks."""
     old = values.shape[axis]
     centers = (np.arange(size) + 0.5) * old / size - 0.5
-    # A tent as wide as the coarser of both pixels.
+    # A triangle filter, scaled to the coarser of the two grids.
     reach = max(1.0, old / size)
     taps = np.arange(-int(np.ceil(reach)), int(np.ceil(reach)) + 2)
     places = np.floor(centers).astype(int)[:, None] + taps
@@ -108,7 +108,7 @@ def _find_dis(first: Float32, second: Float32, method: str) -> npt.NDArray[Any]:
     cv2 = _load_opencv(method)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(_FINEST_SCALES[method])
-    # It takes 8 bits only.
+    # DIS only accepts 8 bits.
     flow: npt.NDArray[Any] = search.calc(
         quantize(first, np.uint8), quantize(second, np.uint8), None
     )
@@ -116,7 +116,7 @@ def _find_dis(first: Float32, second: Float32, method: str) -> npt.NDArray[Any]:
 
 
 def _find_tvl1(first: Float32, second: Float32, method: str) -> npt.NDArray[Any]:
-    # Half a second of start-up that only this needs.
+    # Imported here, as the import takes half a second.
     from skimage.registration import optical_flow_tvl1
 
     down, right = optical_flow_tvl1(first, second)

@@ -1,4 +1,4 @@
-"""Frames moved along a flow."""
+"""Warp frames along optical flow."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,8 +6,9 @@ import numpy.typing as npt
 from neuart_jax.io.decoding import Float32
 
 INSET = 4
-"""Pixels before its border at which a picture is mirrored. At the border itself one that moves on,
-frame after frame, would repeat its last column, as a smear."""
+"""Distance from the border, in pixels, of the axis at which images are mirrored. With the axis at
+the border itself, an image that moves on, frame after frame, would repeat its last column as a
+smear."""
 
 _ORDERS = {"linear": 1, "cubic": 3}
 
@@ -15,22 +16,23 @@ _ORDERS = {"linear": 1, "cubic": 3}
 def warp(
     image: npt.ArrayLike, flow: npt.ArrayLike, *, kernel: str, outside: npt.ArrayLike | None
 ) -> Float32:
-    """Take each pixel from where the flow says that it was.
+    """Warp an image along a flow: omega(x)(q) = x(q + flow(q)).
 
     Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
-    section 4: omega(x)(q) = x(q + flow(q)).
-    Differs from source: where that lies outside of the picture, another one is taken, or its own
-    mirror image, which a painting is nearer to than any one color.
+    section 4.
+    Differs from source: positions outside the image are filled from another image, or from the
+    image's own mirror image, which resembles a painting more than any single color.
 
     Args:
-      image: x, float[height, width, channels] of the other frame.
-      flow: from this frame to the other one, float[height, width, 2].
-      kernel: "linear", or "cubic" for splines that stay sharp when a picture is moved many times.
-      outside: float[height, width, channels], what is taken where the flow leads out of the
-        picture; None goes on there with what is `INSET` pixels before its border, mirrored.
+      image: x, image of the other frame, float[height, width, channels].
+      flow: flow from this frame to the other one, float[height, width, 2].
+      kernel: "linear", or "cubic" for splines, which stay sharp when an image is warped repeatedly.
+      outside: image for positions where the flow leads out of the image, float[height, width,
+        channels]; None continues the image by its mirror image, at an axis `INSET` pixels before
+        the border.
 
     Returns:
-      float32[height, width, channels], not clipped: a spline overshoots at edges.
+      float32[height, width, channels], not clipped, as splines overshoot at edges.
     """
     # Imported here, as it slows the start of the command line.
     from scipy.ndimage import map_coordinates
@@ -56,7 +58,7 @@ def warp(
 
 
 def _fold(places: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
-    """Bring rows, or columns, from outside of a picture back into it."""
+    """Mirror row or column positions outside an image back into it."""
     inset = min(INSET, (side - 1) // 4)
     folded = np.where(places < 0, 2 * inset - places, places)
     last = side - 1
@@ -65,7 +67,7 @@ def _fold(places: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]
 
 
 def locate(flow: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the rows and the columns that a flow leads to, float64[height, width] each."""
+    """Return the row and column positions that a flow leads to, float64[height, width] each."""
     moves = np.asarray(flow, np.float64)
     rows, columns = np.mgrid[: moves.shape[0], : moves.shape[1]]
     return rows + moves[..., 1], columns + moves[..., 0]
@@ -74,6 +76,6 @@ def locate(flow: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 def is_outside(
     rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
-    """Tell which places lie outside of the frame whose pixels they belong to."""
+    """Return which positions, one per pixel of a frame, lie outside the frame."""
     height, width = rows.shape
     return (rows < 0) | (rows > height - 1) | (columns < 0) | (columns > width - 1)

@@ -1,1 +1,1 @@
-"""Moving pictures from and to files, one frame at a time: films, animations, numbered pictures."""
+"""Reading and writing clips, frame by frame: films, animations and numbered images."""

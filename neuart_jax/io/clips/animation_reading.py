@@ -1,4 +1,4 @@
-"""Frames out of animated GIF, WebP, PNG and AVIF, with Pillow."""
+"""Read the frames of animated GIF, WebP, PNG and AVIF files with Pillow."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -15,15 +15,15 @@ from neuart_jax.io.paths import read_whole
 _MOST_BYTES = 4 << 30
 # Browsers show frames of up to 10 ms for 100 ms.
 _TOO_SHORT, _INSTEAD = 10, 100
-# PNG has the parts of a second as fractions of 16 bits, which Pillow turns into a float.
+# Durations in PNG are fractions of two 16-bit integers, which Pillow converts to a float.
 _MOST_PARTS = 65535
 
 
 def survey_animation(path: Path) -> Survey:
-    """Decode an animation once to learn when its frames are shown, and whether all are sound.
+    """Decode an animation once to find the times of its frames, and to check that all are readable.
 
     Raises:
-      InputError: it is damaged or cut off.
+      InputError: the file is damaged or truncated.
     """
     durations = []
     data = _read(path)
@@ -41,8 +41,8 @@ def read_animation(path: Path, numbers: Sequence[int]) -> Iterator[Still]:
     """Yield some frames of an animation.
 
     Args:
-      path: an animation that was surveyed.
-      numbers: of the frames, ascending.
+      path: path of an animation that was surveyed.
+      numbers: numbers of the frames, ascending.
     """
     data = _read(path)
     with reading(path, data), open_lazily(data) as image:
@@ -58,10 +58,10 @@ def read_animation(path: Path, numbers: Sequence[int]) -> Iterator[Still]:
 
 
 def count_frames(path: Path) -> int:
-    """Return how many frames an animation has; 1 for a picture.
+    """Return the number of frames of an animation; 1 for a still image.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the file is damaged.
     """
     data = _read(path)
     with reading(path, data), open_lazily(data) as image:
@@ -80,7 +80,7 @@ def _read(path: Path) -> bytes:
 
 
 def _numbers(image: ImageFile.ImageFile) -> range:
-    # What programs show that don't know of animations isn't a part of it.
+    # The default image, for programs without support for animations, isn't a frame.
     first = 1 if getattr(image, "default_image", False) else 0
     return range(first, getattr(image, "n_frames", 1))
 

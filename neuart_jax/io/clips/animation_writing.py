@@ -1,4 +1,4 @@
-"""Pictures that are shown one after the other, in one file: GIF, WebP, PNG, or a film."""
+"""Write sequences of images as an animated GIF, WebP or PNG, or as a film."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from neuart_jax.io.decoding import quantize
 from neuart_jax.io.files import PathLike, brief_cause, write_atomically
 from neuart_jax.io.images import resize_image
 
-# Pillow's names of the kinds of file, and what it is told of them. Every loop is endless.
+# Pillow's names of the formats, and its options for them. All animations loop endlessly.
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ".gif": ("GIF", {"loop": 0, "optimize": False}),
     ".webp": ("WEBP", {"loop": 0, "quality": 90, "method": 4}),
@@ -29,20 +29,20 @@ _COLORS_OF_GIF = 256
 _LARGEST_SIDES = {".webp": 16383, ".gif": 65535}
 
 ANIMATION_EXTENSIONS = (*_KINDS, *FILM_EXTENSIONS)
-"""What the names of animations end in that are written."""
+"""File extensions of the animations and films that can be written."""
 
 
 def check_animation(path: PathLike, *, height: int, width: int) -> None:
     """Check that an animation can be written.
 
     Args:
-      path: its name.
-      height: of its pictures, in pixels.
-      width: the same.
+      path: path of the animation.
+      height: height of its images, in pixels.
+      width: width of its images, in pixels.
 
     Raises:
-      InputError: its name ends in no kind that is known, there is no encoder, or it can't hold
-        that size.
+      InputError: the extension is unknown, there is no encoder, or the format can't hold images of
+        this size.
     """
     extension = Path(path).suffix.lower()
     if extension not in ANIMATION_EXTENSIONS:
@@ -68,21 +68,21 @@ def save_animation(
     *,
     size: int | None = None,
 ) -> None:
-    """Write pictures as an animation that starts again at its end, or as a film.
+    """Write images as an endlessly looping animation, or as a film.
 
-    Of a film one picture is in memory at a time; of the others all are, with 8 bits, scaled to
-    `size`, for Pillow's sake.
+    Films are written with one image in memory at a time. For animations, Pillow needs all images in
+    memory, with 8 bits and scaled to `size`.
 
     Args:
-      path: the file; see `ANIMATION_EXTENSIONS`.
-      pictures: float32[height, width, 3], sRGB in [0, 1], all of one aspect ratio; the first one's
-        size is that of all.
-      durations: of each, in seconds.
-      size: pixels of the longer side, at the most.
+      path: path of the file; see `ANIMATION_EXTENSIONS`.
+      pictures: float32[height, width, 3], sRGB in [0, 1], of one aspect ratio; all are scaled to
+        the size of the first.
+      durations: duration of every image, in seconds.
+      size: largest length of the longer side, in pixels.
 
     Raises:
-      InputError: it can't be written.
-      ValueError: there are no pictures, or not as many as durations.
+      InputError: the file can't be written.
+      ValueError: there are no images, or their number isn't that of the durations.
     """
     scaled = _scale(pictures, size)
     first = next(scaled, None)
@@ -112,7 +112,7 @@ def _save_with_pillow(
 ) -> None:
     extension = Path(path).suffix.lower()
     kind, options = _KINDS[extension]
-    # GIF has hundredths, and the others are told thousandths by Pillow, too.
+    # GIF counts in hundredths of a second; Pillow writes the others in thousandths.
     tick = 10 if extension == ".gif" else 1
     times = [tick * n for n in round_times(durations, Fraction(tick, 1000))]
     with write_atomically(path) as file:
@@ -137,7 +137,7 @@ def _to_pillow(path: PathLike, image: npt.NDArray[np.float32]) -> Image.Image:
     picture = Image.fromarray(quantize(image, np.uint8))
     if Path(path).suffix.lower() != ".gif":
         return picture
-    # Each picture's own colors, and errors that are passed on: without, skies come in bands.
+    # A palette for every image, and error diffusion, without which skies show bands.
     palette = picture.quantize(_COLORS_OF_GIF)
     return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 

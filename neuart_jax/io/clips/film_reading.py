@@ -1,8 +1,8 @@
-"""Frames out of MP4, MOV, MKV, WebM and what else FFmpeg reads, in sRGB's numbers and upright.
+"""Read the frames of MP4, MOV, MKV, WebM and other FFmpeg formats as upright sRGB images.
 
-A film's numbers are luma and color differences, made with one of several matrices, in one of two
-ranges; both are told by its tags, or follow from its size. The numbers that come out are taken for
-sRGB, as all players take BT.709's.
+Films store luma and color differences, with one of several matrices and one of two ranges; tags
+specify both, or they follow from the size. Decoded values are interpreted as sRGB, just as players
+interpret BT.709.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,25 +21,25 @@ from neuart_jax.io.decoding import MAX_PIXELS, Float32
 from neuart_jax.io.files import PathLike
 from neuart_jax.io.images import resize_image
 
-# Numbers of ITU-T H.273: of transfer characteristics, table 3; of matrices, table 4.
+# Code points of ITU-T H.273: transfer characteristics, table 3; matrices, table 4.
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _RGB, _UNSPECIFIED = 0, 2
 _LIMITED, _FULL = 1, 2
-# Lines from which on an untagged film is HD, that is, of BT.709.
+# Lines and columns from which untagged films are HD, that is, use BT.709.
 _HD_LINES, _HD_COLUMNS = 720, 1280
 _NUM_COLORS, _BYTE = 3, 8
-# A side that every number of samples divides.
+# A side that every subsampling factor divides.
 _LARGE = 64
-# What a container that is complete may promise beyond its last frame.
+# Seconds, and share of the duration, by which a complete container may outlast its last frame.
 _LEAST_MISSING, _SHARE_MISSING = Fraction(1, 2), Fraction(1, 50)
 
 
 def survey_film(path: Path) -> Survey:
-    """Decode a film once to learn when its frames are shown, and whether all of them are sound.
+    """Decode a film once to find the times of its frames, and to check that all are readable.
 
     Raises:
-      InputError: it is damaged or cut off, has no moving picture, is HDR, or its frames have
-        several sizes.
+      InputError: the film is damaged or truncated, has no video stream, is HDR, or changes its
+        size.
     """
     av = load_pyav(path)
     times: list[Fraction] = []
@@ -81,8 +81,8 @@ def read_film(path: Path, numbers: Sequence[int]) -> Iterator[Still]:
     """Yield some frames of a film.
 
     Args:
-      path: a film that was surveyed.
-      numbers: of the frames, ascending.
+      path: path of a film that was surveyed.
+      numbers: numbers of the frames, ascending.
     """
     av = load_pyav(path)
     wanted = iter(numbers)
@@ -108,7 +108,7 @@ def _opened(av: Any, path: Path) -> Any:
 
 
 def _find_pictures(container: Any, path: PathLike) -> Any:
-    """Return the stream of a film that moves; a cover of an album is none."""
+    """Return the first video stream of a film, skipping cover images."""
     moving = [
         stream
         for stream in container.streams.video
@@ -132,7 +132,7 @@ def _find_pictures(container: Any, path: PathLike) -> Any:
 
 def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
     """Yield all frames of a stream with their times and durations, in seconds."""
-    # Frames that a decoder has made up for damaged ones aren't what was filmed.
+    # By default, decoders conceal damaged frames with made-up ones.
     stream.codec_context.options = {"err_detect": "explode"}
     stream.thread_type = "AUTO"
     base = Fraction(stream.time_base)
@@ -159,7 +159,7 @@ def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
                     raise ValueError("a frame is broken")
                 if frame.pts is not None:
                     time = frame.pts * base
-                else:  # Streams without a clock.
+                else:  # The stream has no timestamps.
                     time = Fraction(0) if time is None else time + duration
                 duration = frame.duration * base if frame.duration else usual
                 yield frame, time, duration
@@ -167,8 +167,8 @@ def _decode(av: Any, container: Any, stream: Any, path: Path) -> Iterator[Any]:
 
 
 def _check_end(container: Any, stream: Any, last: Fraction, num_packets: int) -> None:
-    """Raise ValueError where a container's packets end long before it says that they do."""
-    # Not `stream.frames`, which has also those that an edited film doesn't show.
+    """Raise ValueError if a container's packets end long before its announced end."""
+    # Not `stream.frames`, which also counts frames that an edit list hides.
     num_announced = len(stream.index_entries)
     if num_packets < num_announced:
         raise ValueError(f"it ends after {num_packets} of {num_announced} frames")
@@ -185,7 +185,7 @@ def _upright_size(frame: Any, stream: Any) -> tuple[int, int]:
 
 
 def _square_width(frame: Any, stream: Any) -> int:
-    """Return how wide a frame is whose pixels are as wide as they are high."""
+    """Return the width of a frame after scaling to square pixels."""
     aspect = stream.sample_aspect_ratio
     return frame.width if not aspect else max(1, round(frame.width * Fraction(aspect)))
 
@@ -229,8 +229,8 @@ def _to_still(av: Any, frame: Any, stream: Any) -> Still:
 
 
 def _read_luma(frame: Any, *, is_jpeg: bool) -> tuple[Float32, Float32 | None]:
-    # FFmpeg only lays the samples out, if they aren't in planes yet: its matrices are off by up to
-    # two levels, its changes of depth by one, and it takes colors to lie where they don't.
+    # FFmpeg is only used to arrange samples in planes: its matrices are off by up to two levels,
+    # its conversions of bit depth by one, and it places chroma samples incorrectly.
     bits = frame.format.components[0].bits
     alpha = "a" * _has_alpha(frame)
     is_full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
@@ -251,7 +251,7 @@ def _read_luma(frame: Any, *, is_jpeg: bool) -> tuple[Float32, Float32 | None]:
 
 
 def _find_sampling(frame: Any) -> str:
-    """Return the three digits that tell how many samples of color there are."""
+    """Return the chroma subsampling as FFmpeg's three digits, such as "420"."""
     columns, rows = (
         _LARGE // many(_LARGE) for many in (frame.format.chroma_width, frame.format.chroma_height)
     )
@@ -259,10 +259,10 @@ def _find_sampling(frame: Any) -> str:
 
 
 def _read_rgb(av: Any, frame: Any) -> tuple[Float32, Float32 | None]:
-    """Read what has no matrix: RGB, palettes, gray."""
+    """Read frames without a matrix: RGB, palettes, gray."""
     alpha = "a" * _has_alpha(frame)
     is_limited = frame.color_range == _LIMITED and not frame.format.is_rgb
-    # From 8 bits to 16 FFmpeg is off by up to a level of 8.
+    # FFmpeg's conversion from 8 bits to 16 is off by up to one level of 8 bits.
     is_deep = max(part.bits for part in frame.format.components) > _BYTE
     kind, most = ("64le" if alpha else "48le", 65535) if is_deep else ("" if alpha else "24", 255)
     whole = frame.reformat(
@@ -276,7 +276,7 @@ def _read_rgb(av: Any, frame: Any) -> tuple[Float32, Float32 | None]:
 
 
 def _has_alpha(frame: Any) -> bool:
-    # A palette may have it in any of its colors.
+    # Any color of a palette may be transparent.
     return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
 
 
@@ -287,7 +287,7 @@ def _read_plane(plane: Any, bits: int) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _turn(values: Float32, rotation: int) -> Float32:
-    # Degrees against the clock. A copy in any case: FFmpeg uses its memory again.
+    # The rotation is counterclockwise. Always a copy, as FFmpeg reuses its memory.
     return np.array(np.rot90(values, rotation // 90), np.float32, order="C")
 
 

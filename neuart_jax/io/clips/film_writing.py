@@ -1,7 +1,7 @@
-"""Films: frames into MP4, MOV or MKV, with the times and the sound of the clip they were made of.
+"""Write frames as MP4, MOV or MKV films, with the times and the sound of their source clip.
 
-H.264 in 4:2:0 and BT.709, whose tags are set and whose numbers are converted, is what every player
-shows as it was meant. Painted texture takes far more bits than what cameras see.
+The default is H.264 in 4:2:0, converted to BT.709 and tagged so, which every player shows with the
+right colors. Painted textures take far more bits than camera footage.
 """
 
 import contextlib
@@ -25,31 +25,31 @@ from neuart_jax.io.files import PathLike, name_atomically
 logger = logging.getLogger(__name__)
 
 _LIMITED = 1
-# What an encoder makes must not depend on how many cores a machine has.
+# Fixed, so that the encoder's output doesn't depend on the machine's number of cores.
 _NUM_THREADS = 4
 # As in 30000/1001.
 _MOST_PARTS = 1001
-# FFmpeg's names of containers, and those whose index would come last if nothing were said: it has
-# to come first for a film to play while it is loaded.
+# FFmpeg's names of containers, and the extensions of those with the index at the end by default:
+# films can only play while loading if the index comes first.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _INDEX_LAST = (".mp4", ".mov")
 
 
-# Blue, green, red and a byte of nothing for each pixel.
+# Blue, green, red and an unused byte for each pixel.
 _RGB = "bgr0"
 
 
 class FilmCodec(NamedTuple):
-    """How pictures are encoded.
+    """Encoding of a film's frames.
 
     Attributes:
-      encoder: FFmpeg's name of it.
-      pixel_format: FFmpeg's name of it.
-      bits: of a sample.
-      rows: of luma for one of color.
-      columns: the same.
-      options: of the encoder.
-      extensions: of the files that it may be in.
+      encoder: FFmpeg's name of the encoder.
+      pixel_format: FFmpeg's name of the pixel format.
+      bits: bits per sample.
+      rows: rows of luma per row of chroma.
+      columns: columns of luma per column of chroma.
+      options: options of the encoder.
+      extensions: extensions of the containers that can hold the codec.
     """
 
     encoder: str
@@ -62,7 +62,7 @@ class FilmCodec(NamedTuple):
 
 
 FILM_CODECS = {
-    # Where frames are stored in another order than shown, MP4 doesn't keep how long the last is.
+    # No B-frames: if frames are reordered, MP4 loses the duration of the last one.
     "h264": FilmCodec(
         *("libx264", "yuv420p", 8, 2, 2),
         {"crf": "17", "preset": "medium", "bf": "0"},
@@ -74,25 +74,25 @@ FILM_CODECS = {
         {"profile": "3", "vendor": "apl0"},
         (".mov", ".mkv"),
     ),
-    # Lossless, in RGB: a picture comes back as a PNG of it would.
+    # Lossless, in RGB: decoded frames equal those of PNG files.
     "ffv1": FilmCodec("ffv1", _RGB, 8, 1, 1, {"level": "3", "slicecrc": "1"}, (".mkv",)),
 }
-"""What a film can be written with, by the name that settings have for it."""
+"""Codecs of films, by their names in the settings."""
 
 FILM_EXTENSIONS = tuple(_CONTAINERS)
-"""What the names of films end in that are written."""
+"""File extensions of the films that can be written."""
 
 
 class FilmPlan(NamedTuple):
-    """All that is known of a film before its first frame.
+    """Properties of a film that are fixed before its first frame.
 
     Attributes:
-      height: of the frames, in pixels.
-      width: the same.
-      time_base: seconds of which all times are multiples.
-      frame_rate: frames a second, on average.
+      height: height of the frames, in pixels.
+      width: width of the frames, in pixels.
+      time_base: unit of time, in seconds, of which all times are multiples.
+      frame_rate: mean number of frames per second.
       codec: key of `FILM_CODECS`.
-      sound: what is copied beside the frames.
+      sound: sound to copy; None for a silent film.
     """
 
     height: int
@@ -104,14 +104,14 @@ class FilmPlan(NamedTuple):
 
 
 class FilmWriter:
-    """An open film, to which frames are added in their order.
+    """An open film, to which frames are added in order.
 
     Args:
-      av: PyAV.
-      container: an output of PyAV's, opened.
+      av: the module PyAV.
+      container: PyAV's output container, opened.
       plan: see `FilmPlan`.
-      sound: the opened file of `FilmPlan.sound`.
-      name: of the film, for messages.
+      sound: opened file of `FilmPlan.sound`.
+      name: name of the film in messages.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class FilmWriter:
 
         Args:
           image: float[height, width, 3], sRGB in [0, 1].
-          time: seconds since the first frame at which it is shown.
-          duration: seconds for which it is.
+          time: time at which the frame is shown, in seconds since the first frame.
+          duration: duration of the frame, in seconds.
 
         Raises:
-          InputError: the encoder or the disk refuses it.
+          InputError: the frame can't be encoded or written.
         """
         frame = self._make_frame(np.asarray(image, np.float32))
         base = self._plan.time_base
@@ -144,10 +144,10 @@ class FilmWriter:
             self._mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Write what is still on its way.
+        """Write the frames that the encoder still holds, and the rest of the sound.
 
         Raises:
-          InputError: the encoder or the disk refuses it.
+          InputError: the frames or the sound can't be encoded or written.
         """
         with _telling(self._av, self._name):
             self._mux(self._stream.encode(None))
@@ -156,7 +156,7 @@ class FilmWriter:
 
     def _mux(self, packets: Any) -> None:
         for packet in packets:
-            # Encoders forget how long a frame is shown, and the last one is followed by none.
+            # Encoders drop durations, and that of the last frame doesn't follow from a next one.
             base = Fraction(packet.time_base)
             ticks = self._durations.pop(round(packet.pts * base / self._plan.time_base), None)
             if ticks is not None:
@@ -165,7 +165,7 @@ class FilmWriter:
 
     def _add_pictures(self) -> Any:
         codec, plan = self._codec, self._plan
-        # What players show as the rate; the times are each frame's own.
+        # Players only display this rate; every frame has its own time.
         rate = max(plan.frame_rate.limit_denominator(_MOST_PARTS), Fraction(1, _MOST_PARTS))
         stream = self._container.add_stream(codec.encoder, rate=rate, options=codec.options)
         stream.height, stream.width = self._padded_size()
@@ -203,7 +203,7 @@ class FilmWriter:
                 )
             )
         frame = self._av.VideoFrame(width, height, codec.pixel_format)
-        # Encoders differ in whether they ask the frames or the stream.
+        # Some encoders read the tags of the frames, others those of the stream.
         frame.color_primaries = frame.color_trc = BT709
         if codec.pixel_format != _RGB:
             frame.colorspace, frame.color_range = BT709, _LIMITED
@@ -213,7 +213,7 @@ class FilmWriter:
 
 
 class _SoundCopy:
-    """Packets of sound on their way from one file to another, bit for bit."""
+    """Copies sound from one file to another, packet by packet, without decoding."""
 
     def __init__(self, container: Any, source: Any, sound: Sound) -> None:
         self._container, self._sound = container, sound
@@ -227,10 +227,10 @@ class _SoundCopy:
         self._waiting: Any = None
 
     def copy_until(self, time: Fraction | None) -> None:
-        """Copy what begins up to a time, in seconds since the first frame; None copies the rest."""
+        """Copy packets up to a time, in seconds since the first frame; None copies the rest."""
         while (packet := self._waiting or next(self._packets, None)) is not None:
             self._waiting = None
-            # What ends a stream has no time.
+            # The packet that flushes a stream has no timestamp.
             if packet.dts is None:
                 continue
             base = Fraction(packet.time_base)
@@ -248,21 +248,21 @@ class _SoundCopy:
 
     def _is_within(self, begins: Fraction) -> bool:
         sound = self._sound
-        # What comes before the pictures of a whole file is the encoder's run-up.
+        # In a whole file, sound before the first frame is the encoder's priming.
         is_late_enough = sound.is_whole_start or begins >= sound.start
         return is_late_enough and (sound.end is None or begins < sound.end)
 
 
 def check_film(path: PathLike, plan: FilmPlan) -> None:
-    """Encode two gray frames, with the beginning of the sound, to see that a film can be written.
+    """Check that a film can be written: encode two gray frames and the beginning of the sound.
 
     Args:
-      path: what the film is to be called; nothing is written there.
-      plan: of the film.
+      path: path of the film; nothing is written there.
+      plan: plan of the film.
 
     Raises:
-      InputError: there is no such codec, it doesn't go with the extension, or the encoder or the
-        container refuses these frames or this sound.
+      InputError: the codec is unknown or doesn't go with the extension, or the encoder or the
+        container doesn't accept these frames or this sound.
     """
     codec, extension = _find_codec(plan.codec), Path(path).suffix.lower()
     if extension not in codec.extensions:
@@ -290,17 +290,17 @@ def check_film(path: PathLike, plan: FilmPlan) -> None:
 
 @contextlib.contextmanager
 def writing_film(path: PathLike, plan: FilmPlan) -> Iterator[FilmWriter]:
-    """Write a film that takes its name only once it is complete and on the disk.
+    """Write a film atomically: the path refers to it only once it is complete and on the disk.
 
     Args:
-      path: see `check_film`, which says before the work what else is refused here.
-      plan: of the film.
+      path: path of the film; `check_film` finds most errors in advance.
+      plan: plan of the film.
 
     Yields:
-      What takes the frames.
+      The writer, to which frames are added.
 
     Raises:
-      InputError: it can't be written.
+      InputError: the film can't be written.
     """
     with name_atomically(path) as temporary, _writing(temporary, path, plan) as film:
         yield film
@@ -310,11 +310,11 @@ def writing_film(path: PathLike, plan: FilmPlan) -> Iterator[FilmWriter]:
 def _writing(file: PathLike, name: PathLike, plan: FilmPlan) -> Iterator[FilmWriter]:
     av = load_pyav(name)
     extension = Path(name).suffix.lower()
-    # Without names that are made by chance: equal frames are equal files.
+    # No random identifiers, so that equal frames give equal files.
     options = {"fflags": "+bitexact"}
     if extension in _INDEX_LAST:
         options["movflags"] = "+faststart"
-        # Ticks a second of where sound begins: by milliseconds it would be off.
+        # Ticks per second for the start of the sound: milliseconds would be inaccurate.
         options["movie_timescale"] = "90000"
     with contextlib.ExitStack() as stack:
         with _telling(av, name):
@@ -328,7 +328,7 @@ def _writing(file: PathLike, name: PathLike, plan: FilmPlan) -> Iterator[FilmWri
             yield film
             film.finish()
         except BaseException:
-            # What it would write at its end is of no use any more.
+            # The unfinished film is discarded, and so are errors on closing it.
             with contextlib.suppress(Exception):
                 container.close()
             raise
@@ -357,7 +357,7 @@ def _find_codec(name: str) -> FilmCodec:
 
 
 def _fill(plane: Any, values: npt.NDArray[Any]) -> None:
-    # Rows of FFmpeg's may be longer than the picture's.
+    # FFmpeg may pad rows.
     rows = np.frombuffer(plane, values.dtype).reshape(
         plane.height, plane.line_size // values.dtype.itemsize
     )

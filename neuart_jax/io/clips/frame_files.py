@@ -1,4 +1,4 @@
-"""Clips that are folders of pictures, one file a frame."""
+"""Clips as folders of images, with one file per frame."""
 
 import logging
 import re
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 def survey_files(files: Sequence[Path], *, frame_rate: Fraction) -> Survey:
-    """Read pictures once to learn whether all are sound and of one size.
+    """Read images once to check that all are readable and of one size.
 
     Args:
-      files: in their order.
-      frame_rate: pictures a second.
+      files: files of the images, in order.
+      frame_rate: number of images per second.
 
     Raises:
-      InputError: one can't be read, or has another size than the first.
+      InputError: an image can't be read, or its size isn't that of the first.
     """
     height, width, _ = load_image(files[0]).image.shape
     for file in files[1:]:
@@ -40,32 +40,32 @@ def survey_files(files: Sequence[Path], *, frame_rate: Fraction) -> Survey:
 
 
 def read_files(files: Sequence[Path], numbers: Sequence[int]) -> Iterator[Still]:
-    """Yield the pictures of some numbers."""
+    """Yield the images with some numbers."""
     for number in numbers:
         picture = load_image(files[number])
         yield Still(picture.image, picture.alpha)
 
 
 class FrameFolder:
-    """Numbered PNG files, to which frames are added in their order, each whole or not at all.
+    """A folder of numbered PNG files, to which frames are added in order, each atomically.
 
     Args:
-      folder: that exists.
-      first: number of the frame that is added first, from 0 on.
+      folder: path of an existing folder.
+      first: number of the frame that is added first, from 0.
     """
 
     def __init__(self, folder: Path, *, first: int = 0) -> None:
         self._folder, self._number = folder, first
 
     def add(self, image: npt.ArrayLike, alpha: npt.ArrayLike | None = None) -> Path:
-        """Write the next frame and return its file.
+        """Write the next frame and return its path.
 
         Args:
           image: float32[height, width, 3], sRGB in [0, 1].
-          alpha: float32[height, width] in [0, 1], stored beside the colors.
+          alpha: opacity, float32[height, width] in [0, 1], stored with the colors.
 
         Raises:
-          InputError: it can't be written.
+          InputError: the frame can't be written.
         """
         self._number += 1
         path = self._folder / f"frame_{self._number:06d}.png"
@@ -74,7 +74,7 @@ class FrameFolder:
 
 
 def _tell_gaps(files: Sequence[Path]) -> None:
-    """Warn of numbers that are missing between those of files named alike."""
+    """Warn of gaps in the numbers of files whose names are otherwise equal."""
     found = [re.fullmatch(r"(.*?)(\d+)(\D*)", file.name) for file in files]
     if not all(found) or len({(match[1], match[3]) for match in found if match}) > 1:
         return

@@ -1,7 +1,7 @@
-"""What a clip is, whatever file it comes from: frames, each with the time at which it is shown.
+"""Clips, independent of their file format: frames with the times at which they are shown.
 
-Times are fractions of a second, exact as the file has them, so that a film made of a clip keeps
-them whatever its frame rate, or if it has none that is constant.
+Times are exact fractions of a second, as in the file, so that a film made from a clip keeps its
+times at any frame rate, constant or variable.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class Still(NamedTuple):
-    """One picture of a clip.
+    """One image of a clip.
 
     Attributes:
-      image: float32[height, width, 3], sRGB in [0, 1], upright, over white where it is transparent.
-      alpha: float32[height, width] in [0, 1], or None when every pixel is opaque.
+      image: float32[height, width, 3], sRGB in [0, 1], upright, composited over white.
+      alpha: opacity, float32[height, width] in [0, 1]; None if every pixel is opaque.
     """
 
     image: Float32
@@ -32,7 +32,7 @@ class Still(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A picture and when it is shown.
+    """An image with its time and duration.
 
     Attributes:
       image: as in `Still`.
@@ -48,14 +48,14 @@ class Frame(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """Where a clip's sound is.
+    """The location of a clip's sound.
 
     Attributes:
-      path: the file.
-      start: seconds on the file's own clock at which the clip's first frame is shown.
-      end: the same of the clip's end; None where the clip ends with its file.
-      is_whole_start: whether the clip begins with its file, so that what of the sound comes before
-        belongs to it: an encoder's run-up.
+      path: path of the file.
+      start: time of the clip's first frame, in seconds on the file's clock.
+      end: time of the clip's end, on the same clock; None if the clip ends with its file.
+      is_whole_start: whether the clip begins with its file, so that earlier sound, an encoder's
+        priming, belongs to it.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class Sound(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Which frames of a file are wanted.
+    """A selection of a file's frames.
 
     Attributes:
-      start: seconds after the first frame from which on they are.
-      end: seconds after the first frame up to which they are; None is the end of the file.
-      every: 2 takes every second frame, and shows each for twice as long.
+      start: start of the selection, in seconds after the first frame.
+      end: end of the selection, in seconds after the first frame; None for the end of the file.
+      every: stride; 2 selects every second frame, each shown for twice as long.
     """
 
     start: float | Fraction = 0
@@ -79,15 +79,15 @@ class Part(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What was found by going through a file once, before anything is done with it.
+    """Properties of a file, found by reading it once in advance.
 
     Attributes:
-      height: of all frames, upright, in pixels.
-      width: the same.
-      times: of all frames, on the file's own clock, in seconds, ascending.
-      end: when the last frame ends, on that clock.
-      time_base: seconds of which all times are multiples.
-      has_sound: whether there is any that can be copied.
+      height: height of all frames, upright, in pixels.
+      width: width of all frames, upright, in pixels.
+      times: times of all frames, in seconds on the file's clock, ascending.
+      end: end of the last frame, on the same clock.
+      time_base: unit of time, in seconds, of which all times are multiples.
+      has_sound: whether the file has sound that can be copied.
     """
 
     height: int
@@ -100,17 +100,17 @@ class Survey(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Frames of a file, or of several, that are read one by one whenever they are asked for.
+    """Selected frames of one or several files, read lazily, one at a time.
 
     Attributes:
-      name: what messages call it.
-      height: of all frames, in pixels.
-      width: the same.
-      times: of all chosen frames, in seconds since the first of them.
-      end: when the last one ends, in seconds since the first.
-      time_base: seconds of which all times are multiples.
-      sound: where its sound is, if it has any.
-      files: those that it is read from.
+      name: name of the clip in messages.
+      height: height of all frames, in pixels.
+      width: width of all frames, in pixels.
+      times: times of all selected frames, in seconds since the first of them.
+      end: end of the last frame, in seconds since the first.
+      time_base: unit of time, in seconds, of which all times are multiples.
+      sound: location of the clip's sound; None without sound.
+      files: files that the clip is read from.
     """
 
     name: str
@@ -126,27 +126,27 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """Return how many frames there are."""
+        """Number of frames."""
         return len(self.times)
 
     @property
     def frame_rate(self) -> Fraction:
-        """Return frames per second, on average."""
+        """Mean number of frames per second."""
         return self.num_frames / self.end
 
     def stills(self, numbers: Sequence[int]) -> Iterator[Still]:
         """Read some frames.
 
         Args:
-          numbers: of the frames, ascending.
+          numbers: numbers of the frames, ascending.
         """
         return self._read([self._chosen[number] for number in numbers])
 
     def frames(self, *, first: int = 0) -> Iterator[Frame]:
-        """Read the frames in their order, with no more than one of them in memory.
+        """Read the frames in order, with one of them in memory at a time.
 
         Args:
-          first: number of the frame to begin with.
+          first: number of the first frame to read.
 
         Raises:
           InputError: the file has changed since it was surveyed, or can't be read any more.
@@ -176,21 +176,21 @@ def choose_frames(
     files: Sequence[Path],
     part: Part = Part(),
 ) -> Clip:
-    """Make a clip of a part of what was surveyed.
+    """Make a clip of a part of a surveyed file.
 
     Args:
-      survey: of the whole.
-      read: yields the frames of some numbers, which are ascending, each as often as it is named.
-      name: what messages call it.
-      files: those that it is read from; the sound is in the first.
-      part: of the frames that make the clip.
+      survey: survey of the whole file.
+      read: reads the frames with some ascending numbers, each as often as its number is given.
+      name: name of the clip in messages.
+      files: files that the clip is read from; the first has the sound.
+      part: frames to select.
 
     Raises:
-      InputError: that is no part of it, or has a single frame.
+      InputError: the part lies outside the file, or has fewer than 2 frames.
     """
     seconds = float(survey.end - survey.times[0])
     _check_part(name, seconds, part)
-    # A number such as 0.1 means that decimal, and not the double that lies next to it.
+    # A number such as 0.1 stands for the exact decimal, not for the nearest double.
     begin = survey.times[0] + _exact(part.start)
     stop = survey.end if part.end is None else min(survey.end, survey.times[0] + _exact(part.end))
     chosen = tuple(i for i, time in enumerate(survey.times) if begin <= time < stop)[:: part.every]
@@ -223,19 +223,19 @@ def choose_frames(
 
 
 def make_times(durations: Sequence[Fraction]) -> tuple[tuple[Fraction, ...], Fraction]:
-    """Return when frames begin that are shown one after the other, and when the last one ends."""
+    """Convert the durations of consecutive frames to their start times and the end of the last."""
     *times, end = itertools.accumulate(durations, initial=Fraction(0))
     return tuple(times), end
 
 
 def find_time_base(times: Sequence[Fraction]) -> Fraction:
-    """Return the longest time of which all times are multiples, in seconds."""
+    """Return a unit of time, in seconds, of which all times are multiples."""
     denominator = math.lcm(*(time.denominator for time in times))
     return Fraction(1, denominator)
 
 
 def _common_base(base: Fraction, end: Fraction) -> Fraction:
-    """Return a time base that has the end of a part, too, unless it were finer than a clock's."""
+    """Return a time base of which a part's end is a multiple, too, unless it were too fine."""
     both = Fraction(
         math.gcd(base.numerator * end.denominator, end.numerator * base.denominator),
         base.denominator * end.denominator,
@@ -243,7 +243,7 @@ def _common_base(base: Fraction, end: Fraction) -> Fraction:
     return both if both.denominator <= _FINEST_CLOCK else base
 
 
-# Ticks a second. More don't fit beside an hour into the 32 bits that some files have.
+# Ticks per second. With more, an hour doesn't fit into the 32 bits of some files' times.
 _FINEST_CLOCK = 1_000_000
 
 

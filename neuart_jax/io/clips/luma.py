@@ -1,4 +1,4 @@
-"""Luma and color differences to and from R'G'B', with the matrix and the range that a film has.
+"""Conversion between a film's luma and color differences and R'G'B', for any matrix and range.
 
 Sources: ITU-R BT.709-6, section 3; BT.601-7, section 2.5; BT.2020-2, table 4; SMPTE 240M for the
 matrices, ITU-T H.273, section 8.3, for the ranges.
@@ -25,7 +25,7 @@ _WEIGHTS = {
 }
 
 MATRICES = frozenset(_WEIGHTS)
-"""Those that are known, by their numbers."""
+"""Numbers of the supported matrices."""
 
 
 def to_rgb(
@@ -36,19 +36,19 @@ def to_rgb(
     full: bool = False,
     centered: bool = False,
 ) -> Float32:
-    """Turn a film's samples into R'G'B'.
+    """Convert a film's samples to R'G'B'.
 
-    Where there are fewer samples of color than of luma, what lies between them is interpolated by
-    the cubic of Keys 1981, "Cubic convolution interpolation for digital image processing", eq. 15.
+    Subsampled chroma is interpolated by the cubic of Keys 1981, "Cubic convolution interpolation
+    for digital image processing", eq. 15.
 
     Args:
       planes: integers[height, width] of Y', and of C_B and C_R [height / rows, width / columns].
-      matrix: its number, one of `MATRICES`.
-      bits: of a sample.
-      full: whether they go from 0 to 2^bits - 1; else from 16 to 235 (240 for colors), times
+      matrix: number of the matrix, one of `MATRICES`.
+      bits: bits per sample.
+      full: whether samples range from 0 to 2^bits - 1; else from 16 to 235 (240 for chroma), times
         2^(bits - 8).
-      centered: whether samples of color lie in the middle of those of luma in a row, as in JPEG;
-        else on the first of them. Between rows they lie in the middle.
+      centered: whether chroma samples are centered between luma samples along rows, as in JPEG;
+        else they coincide with the first of them. Along columns, they are always centered.
 
     Returns:
       float32[height, width, 3], clipped to [0, 1].
@@ -61,14 +61,14 @@ def to_rgb(
         color = _spread(color, 0, height, is_centered=True)
         samples.append(_spread(color, 1, width, is_centered=centered))
     offset, span = _find_range(bits, full)
-    # The division by the span is a part of the product.
+    # The division by the span is folded into the matrix.
     scaled = (np.linalg.inv(_make_matrix(matrix)) / span).astype(np.float32)
     return np.clip((np.stack(samples, axis=-1) - offset) @ scaled.T, 0, 1)
 
 
 def _spread(plane: Float32, axis: int, size: int, *, is_centered: bool) -> Float32:
-    """Interpolate samples along an axis that has fewer of them than pixels."""
-    # Of an odd size the last sample stands for fewer pixels.
+    """Interpolate subsampled values along an axis."""
+    # At odd sizes, the last sample covers fewer pixels.
     factor = -(-size // plane.shape[axis])
     if factor == 1:
         return plane
@@ -84,7 +84,7 @@ def _spread(plane: Float32, axis: int, size: int, *, is_centered: bool) -> Float
 
 
 def _cubic_weights(fraction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return float64[4, n], what the sample before the last, the last, and so on, count."""
+    """Return the weights float64[4, n] of the four nearest samples, in order."""
     t = fraction
     return np.stack(
         [
@@ -99,23 +99,23 @@ def _cubic_weights(fraction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 def to_planes(
     image: npt.ArrayLike, *, matrix: int, bits: int, rows: int, columns: int
 ) -> list[npt.NDArray[np.unsignedinteger]]:
-    """Turn R'G'B' into a film's samples of the limited range, with fewer of color than of luma.
+    """Convert R'G'B' to a film's samples of the limited range, with subsampled chroma.
 
-    Color samples lie where H.264 has them if nothing else is said (ITU-T H.264, figure E-1, type
-    0): on every second column, and between two rows.
+    Chroma samples are located as in H.264 by default (ITU-T H.264, figure E-1, type 0): on every
+    second column, and midway between two rows.
 
     Args:
       image: float[height, width, 3] in [0, 1].
-      matrix: its number, one of `MATRICES`.
-      bits: of a sample.
-      rows: 1 or 2, of luma for one of color; the height is a multiple of it.
-      columns: the same.
+      matrix: number of the matrix, one of `MATRICES`.
+      bits: bits per sample.
+      rows: rows of luma per row of chroma, 1 or 2; a divisor of the height.
+      columns: columns of luma per column of chroma, 1 or 2; a divisor of the width.
 
     Returns:
       Y', C_B and C_R, uint8 or uint16[height, width] and [height / rows, width / columns].
     """
     offset, span = _find_range(bits, False)
-    # Values and product in float32: exact to a hundredth of a level of 10 bits.
+    # Float32 is accurate to a hundredth of a level of 10 bits.
     transform = (_make_matrix(matrix) * span[:, None]).astype(np.float32)
     values = np.asarray(image, np.float32) @ transform.T + offset
     luma, color = values[..., 0], values[..., 1:]
@@ -139,7 +139,7 @@ def _make_matrix(number: int) -> npt.NDArray[np.float64]:
 
 
 def _find_range(bits: int, full: bool) -> tuple[Float32, Float32]:
-    """Return what Y', C_B and C_R are where the matrix has 0, and by how much they grow up to 1."""
+    """Return the samples of Y', C_B and C_R at the value 0, and their increase up to 1."""
     step = 1 << bits - 8
     low, span = (0, [(1 << bits) - 1] * 3) if full else (16 * step, [219 * step] + [224 * step] * 2)
     return np.array([low, 128 * step, 128 * step], np.float32), np.array(span, np.float32)

@@ -1,4 +1,4 @@
-"""Which kind of clip a name stands for."""
+"""Recognize and open clips: films, animations and folders of frames."""
 
 import functools
 import os
@@ -22,10 +22,10 @@ _FRAMES_A_SECOND = 25
 
 
 def is_clip(path: PathLike) -> bool:
-    """Tell whether a file moves: it is a film, or an animation of several frames.
+    """Return whether a file is a film or an animation of several frames.
 
-    A folder isn't one by itself: it may hold frames, or pictures that have nothing in common. Nor
-    is what can't be read, of which whoever reads it says more.
+    False for folders, which may hold frames or unrelated images, and for unreadable files, which
+    are reported when they are read.
     """
     try:
         start = _read_start(Path(path))
@@ -37,9 +37,9 @@ def is_clip(path: PathLike) -> bool:
 
 
 def holds_frames(folder: Path) -> bool:
-    """Tell whether a folder's images are numbered frames: alike but for the numbers in their names.
+    """Return whether the names of a folder's images are equal except for their last numbers.
 
-    Whether they are of one size is for `open_clip` to see.
+    The images' sizes are only checked by `open_clip`.
     """
     extensions = readable_extensions()
     try:
@@ -59,22 +59,22 @@ def open_clip(
     every: int = 1,
     frame_rate: float | str | Fraction | None = None,
 ) -> Clip:
-    """Open a clip and go through it once, so that what is wrong with it is known now.
+    """Open a clip and read it once, so that errors in it are found in advance.
 
-    Films (MP4, MOV, MKV, WebM and what else FFmpeg reads) take the extra `video`. Animations (GIF,
-    WebP, PNG, AVIF) and pictures of a folder, in the order of the numbers in their names, don't.
+    Films (MP4, MOV, MKV, WebM and other FFmpeg formats) need the extra `video`. Animations (GIF,
+    WebP, PNG, AVIF) and folders of images, ordered by the numbers in their names, don't.
 
     Args:
-      source: a film, an animation, a folder of pictures, or pictures in their order.
-      start: seconds after the first frame at which the clip begins.
-      end: seconds after the first frame at which it ends; None is the end of the file.
-      every: 2 takes every second frame, and shows each for twice as long.
-      frame_rate: of pictures, which have no times, in frames a second, such as 24 or
-        "30000/1001"; 25 if not given.
+      source: path of a film, an animation or a folder of images, or paths of images in order.
+      start: start of the clip, in seconds after the first frame.
+      end: end of the clip, in seconds after the first frame; None for the end of the file.
+      every: stride; 2 selects every second frame, each shown for twice as long.
+      frame_rate: frames per second of images, which have no times, such as 24 or "30000/1001";
+        None for 25.
 
     Raises:
-      InputError: it can't be read, is damaged or cut off, has no moving picture or a single frame,
-        is HDR, or changes its size.
+      InputError: the source can't be read, is damaged or truncated, has no video stream or fewer
+        than 2 frames, is HDR, or changes its size.
     """
     part = Part(start, end, every)
     if not isinstance(source, str | Path) and isinstance(source, Sequence):

@@ -1,64 +1,64 @@
-"""How a run's steps become a film of its progress: which are shown, and for how long.
+"""Pace of progress films: the steps to show and their durations.
 
-A picture changes most in its first steps. Shown evenly, they rush by, and most of the film stands
-still.
+An image changes most in its first steps. With evenly spaced steps, these rush by, and most of the
+film hardly moves.
 """
 
 from collections.abc import Sequence
 from fractions import Fraction
 
 _HUNDREDTH = Fraction(1, 100)
-"""Of a second: the tick of a GIF's clock."""
+"""A hundredth of a second, the unit of time in GIF files."""
 
 _SHORTEST, _LONGEST = 4 * _HUNDREDTH, 25 * _HUNDREDTH
-"""For which a frame is shown that isn't the last: 25 a second, and 4."""
+"""Bounds on the durations, in seconds, of all frames but the last: 25 and 4 frames per second."""
 
 HOLD = Fraction(2)
-"""Seconds for which the last frame is shown."""
+"""Duration of the last frame, in seconds."""
 
 
 def choose_steps(num_steps: int, *, most: int) -> tuple[int, ...]:
-    """Choose the steps to show: all of the first ones, then ever fewer.
+    """Choose the steps to show: every one of the first steps, then ever fewer.
 
-    The k-th of K is step N (k / K)^2, so that the time between two of them grows evenly.
+    The k-th of K frames shows step N (k / K)^2, so that the interval between steps grows linearly.
 
     Args:
-      num_steps: N, of the whole run.
-      most: how many to choose at most, at least 2.
+      num_steps: N, number of steps of the whole run.
+      most: largest number of steps to choose, at least 2.
 
     Returns:
-      Ascending steps, the start 0 and the last among them; fewer than `most` where the first would
-      come several times.
+      Ascending steps, including the start, 0, and the last step; fewer than `most` if the run has
+      fewer.
     """
     if num_steps < 1 or most < 2:
         raise ValueError(f"{most} of {num_steps} steps were asked for, expected at least 2 of 1")
     if num_steps < most:
         return tuple(range(num_steps + 1))
     chosen = [round(num_steps * (k / (most - 1)) ** 2) for k in range(most)]
-    # Each later than the one before, as far as there is room for all that follow.
+    # Strictly ascending: rounding makes several of the first steps equal.
     for k in range(1, most):
         chosen[k] = max(chosen[k], chosen[k - 1] + 1)
     return tuple(chosen)
 
 
 def most_frames(seconds: Fraction | float) -> int:
-    """Return how many frames a film of some length has at most, the one that is held included.
+    """Return the largest number of frames of a film, including the last one, which is held.
 
     Args:
-      seconds: of the whole film.
+      seconds: duration of the whole film, in seconds.
     """
     return max(2, int((Fraction(str(seconds)) - HOLD) / _SHORTEST) + 1)
 
 
 def find_durations(num_frames: int, *, seconds: Fraction | float) -> list[Fraction]:
-    """Find how long each frame is shown.
+    """Return the duration of every frame.
 
     Args:
-      num_frames: at least 1.
-      seconds: of the whole film, at the most; one of few frames is shorter.
+      num_frames: number of frames, at least 1.
+      seconds: largest duration of the whole film, in seconds; films of few frames are shorter.
 
     Returns:
-      Seconds for each frame, in whole hundredths; `HOLD` for the last.
+      Durations in seconds, in whole hundredths; `HOLD` for the last frame.
     """
     if num_frames < 2:
         return [HOLD] * num_frames
@@ -68,14 +68,14 @@ def find_durations(num_frames: int, *, seconds: Fraction | float) -> list[Fracti
 
 
 def round_times(durations: Sequence[Fraction], tick: Fraction) -> list[int]:
-    """Round durations to ticks of a clock so that errors don't add up.
+    """Round durations to ticks of a clock without accumulating errors.
 
     Args:
-      durations: in seconds.
-      tick: in seconds.
+      durations: durations in seconds.
+      tick: length of a tick, in seconds.
 
     Returns:
-      Ticks of each, at least 1.
+      Number of ticks of every duration, at least 1.
     """
     ticks, end, told = [], Fraction(0), 0
     for duration in durations:

@@ -1,4 +1,4 @@
-"""FFmpeg by way of PyAV, which the extra `video` brings: the one module that imports it."""
+"""Access to FFmpeg through PyAV, from the extra `video`; the only module that imports it."""
 
 import contextlib
 import importlib.util
@@ -10,18 +10,18 @@ from neuart_jax.io.files import PathLike, brief_cause
 
 
 def has_pyav() -> bool:
-    """Tell whether PyAV is installed."""
+    """Return whether PyAV is installed."""
     return importlib.util.find_spec("av") is not None
 
 
 def load_pyav(name: PathLike) -> Any:
-    """Import PyAV and keep FFmpeg's messages in.
+    """Import PyAV and silence FFmpeg's messages.
 
     Args:
-      name: the file that it is wanted for, for the message.
+      name: name of the file that needs PyAV, for the error message.
 
     Raises:
-      InputError: it isn't installed.
+      InputError: PyAV isn't installed.
     """
     try:
         import av
@@ -33,19 +33,19 @@ def load_pyav(name: PathLike) -> Any:
             remedy='install it with pip install "neuart_jax[video]", or take the pictures out into '
             "a folder",
         ) from error
-    # Each oddity of a damaged file, of which one sentence has to be enough.
+    # FFmpeg reports every defect of a damaged file; the user gets a single sentence.
     av.logging.set_level(None)
     return av
 
 
 def name_file(path: PathLike) -> str:
-    """Return a path so that FFmpeg takes it for a file's, whatever colons are in it."""
+    """Return a path in a form that FFmpeg reads as a file's even if it contains colons."""
     return f"file:{path}"
 
 
 @contextlib.contextmanager
 def telling(av: Any, came: str, *, expected: str, remedy: str) -> Iterator[None]:
-    """Turn FFmpeg's errors in the block into an InputError with the cause in brackets."""
+    """Turn FFmpeg's errors in the block into an InputError with the cause in parentheses."""
     try:
         yield
     except InputError:
@@ -56,10 +56,10 @@ def telling(av: Any, came: str, *, expected: str, remedy: str) -> Iterator[None]
 
 
 def accurate_scaling(av: Any) -> Any:
-    """Return what makes FFmpeg convert colors with rounding, and with every pixel's own color.
+    """Return flags that make FFmpeg convert colors with rounding and interpolated chroma.
 
-    By default colors are off by up to 25 levels of 255 at edges, since each is that of the nearest
-    of the pixels that have one.
+    By default, colors at edges are off by up to 25 levels of 255, as chroma is taken from the
+    nearest sample.
     """
     flags = av.video.reformatter.Interpolation
     return (

@@ -1,4 +1,4 @@
-"""Clips in, films out: frames painted one after the other, each held to those before it."""
+"""Clips in, films out: frames painted in sequence, each compared with earlier ones."""
 
 from neuart_jax.runs.video.passes import FilmObserver as FilmObserver
 from neuart_jax.runs.video.passes import FilmProgress as FilmProgress

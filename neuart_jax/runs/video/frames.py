@@ -1,7 +1,7 @@
-"""The folder of a painted clip: frames, what is needed to go on, figures, and the record.
+"""The folder of a painted clip: frames, state for resuming, figures, and the record.
 
-A frame is painted once its state is on the disk, which comes after its PNG file and its line in
-metrics.jsonl. What a kill leaves half done is painted again, to the same bytes.
+A frame counts as painted once its state is on the disk, which is written after its PNG file and its
+line in metrics.jsonl. A frame that was interrupted is painted again, with the same bytes.
 """
 
 import contextlib
@@ -33,26 +33,26 @@ FRAMES_NAME, METRICS_NAME, STATE_NAME = "frames", "metrics.jsonl", "state"
 
 _STATE = re.compile(r"([0-9]{6,})\.state", re.ASCII)
 _FRAME = re.compile(r"frame_([0-9]{6,})\.png", re.ASCII)
-_PNG_BYTES, _STATE_BYTES = 3, 12  # A pixel, at the most, but for a few bytes in a thousand.
+_PNG_BYTES, _STATE_BYTES = 3, 12  # Per pixel, up to an overhead of a few bytes in a thousand.
 
 Line = dict[str, Any]
-"""Figures of one painted frame, as they are in metrics.jsonl."""
+"""Figures of one painted frame, as written to metrics.jsonl."""
 
 
 class PaintedFrames:
-    """A painted clip's folder, which nobody else can write until it is closed.
+    """The folder of a painted clip, locked against other runs until it is closed.
 
-    Units are frames as often as they are painted, in the order of their painting, from 0 on.
+    A unit is a frame in one of the passes; units are numbered from 0 in the order of painting.
 
     Args:
-      path: of the folder. It is made if need be.
-      record: of the run.
-      film_name: of the film, if that is in the folder.
-      overwrite: whether another run's frames may be replaced.
-      resume: whether to go on with frames of this very run that are there.
+      path: path of the folder, which is created if missing.
+      record: record of the run.
+      film_name: name of the film, if the film is in the folder.
+      overwrite: whether to replace the frames of another run.
+      resume: whether to continue from existing frames of the same run.
 
     Raises:
-      InputError: the folder can't be written, another run writes there, or it holds something else.
+      InputError: the folder can't be written, is in use by another run, or holds something else.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class PaintedFrames:
             raise
 
     def _check(self, *, overwrite: bool, resume: bool) -> None:
-        """See whether what is there belongs to this run, and take away what doesn't."""
+        """Refuse frames of another run, continue from those of this one, or remove them."""
         there: Record | None = None
         if (self.path / RECORD_NAME).exists():
             try:
                 there = read_record(self.path / RECORD_NAME)
             except InputError:
-                there = None  # Damaged; whose it is shows when names are claimed.
+                there = None  # Damaged; its owner is found when the names are claimed.
         differences = self._record.unlike(there) if there is not None else []
         if differences and not overwrite:
             refuse(self.path, differences)
@@ -106,7 +106,7 @@ class PaintedFrames:
                 (self.path / METRICS_NAME).unlink()
 
     def _read_lines(self) -> list[Line]:
-        """Return the lines of metrics.jsonl up to the first that is damaged."""
+        """Read metrics.jsonl up to the first damaged line."""
         lines: list[Line] = []
         try:
             text = (self.path / METRICS_NAME).read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ class PaintedFrames:
         return lines
 
     def frame_path(self, frame: int) -> Path:
-        """Return the file of a frame's number, which is counted from 0."""
+        """Return the path of a frame's file; frames are numbered from 0."""
         return self.path / FRAMES_NAME / f"frame_{frame + 1:06d}.png"
 
     def save(
@@ -132,17 +132,17 @@ class PaintedFrames:
         alpha: Float32 | None = None,
         keep: Collection[int],
     ) -> None:
-        """Write a frame that is painted, and let go of states that nobody needs any more.
+        """Write a painted frame, and remove states that are no longer needed.
 
         Args:
-          image: as it was optimized, which other frames go on from, float32[height, width, 3].
-          line: its figures; its unit is the next one.
-          finished: as it is shown; None where it is painted again later.
-          alpha: float32[height, width], its transparency.
-          keep: units whose states are still needed, this one among them.
+          image: optimized image, from which other frames continue, float32[height, width, 3].
+          line: figures of the frame; their unit is the next one.
+          finished: postprocessed image; None if a later pass paints the frame again.
+          alpha: opacity, float32[height, width].
+          keep: units whose states are still needed, including this one.
 
         Raises:
-          InputError: it can't be written.
+          InputError: the frame can't be written.
         """
         unit = line["unit"]
         if finished is not None:
@@ -157,39 +157,39 @@ class PaintedFrames:
         self._remove(STATE_NAME, _STATE, keep=keep)
 
     def load_state(self, unit: int) -> Float32 | None:
-        """Return the image of a unit, as it was optimized; None where it isn't there or damaged."""
+        """Load the optimized image of a unit; None if its state is missing or damaged."""
         try:
             facts, blobs = unseal(self._state_path(unit).read_bytes())
             if (facts["unit"], facts["run"]) != (unit, self._key):
                 return None
             return np.frombuffer(blobs["image"], "<f4").reshape(facts["shape"]).astype(np.float32)
-        # Anything may be wrong with a file that was cut short.
+        # A truncated file can fail in any of these ways.
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.debug("%s", error)
             return None
 
     def begin(self, document: Mapping[str, Any]) -> None:
-        """Write the record, before the first frame."""
+        """Write the record before the first frame."""
         self._write_record(document)
 
     def finish(self, document: Mapping[str, Any]) -> None:
-        """Write the record of a film that is complete, and take away what was needed to go on."""
+        """Write the record of a complete film, and remove the state for resuming."""
         self._remove(STATE_NAME, _STATE, keep=())
         with contextlib.suppress(OSError):
             for folder in (self.path / STATE_NAME).iterdir():
-                remove_checkpoints(folder)  # That of a frame which a kill left.
-        # As the last: where it is complete, nothing is left to be done.
+                remove_checkpoints(folder)  # Left by a frame that was interrupted.
+        # Last, as a complete record means that nothing is left to do.
         self._write_record(document)
 
     def forget_after(self, unit: int) -> None:
-        """Drop the figures of a unit and of all later ones, which are painted again."""
+        """Drop the figures of a unit and of all later units, which are painted again."""
         del self.lines[unit:]
 
     def check_room(self, num_bytes: int) -> None:
-        """Check that the disk has room for what is still to come.
+        """Check that the disk has room for the remaining files.
 
         Raises:
-          InputError: it hasn't.
+          InputError: the disk hasn't.
         """
         free = shutil.disk_usage(self.path).free
         if num_bytes > free:
@@ -201,7 +201,7 @@ class PaintedFrames:
             )
 
     def close(self) -> None:
-        """Let others write there."""
+        """Release the folder for other runs."""
         try:
             for folder in (FRAMES_NAME, STATE_NAME):
                 with contextlib.suppress(OSError):
@@ -218,7 +218,7 @@ class PaintedFrames:
         return self.path / STATE_NAME / f"{unit:06d}.state"
 
     def _remove(self, folder: str, names: re.Pattern[str], *, keep: Collection[int]) -> None:
-        """Remove numbered files of this program, but for those of some numbers."""
+        """Remove this program's numbered files, except for those of some numbers."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path / folder):
                 found = names.fullmatch(name)
@@ -227,14 +227,14 @@ class PaintedFrames:
 
 
 def count_bytes(height: int, width: int, *, num_frames: int, num_states: int) -> int:
-    """Return how much room frames and states take at the most."""
+    """Return the largest number of bytes that frames and states take."""
     pixels = height * width
     each = pixels * _PNG_BYTES, pixels * _STATE_BYTES
     return num_frames * (each[0] + each[0] // 64) + num_states * each[1]
 
 
 def describe_result(lines: Sequence[Line], *, seconds: float) -> dict[str, Any]:
-    """Return the figures of a whole film, for its record."""
+    """Summarize a film's figures for its record."""
     shown = {line["frame"]: line for line in lines}
     errors = [line["e_warp"] for line in shown.values() if line.get("e_warp") is not None]
     sources = [line["e_warp_source"] for line in shown.values() if line.get("e_warp") is not None]

@@ -1,4 +1,4 @@
-"""How pixels move between frames of a clip: found from the frames, or read from files."""
+"""Motion between frames of a clip: optical flow, estimated from the frames or read from files."""
 
 import re
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from neuart_jax.losses.temporal import warping_error
 
 
 class Motion(NamedTuple):
-    """What is known of a frame from another one.
+    """Motion between a frame and another frame.
 
     Attributes:
-      flow: from the frame to the other one, float32[height, width, 2].
-      weights: c, how far each pixel is known from there, float32[height, width].
-      source_error: E_warp of the two frames themselves; see `temporal.warping_error`.
+      flow: optical flow from the frame to the other one, float32[height, width, 2].
+      weights: c, reliability of the flow at each pixel, float32[height, width].
+      source_error: E_warp of the two source frames; see `temporal.warping_error`.
     """
 
     flow: Float32
@@ -39,27 +39,27 @@ class Motion(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Tell whether the two, if they are neighbors, are of different shots."""
+        """Whether the two frames, if neighbors, are of different shots."""
         return is_cut(self.weights)
 
     @property
     def reliable_share(self) -> float:
-        """Return the share of pixels that are known from the other frame."""
+        """Share of pixels whose flow is reliable."""
         return find_reliable_share(self.weights)
 
 
 class MotionFinder:
-    """Finds the motion between frames of one clip; threads may share it.
+    """Finds the motion between frames of one clip; safe to share between threads.
 
     Args:
-      method: one of `FLOW_METHODS`, or a folder of .flo files: backward_2_1.flo leads from frame 2,
-        counted from 1, to where its pixels are in frame 1, and forward_1_2.flo the other way.
-      distances: how many frames back those are that a frame is held to.
-      clip: of the frames.
+      method: one of `FLOW_METHODS`, or a folder of .flo files: backward_2_1.flo is the flow from
+        frame 2, counted from 1, to frame 1, and forward_1_2.flo the flow from frame 1 to frame 2.
+      distances: distances to the reference frames, in frames.
+      clip: clip with the frames.
 
     Raises:
-      InputError: there is no such way, it takes OpenCV, or files are missing or are those of a
-        longer clip.
+      InputError: the method is unknown or needs OpenCV, which isn't installed; or files are missing
+        or belong to a longer clip.
     """
 
     def __init__(self, method: str, *, distances: Sequence[int], clip: Clip) -> None:
@@ -78,16 +78,16 @@ class MotionFinder:
         _check_files(place, distances=distances, clip=clip)
 
     def find(self, number: int, other: int, frame: Float32, other_frame: Float32) -> Motion:
-        """Find what is known of a frame from another one.
+        """Find the motion between a frame and another frame.
 
         Args:
-          number: of the frame, from 0 on.
-          other: number of the other one.
+          number: number of the frame, from 0.
+          other: number of the other frame.
           frame: float32[height, width, 3], sRGB in [0, 1].
-          other_frame: of the same shape.
+          other_frame: image of the same shape.
 
         Raises:
-          InputError: a file can't be read, or is of other proportions.
+          InputError: a file can't be read, or its aspect ratio isn't that of the frames.
         """
         there = self._find_flow(number, other, frame, other_frame)
         back = self._find_flow(other, number, other_frame, frame)
@@ -101,7 +101,7 @@ class MotionFinder:
         path = self._folder / _file_name(number, other)
         flow = load_flow(path)
         height, width = frame.shape[:2]
-        # A pixel off, as sides are rounded.
+        # Tolerates one pixel, as sides are rounded.
         if abs(flow.shape[0] * width - flow.shape[1] * height) > max(flow.shape[:2]) + max(
             height, width
         ):
@@ -118,24 +118,24 @@ _compiled_error = compile_fn(warping_error)
 
 
 def find_error(image: Float32, moved: Float32, weights: Float32) -> float:
-    """Return E_warp; see `temporal.warping_error`."""
+    """Compute E_warp; see `temporal.warping_error`."""
     return float(_compiled_error(image, moved, weights))
 
 
 def move(image: Float32, motion: Motion, *, outside: Float32 | None = None) -> Float32:
-    """Return omega: another frame's image, where its pixels are in this one; see `warping.warp`.
+    """Compute omega: another frame's image, warped to this frame; see `warping.warp`.
 
-    Weights have soft edges, so that what is outside counts a little, too: as the frame itself it
-    pulled borders back to the photograph's colors.
+    As weights have soft edges, pixels from outside the image count a little, too: when they were
+    taken from the unpainted frame, borders were pulled back to the photograph's colors.
     """
     return warp(image, motion.flow, kernel="linear", outside=outside)
 
 
 def make_moved_start(image: Float32, motion: Motion) -> Float32:
-    """Return what a frame begins with: another frame's image moved to it, and kept sharp.
+    """Make a frame's initial image: another frame's image, warped to it by sharp splines.
 
-    What comes into sight begins with wrong paint, which a few steps make right. The frame itself
-    would have to be painted from nothing: it stayed behind as an unpainted border.
+    Disoccluded areas start from the wrong paint, which a few steps correct. If they started from
+    the unpainted frame, they would have to be painted from scratch: an unpainted border remained.
     """
     return np.clip(warp(image, motion.flow, kernel="cubic", outside=None), 0, 1)
 

@@ -1,10 +1,10 @@
-"""Frames painted one after the other: which is next, from what it begins, and what it is held to.
+"""Frames painted in sequence: their order, their initial images and their reference frames.
 
 Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
 sections 4.1 to 4.4.
-Differs from source: where nothing of a frame before is seen its mirror image is taken, not one
-color; later frames have fewer steps and no coarser sizes; with several passes the temporal term
-counts from the second one on.
+Differs from source: where the flow leaves the image, the warped image is continued by its mirror
+image, not by one color; later frames have fewer steps and no coarser scales; with several passes,
+the temporal term counts from the second pass on.
 """
 
 import os
@@ -32,11 +32,11 @@ from neuart_jax.runs.video.motion import Motion, find_error, make_moved_start, m
 from neuart_jax.runs.video.prepare import PreparedClip
 from neuart_jax.runs.video.sources import Source, follow
 
-# Steps without progress after which a frame that goes on from another one is done; see
+# Steps without progress after which a frame that continues from another one is complete; see
 # `RunConfig.stop_patience`.
 _PATIENCE = 5
-# What a pixel of a frame may differ by, for the frame to be shown as the one before it was: a level
-# of 8 bits, or two, as cameras and codecs leave them where nothing changes.
+# Largest difference of any value for which a frame reuses the painting of an earlier one: one or
+# two levels of 8 bits, as cameras and codecs leave them in still scenes.
 _SAME = 2.5 / 255
 
 
@@ -44,12 +44,12 @@ class Unit(NamedTuple):
     """A frame in one of the passes.
 
     Attributes:
-      number: of the unit, from 0 on.
-      sweep: number of the pass, from 0 on.
-      frame: number of the frame, from 0 on.
-      step: 1 where frames come in their order, -1 against it.
-      alone: whether it begins as an image does, though there are frames around it.
-      is_last: whether the frame isn't painted again.
+      number: number of the unit, from 0.
+      sweep: number of the pass, from 0.
+      frame: number of the frame, from 0.
+      step: 1 in a pass over the frames in order, -1 in a pass in reverse order.
+      alone: whether the frame is painted like an image, independently of other frames.
+      is_last: whether this is the frame's last pass.
     """
 
     number: int
@@ -61,7 +61,10 @@ class Unit(NamedTuple):
 
 
 def plan_units(num_frames: int, passes: int) -> list[Unit]:
-    """Lay out all passes: one, or one that paints every frame alone and others back and forth."""
+    """List the units of all passes.
+
+    With several passes, the first paints every frame alone, and the others alternate in direction.
+    """
     units: list[Unit] = []
     for sweep in range(passes):
         backward = sweep > 0 and sweep % 2 == 0
@@ -80,17 +83,17 @@ def plan_units(num_frames: int, passes: int) -> list[Unit]:
 
 
 class FilmProgress(NamedTuple):
-    """How far a film is.
+    """Progress of a film.
 
     Attributes:
-      num_units: frames that are to be painted, as often as they are.
-      num_done: of these, painted.
-      num_found: of these, painted by an earlier run.
-      frame: number of the frame under way, from 1 on.
-      part: of the frame under way, how much is done.
-      seconds: since this run began to paint.
-      seconds_per_frame: of those that go on from another one, on average; 0 where there is none.
-      progress: of the frame under way.
+      num_units: number of frames to paint, each counted once per pass.
+      num_done: number of these that are painted.
+      num_found: number of these that an earlier run painted.
+      frame: number of the current frame, from 1.
+      part: finished share of the current frame, in [0, 1].
+      seconds: seconds since this run began to paint.
+      seconds_per_frame: mean over frames that continue from another one; 0 before the first.
+      progress: progress of the current frame.
     """
 
     num_units: int
@@ -104,17 +107,17 @@ class FilmProgress(NamedTuple):
 
     @property
     def seconds_left(self) -> float | None:
-        """What the rest takes at this pace; None before there is one."""
+        """Seconds left at the current pace; None before a pace is known."""
         left = self.num_units - self.num_done - self.part
         return left * self.seconds_per_frame if self.seconds_per_frame else None
 
 
 FilmObserver = Callable[[FilmProgress], bool | None]
-"""Called often; returning True stops the run."""
+"""Called with the progress after every chunk of steps; returning True stops the run."""
 
 
 class _Work(NamedTuple):
-    """What was done to a frame; fields as in `Result`."""
+    """A painted frame; fields as in `Result`."""
 
     image: Float32
     status: str
@@ -124,14 +127,14 @@ class _Work(NamedTuple):
 
 
 class Painter:
-    """Paints the frames of a clip, from the first that isn't there on.
+    """Paints the frames of a clip, beginning with the first missing one.
 
     Args:
-      prepared: the clip.
-      plan: bound to the network.
-      params: the arrays that the network computes with.
-      painted: the folder.
-      record: of the run.
+      prepared: prepared clip.
+      plan: plan that is bound to the network.
+      params: parameters of the network.
+      painted: folder of the painted frames.
+      record: record of the run.
       observer: see `FilmObserver`.
     """
 
@@ -165,11 +168,11 @@ class Painter:
 
     @property
     def units(self) -> Sequence[Unit]:
-        """All that is to be painted, in its order."""
+        """All units, in the order of painting."""
         return self._units
 
     def find_first(self) -> int:
-        """Return the number of the first unit to be painted; what comes after it is forgotten."""
+        """Find the number of the first unit to paint, and drop the figures of later units."""
         for number in range(len(self._painted.lines), -1, -1):
             if number <= len(self._units) and self._can_begin(number):
                 self._painted.forget_after(number)
@@ -178,7 +181,7 @@ class Painter:
         raise AssertionError("the first unit asks for nothing")
 
     def _can_begin(self, number: int) -> bool:
-        """Tell whether all is there that a unit goes on from, and all shown frames before it."""
+        """Return whether a unit's inputs and the files of all frames before it exist."""
         lines = self._painted.lines
         for unit in self._units[:number]:
             if unit.is_last and not self._painted.frame_path(unit.frame).exists():
@@ -189,7 +192,7 @@ class Painter:
         return all(self._painted.load_state(unit) is not None for unit in wanted)
 
     def _ask_for(self, number: int, lines: Sequence[Line]) -> list[int]:
-        """Return the units whose images one needs, and all later ones of its pass."""
+        """Return the units whose images a unit and all later units of its pass need."""
         unit, count = self._units[number], self._prepared.clip.num_frames
         place = number % count
         if unit.alone:
@@ -205,7 +208,7 @@ class Painter:
         return [number - d for d in wanted if number - d >= shot]
 
     def _load(self, number: int) -> Float32 | None:
-        """Return the image of a unit, from the memory or from the disk."""
+        """Return the image of a unit, from memory or from the disk."""
         if number not in self._images:
             image = self._painted.load_state(number)
             if image is None:
@@ -214,7 +217,7 @@ class Painter:
         return self._images[number]
 
     def paint(self) -> None:
-        """Paint all that isn't there, unless the observer stops it."""
+        """Paint all missing units, unless the observer stops the run."""
         number = self.find_first()
         self._began = time.monotonic()
         with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(_num_finders()) as finders:
@@ -228,7 +231,7 @@ class Painter:
     def _paint_pass(
         self, first: int, readers: ThreadPoolExecutor, finders: ThreadPoolExecutor
     ) -> int:
-        """Paint a pass from one of its units on; return the number of the next one."""
+        """Paint a pass, beginning with one of its units, and return the number of the next unit."""
         number, unit = first, self._units[first]
         sources = follow(
             self._prepared,
@@ -245,7 +248,7 @@ class Painter:
         return number
 
     def _paint_frame(self, unit: Unit, source: Source) -> bool:
-        """Paint a frame and write it; return False if it was stopped."""
+        """Paint and write a frame; return False if the observer stopped it."""
         began = time.perf_counter()
         neighbor = unit.frame - unit.step
         motion = source.motions[neighbor].result() if neighbor in source.motions else None
@@ -279,7 +282,7 @@ class Painter:
             **self._find_errors(unit, source, motion, finished),
         }
         self._images[unit.number] = work.image
-        # Of several passes all other images are on the disk only.
+        # With several passes, all other images are only on the disk.
         oldest = unit.number - max(self._prepared.distances)
         self._images = {n: image for n, image in self._images.items() if n >= oldest}
         self._shown = {unit.frame: finished}
@@ -297,15 +300,15 @@ class Painter:
         return True
 
     def _shows_nothing_new(self, unit: Unit, source: Source, motion: Motion | None) -> bool:
-        """Tell whether a frame shows what that one does whose painting was the last.
+        """Return whether a frame looks the same as the last frame that was optimized.
 
-        It isn't compared with the one before it: a slow change would never be seen.
+        The frame isn't compared with its predecessor, as slow changes would go unnoticed.
         """
         video = self._config.video
         changes = video.style_blend_end or self._prepared.paint is not None
         if motion is None or video.passes > 1 or changes:
             return False
-        if self._seen is None:  # This run goes on with an earlier one.
+        if self._seen is None:  # This run resumes an earlier one.
             number = self._painted.lines[unit.number - 1]["seen"] - 1
             [still] = self._prepared.clip.stills([number])
             self._seen = number, self._prepared.scale(still.image)
@@ -314,7 +317,7 @@ class Painter:
     def _inherit(
         self, unit: Unit, source: Source, motion: Motion | None, shot: int
     ) -> tuple[Plan, Heritage]:
-        """Return how a frame is painted, and what it has from others."""
+        """Return the plan of a frame, and the data that it inherits from other frames."""
         plan, heritage = self._plan, Heritage()
         if unit.sweep:
             plan, heritage = self._later_plan, self._mix(unit, motion)
@@ -323,7 +326,7 @@ class Painter:
         return plan, heritage._replace(coefficients=self._find_coefficients(unit.frame))
 
     def _optimize(self, unit: Unit, pair: Pair, plan: Plan, heritage: Heritage) -> "_Work | None":
-        """Move the pixels of a frame, from a checkpoint on if there is one; None if stopped."""
+        """Optimize a frame, from a checkpoint if there is one; None if the observer stopped it."""
         checkpoints = Checkpoints(
             self._painted.path / STATE_NAME / f"{unit.number:06d}",
             [self._record],
@@ -341,7 +344,7 @@ class Painter:
             [plan.with_content(pair)],
             self._params,
             heritage=[heritage],
-            # Masks are a part of them.
+            # Targets of styles depend on the masks, so that moving masks rule out sharing.
             style_targets=self._style_targets if self._prepared.paint is None else None,
             finishes=False,
             callback=report,
@@ -357,15 +360,15 @@ class Painter:
         )
 
     def _find_shot(self, unit: Unit, motion: Motion | None) -> int:
-        """Return the number of the first frame of a frame's shot."""
+        """Return the number of the first frame of the shot that a frame belongs to."""
         lines = self._painted.lines
-        if unit.sweep:  # The first pass has found it.
+        if unit.sweep:  # The first pass has found the shots.
             shot: int = lines[unit.frame]["shot"] - 1
             return shot
         return unit.frame if motion is None else lines[unit.number - 1]["shot"] - 1
 
     def _go_on(self, unit: Unit, source: Source, motion: Motion, shot: int) -> Heritage:
-        """Return what a frame of a single pass has from those before it."""
+        """Return what a frame inherits from earlier frames if there is a single pass."""
         before = self._get(unit.number - 1)
         start = make_moved_start(before, motion)
         near = [unit.frame - d for d in self._prepared.distances if unit.frame - d >= shot]
@@ -377,9 +380,10 @@ class Painter:
         return Heritage(start, References(np.stack(moved), np.stack(weights)))
 
     def _mix(self, unit: Unit, motion: Motion | None) -> Heritage:
-        """Return what a frame has from the pass before, and from its neighbor in this one.
+        """Return what a frame inherits from the previous pass and from its neighbor in this pass.
 
-        x' = (x + c w) / (1 + c), as the authors' program has it.
+        The initial image is x' = (x + c w) / (1 + c), as in the authors' program: x is the frame's
+        image from the previous pass, w the warped neighbor.
         """
         count = self._prepared.clip.num_frames
         earlier = next(
@@ -403,7 +407,7 @@ class Painter:
         return image
 
     def _find_coefficients(self, frame: int) -> dict[str, float]:
-        """Return the coefficients of the styles at a frame, where they change."""
+        """Return the styles' coefficients at a frame; empty if they don't change over the clip."""
         losses, end = self._config.losses, self._config.video.style_blend_end
         if not end:
             return {}
@@ -419,7 +423,7 @@ class Painter:
     def _find_errors(
         self, unit: Unit, source: Source, motion: Motion | None, finished: Float32
     ) -> Line:
-        """Return how well a frame is known from its neighbor, and how far it is from that."""
+        """Return the reliable share of a frame's flow, and the warping errors to its neighbor."""
         if motion is None:
             return {"reliable": None, "e_warp": None, "e_warp_source": None}
         neighbor = unit.frame - unit.step
@@ -435,10 +439,11 @@ class Painter:
         }
 
     def _find_kept(self, unit: Unit) -> set[int]:
-        """Return the units whose images are still needed once one is painted."""
+        """Return the units whose states are still needed after a unit is painted."""
         count = self._prepared.clip.num_frames
         if self._config.video.passes == 1:
-            # One more than are needed: where the last is damaged, the one before is painted again.
+            # One more than needed, so that a run can resume one unit earlier if the last state is
+            # damaged.
             most = max(self._prepared.distances) + 1
             return set(range(unit.number - most + 1, unit.number + 1))
         renewed = set(range(unit.sweep * count, unit.number + 1))

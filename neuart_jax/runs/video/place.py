@@ -1,4 +1,4 @@
-"""Where a painted clip goes: a film, a folder of frames, or both."""
+"""The destination of a painted clip: a film, a folder of frames, or both."""
 
 import os
 from pathlib import Path
@@ -14,21 +14,21 @@ from neuart_jax.io.paths import check_place
 
 _ANIMATIONS = (".gif", ".webp", ".apng")
 _CODECS = {".mov": "prores", ".mkv": "ffv1"}
-# Of what has the sound of a film.
+# Extensions of animations, and those of the animations painted from them.
 _LIKE_ITS_SOURCE = {".gif": ".gif", ".webp": ".webp", ".apng": ".apng", ".png": ".apng"}
 
 FILM_NAME = "result"
-"""Name of the film in a folder, but for its end."""
+"""Name of the film in a folder, without its extension."""
 
 
 class FilmPlace(NamedTuple):
-    """Where a painted clip goes.
+    """The destination of a painted clip.
 
     Attributes:
-      folder: of its frames, record and metrics; None for one that is still to be named.
-      film: the film's file; None where its folder is still to be named, or where there is none.
-      extension: of the film; empty where there is none.
-      codec: key of `FILM_CODECS`; empty for animations, and where there is no film.
+      folder: folder of the frames, the record and the metrics; None if still unnamed.
+      film: path of the film; None if its folder is still unnamed, or if there is no film.
+      extension: extension of the film; empty without a film.
+      codec: key of `FILM_CODECS`; empty for animations and without a film.
     """
 
     folder: Path | None
@@ -37,15 +37,15 @@ class FilmPlace(NamedTuple):
     codec: str
 
     def settle(self, folder: Path) -> "FilmPlace":
-        """Return it with the folder that was still to be named."""
+        """Return the destination with its folder named."""
         film = folder / f"{FILM_NAME}{self.extension}" if self.extension else None
         return self._replace(folder=folder, film=film)
 
 
 def is_clip_run(config: Config) -> bool:
-    """Tell whether the content of a run is a clip: it moves, or is a folder of numbered frames.
+    """Return whether a run's content is a clip: a film, an animation or a folder of frames.
 
-    An animation whose result is to be an image isn't: its first frame is painted.
+    An animation isn't a clip if the requested result is an image: its first frame is painted.
     """
     content = config.images.content
     if not content:
@@ -58,14 +58,14 @@ def is_clip_run(config: Config) -> bool:
 
 
 def find_film_place(config: Config) -> FilmPlace:
-    """Tell where --output means a painted clip to go.
+    """Find the destination of a painted clip from --output.
 
-    A name that ends like a film or an animation is one, with a folder of the same name beside it;
-    any other is a folder, which the film is in.
+    A name with the extension of a film or an animation is that of the film, with a folder of the
+    same name beside it; any other name is that of a folder, which also holds the film.
 
     Raises:
-      InputError: it is an image, or a kind of film that can't be written, or the codec doesn't go
-        with it.
+      InputError: the name is that of an image or of a film that can't be written, or the codec
+        can't be stored in such a film.
     """
     output, content = config.output.output, Path(config.images.content)
     path = check_place(output, name="--output")
@@ -89,7 +89,7 @@ def find_film_place(config: Config) -> FilmPlace:
     return FilmPlace(None, None, ".mp4", _find_codec(config, ".mp4")).settle(path)
 
 
-# What is longer is a part of a folder's name that has a dot in it.
+# Longer endings aren't extensions, but parts of folder names that contain a dot.
 _LONGEST = 5
 
 

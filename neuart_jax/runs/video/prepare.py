@@ -1,4 +1,4 @@
-"""From settings and a clip to frames that are ready to be painted, checked as far as can be."""
+"""Prepare a clip run: resolve and check its settings, and read what all frames share."""
 
 import hashlib
 import logging
@@ -28,26 +28,27 @@ from neuart_jax.runs.video.place import FilmPlace, find_film_place
 
 logger = logging.getLogger(__name__)
 
-# Frames, spread over a clip, whose colors stand for all of them, and pixels of their longer side.
+# Number of frames, spread over a clip, whose colors represent all frames, and the approximate
+# pixels of their longer side.
 _NUM_SAMPLED, _SAMPLED_SIZE = 16, 256
 _NUM_FITTED = 4
 _CHUNK_BYTES = 1 << 20
 
 
 class PreparedClip(NamedTuple):
-    """A clip whose frames are known to be sound, and whose settings are checked.
+    """A clip whose frames are known to be readable and whose settings are checked.
 
     Attributes:
-      config: resolved, with absolute paths.
-      clip: the source.
-      paint: the clip of its paint masks; None where they don't move.
-      height: of the frames as they are painted, in pixels.
-      width: the same.
-      plan: of its frames; its content is the first one.
-      fitted: frames that filters may be fitted to, float32[height, width, 3] each.
-      motion: finds how pixels move.
-      place: where the film goes.
-      film: how it is written; None for animations, and where there is none.
+      config: resolved configuration, with absolute paths.
+      clip: source clip.
+      paint: clip of the paint masks; None if masks don't move.
+      height: height of the painted frames, in pixels.
+      width: width of the painted frames, in pixels.
+      plan: plan of the frames; its content is the first frame.
+      fitted: frames for fitting the network's filters, float32[height, width, 3] each.
+      motion: finder of the motion between frames.
+      place: destination of the film.
+      film: encoding of the film; None for animations and without a film.
       digests: as in `prepare.Prepared`.
       notes: sentences for the user.
     """
@@ -67,25 +68,25 @@ class PreparedClip(NamedTuple):
 
     @property
     def distances(self) -> tuple[int, ...]:
-        """How many frames back those are that a frame is held to, ascending."""
+        """Distances to the reference frames, in frames, ascending."""
         return self.config.video.references or (1,)
 
     def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return an image of the clip, or its transparency, at the size that is painted."""
+        """Scale an image of the clip, or its transparency, to the size of the painted frames."""
         return _scale(image, self.height, self.width)
 
 
 class Look(NamedTuple):
-    """A clip that was gone through once, whatever of the settings is still open.
+    """Data from one look through a clip, independent of settings that are still unresolved.
 
     Attributes:
-      clip: as the settings choose its frames.
-      first: the first frame at the size that is painted, with the digest of the clip's files.
-      colors: of frames that are spread over the clip, as one image.
+      clip: clip with the frames that the settings select.
+      first: first frame at the size of the painted frames, with the digest of the clip's files.
+      colors: subsampled frames, spread over the clip, as one image.
       fitted: as in `PreparedClip`.
       paint: as in `PreparedClip`.
-      painted: what any of its masks that were looked at has white, as one mask, with the digest of
-        its files; None where masks don't move.
+      painted: maximum of sampled paint masks, as one mask, with the digest of their files; None if
+        masks don't move.
     """
 
     clip: Clip
@@ -97,13 +98,13 @@ class Look(NamedTuple):
 
 
 def look_at_clip(config: Config) -> Look:
-    """Go through a clip, once the settings that don't go with any are refused.
+    """Refuse settings that clips don't have, and look through a clip.
 
     Args:
-      config: with `content` and `style` set.
+      config: configuration with `content` and `style` set.
 
     Raises:
-      InputError: it can't be used.
+      InputError: a setting or the clip can't be used.
     """
     check_given(config)
     _refuse_others(config)
@@ -131,7 +132,7 @@ def look_at_clip(config: Config) -> Look:
 
 
 def _open(path: str, video: VideoConfig, *, name: str) -> Clip:
-    """Open a clip, the part of it that is wanted."""
+    """Open the part of a clip that the settings select."""
     return open_clip(
         resolve_place(path, name=f"--{name}"),
         start=video.start,
@@ -165,14 +166,14 @@ def _check_paint_masks(paint: Clip, clip: Clip, config: Config) -> None:
 
 
 def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
-    """Check all of a run that can be checked without a network, and read what all frames share.
+    """Check everything about a clip run that needs no network, and read what all frames share.
 
     Args:
-      config: with `content` and `style` set.
-      look: at the clip, if somebody had one.
+      config: configuration with `content` and `style` set.
+      look: result of `look_at_clip`; None looks through the clip here.
 
     Raises:
-      InputError: something given can't be used.
+      InputError: an argument is invalid.
     """
     look = look or look_at_clip(config)
     config = config.replace(references=_check_distances(config.video))
@@ -221,7 +222,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
 
 
 def _find_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
-    """Return the size that frames are painted at; see `images.load_image`."""
+    """Return the height and width of the painted frames; see `images.load_image`."""
     longest = max(clip.height, clip.width)
     if size is None or not (size < longest or enlarge):
         return clip.height, clip.width
@@ -234,7 +235,7 @@ def _scale(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArr
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of a file, or of the digests of several."""
+    """Return the SHA-256 of a file, or of the digests of several files."""
 
     def digest(path: Path) -> "hashlib._Hash":
         found = hashlib.sha256()
@@ -252,7 +253,7 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _refuse_others(config: Config) -> None:
-    """Refuse settings that mean nothing for a clip, or that it doesn't have yet."""
+    """Refuse settings that have no meaning for clips, or that clips don't support yet."""
     output, compute, images = config.output, config.compute, config.images
     usual = OutputConfig().image_name
     reasons = {
@@ -304,7 +305,7 @@ def _check_mask(path: str) -> None:
 def _plan_film(
     config: Config, clip: Clip, place: FilmPlace, *, height: int, width: int
 ) -> FilmPlan | None:
-    """Plan the film, and see that it can be written."""
+    """Plan the film's encoding, and check that the film can be written."""
     name = place.film or Path(f"{place.extension}")
     if place.extension not in FILM_EXTENSIONS:
         check_animation(f"result{place.extension}", height=height, width=width)
@@ -317,7 +318,7 @@ def _plan_film(
     except InputError as error:
         if sound is None:
             raise
-        # Whether it is the sound that is refused.
+        # Raises if the film is refused without its sound, too.
         check_film(shown, plan._replace(sound=None))
         raise InputError(
             f"{shown} can't hold the sound of {clip.name}",
@@ -328,14 +329,14 @@ def _plan_film(
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return numbers of frames, evenly spread, the first and the last among them."""
+    """Return evenly spread frame numbers, including the first and the last."""
     return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
 
 
 def _find_palette(look: Look, styles: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Return colors that stand for the clip's; if there is any that isn't gray, with it."""
+    """Return an image with the clip's colors; if any frame isn't gray, the image isn't either."""
     palette = look.colors
-    # A clip that has color somewhere is painted in color everywhere.
+    # All frames of a clip are painted in color if any of them has color.
     if all(map(is_gray, (*styles, palette))):
         stride = max(1, look.clip.width // palette.shape[1])
         for frame in look.clip.frames():
@@ -346,10 +347,10 @@ def _find_palette(look: Look, styles: Sequence[npt.NDArray[np.float32]]) -> npt.
 
 
 def _mix_blends(config: Config, num_styles: int) -> Config:
-    """Return the settings with shares that every style has anywhere in the clip.
+    """Return the settings with a positive share for every style that appears in the clip.
 
     Raises:
-      InputError: there aren't as many shares as styles.
+      InputError: the number of shares isn't that of the styles.
     """
     start, end = config.losses.style_blend, config.video.style_blend_end
     if not end:
@@ -363,13 +364,13 @@ def _mix_blends(config: Config, num_styles: int) -> Config:
         )
     start = start or (1.0,) * len(end)
     if len(start) != num_styles or not sum(start):
-        return config  # Its own sentence comes with the plan.
+        return config  # `make_plan` refuses the shares.
     shares = zip(start, end, strict=True)
     return config.replace(style_blend=[a / sum(start) + b / sum(end) for a, b in shares])
 
 
 def _check_blend(plan: Plan) -> None:
-    """Check that shares can change over a clip, where they are to: each style has its own loss."""
+    """Check that every style has a loss term of its own if the shares change over the clip."""
     if not plan.config.video.style_blend_end:
         return
     has_regions = plan.pair.regions is not None

@@ -1,4 +1,4 @@
-"""A clip in, a film out: what the command line does, for programs."""
+"""Paint a clip into a film, as the command line does, from Python."""
 
 import logging
 import os
@@ -38,25 +38,25 @@ from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_cl
 
 logger = logging.getLogger(__name__)
 
-# Bytes a pixel of a film, at the most, by its codec; of animations by "".
+# Largest number of bytes per pixel of a film, by codec; "" stands for animations.
 _FILM_BYTES = {"h264": 0.75, "prores": 1.5, "ffv1": 3.0, "": 1.5}
-# Since an encoder that is at work has last written.
+# Age of unfinished films to remove; a running encoder writes more often.
 _SECONDS_OF_A_FILM = 3600
 _PACKAGES = ("av", "opencv-python-headless")
 
 
 class Film(NamedTuple):
-    """A painted clip, or a part of it.
+    """A painted clip, or a part of one.
 
     Attributes:
-      path: of the film; of the folder of frames where there is none.
-      folder: of the frames, the record and the metrics.
-      num_frames: of the clip.
-      num_painted: frames that are painted in full.
-      num_failed: of these, frames whose loss was no longer a finite number.
-      stopped: whether the observer stopped it.
-      seconds: that this run painted.
-      error: E_warp of the result and of its source, on average; None where none is known.
+      path: path of the film; without a film, path of the folder of frames.
+      folder: folder of the frames, the record and the metrics.
+      num_frames: number of frames of the clip.
+      num_painted: number of frames that are fully painted.
+      num_failed: number of these whose loss became infinite or NaN.
+      stopped: whether the observer stopped the run.
+      seconds: seconds that this run painted.
+      error: mean E_warp of the result and of the source; None if unknown for all frames.
     """
 
     path: Path
@@ -78,18 +78,17 @@ def paint_film(
 ) -> Film:
     """Read a clip, paint its frames, and write the film, its frames, a record and metrics.
 
-    A run that was cut, by a signal or a crash, goes on with the frame that it was at, and ends with
-    the film that it would have ended with, byte for byte. Frames that are painted stay, whatever
-    happens to the film.
+    A run that was interrupted by a signal or a crash resumes at the interrupted frame, and its film
+    is the same, byte for byte. Painted frames are kept even if the film can't be written.
 
     Args:
-      config: with `content`, a clip, and `style` set.
-      network: loaded beforehand as `config.network` says; None loads it.
+      config: configuration with `content`, a clip, and `style` set.
+      network: network of `config.network`; None loads it.
       observer: see `FilmObserver`.
-      repeated: the record that this run repeats; what is not the same is logged.
+      repeated: record that this run repeats; differences are logged.
 
     Raises:
-      InputError: something given can't be used, or a frame or the film can't be written.
+      InputError: an argument is invalid, or a frame or the film can't be written.
     """
     _check_free(find_film_place(config), config)
     look, reason = look_at_clip(config), ""
@@ -99,7 +98,7 @@ def paint_film(
     else:
         found = network.config
     if (found.model, found.weights) != (config.network.model, config.network.weights):
-        # What was left open turned out, and settings that were, too, may mean something else.
+        # The network was left open; other settings may resolve differently now that it is known.
         prepared = prepare_clip(config.replace(model=found.model, weights=found.weights), look)
     for note in (*prepared.notes, f"Computing on {describe_devices()}."):
         logger.info(note)
@@ -123,7 +122,7 @@ def _paint(
     place: FilmPlace,
     observer: FilmObserver | None,
 ) -> Film:
-    """Paint into a folder, and encode."""
+    """Paint frames into a folder, and encode the film."""
     config, clip = prepared.config, prepared.clip
     folder, film = place.folder, place.film
     assert folder is not None
@@ -177,14 +176,14 @@ def _paint(
 
 
 def _encode(prepared: PreparedClip, painted: PaintedFrames, place: FilmPlace) -> None:
-    """Write the film of the frames that are there.
+    """Write the film from the painted frames.
 
     Raises:
-      InputError: it can't be written; the frames stay.
+      InputError: the film can't be written; the frames are kept.
     """
     assert place.film is not None
     logger.info("Encoding %s.", place.film)
-    # Of films that were killed; others may write there.
+    # Left by runs that were killed; other runs may be writing to the same folder.
     remove_leftovers(place.film.parent, seconds=_SECONDS_OF_A_FILM)
     clip = prepared.clip
     ends = (*clip.times[1:], clip.end)
@@ -231,7 +230,7 @@ def _check_room(
 
 
 def _describe(prepared: PreparedClip) -> dict[str, object]:
-    """Return what of the film isn't among the settings, for its record."""
+    """Return the properties of the film that aren't settings, for its record."""
     clip, film = prepared.clip, prepared.film
     return {
         "frames": clip.num_frames,
@@ -257,14 +256,14 @@ def _make_record(prepared: PreparedClip, network: Network) -> Record:
 
 
 def _check_free(place: FilmPlace, config: Config) -> None:
-    """Check that a film's name is free, or its own run's."""
+    """Check that a film's name is free, or belongs to an interrupted run."""
     film, folder = place.film, place.folder
     if film is None or folder is None or config.output.overwrite or not os.path.lexists(film):
         return
     outcome: dict[str, object] = {}
     if (folder / RECORD_NAME).exists():
         outcome = dict(read_record(folder / RECORD_NAME).outcome)
-        if not outcome:  # It was cut, and the film is that of an earlier run.
+        if not outcome:  # The run was interrupted; the film is that of an earlier run.
             return
     raise InputError(
         f"{film} is there already",
@@ -274,7 +273,7 @@ def _check_free(place: FilmPlace, config: Config) -> None:
 
 
 def _settle(place: FilmPlace, record: Record) -> FilmPlace:
-    """Name the folder, where nobody has: the first that is free or holds this run, cut short."""
+    """Name the folder if unnamed: the first that is free or holds this run, interrupted."""
     if place.folder is not None:
         return place
     images = record.config.images

@@ -1,4 +1,4 @@
-"""The frames of a clip on their way to being painted: read, scaled and followed ahead of time."""
+"""The source frames of a clip, read and scaled ahead of time, with their motion."""
 
 import itertools
 from collections import deque
@@ -13,27 +13,27 @@ from neuart_jax.runs.video.prepare import PreparedClip
 
 _T = TypeVar("_T")
 
-# Frames that are read at once where they are wanted from the last to the first.
+# Number of frames that are read at once if frames are read in reverse order.
 _CHUNK = 24
 
 
 class Other(NamedTuple):
-    """A frame that another one is compared with; fields as in `Source`."""
+    """A frame that another frame is compared with; fields as in `Source`."""
 
     image: Float32
     paint: Float32 | None
 
 
 class Source(NamedTuple):
-    """A frame that is to be painted.
+    """A frame to paint.
 
     Attributes:
-      number: of the frame, from 0 on.
-      image: as it is painted, float32[height, width, 3], sRGB in [0, 1].
-      alpha: float32[height, width], or None.
-      paint: the frame's own paint mask, float32[height', width', 3]; None where masks don't move.
-      others: the frames that it is compared with, by their numbers.
-      motions: the same numbers to what is known from there, which threads are finding.
+      number: number of the frame, from 0.
+      image: frame at the size of painting, float32[height, width, 3], sRGB in [0, 1].
+      alpha: opacity, float32[height, width]; None for an opaque frame.
+      paint: paint mask of the frame, float32[height', width', 3]; None if masks don't move.
+      others: frames that this frame is compared with, by number.
+      motions: motion to each of these frames, by number, computed by threads.
     """
 
     number: int
@@ -53,17 +53,17 @@ def follow(
     readers: ThreadPoolExecutor,
     finders: ThreadPoolExecutor,
 ) -> Iterator[Source]:
-    """Yield frames in their order, or against it, with the motion from those that came before.
+    """Yield frames in order or in reverse order, with their motion to preceding frames.
 
-    One frame is read, and its motion found, while the one before it is being painted.
+    While a frame is being painted, the next one is read and its motion found.
 
     Args:
-      prepared: the clip.
-      first: number of the frame to begin with.
-      backward: whether they go from later to earlier ones.
-      distances: how many frames away those are that each is compared with.
-      readers: of one thread.
-      finders: that find motion.
+      prepared: prepared clip.
+      first: number of the first frame to yield.
+      backward: whether to yield frames in reverse order.
+      distances: distances to the frames that each frame is compared with, in frames.
+      readers: executor with one thread, which reads frames.
+      finders: executor that finds motion.
     """
     step, farthest = (-1, max(distances)) if backward else (1, max(distances))
     count = prepared.clip.num_frames
@@ -105,7 +105,7 @@ def _read_backward(clip: Clip, first: int) -> Iterator[Still]:
 
 
 def _look_ahead(items: Iterator[_T], readers: ThreadPoolExecutor) -> Iterator[_T]:
-    """Yield items while the next one is being made."""
+    """Yield items, computing the next one in the meantime."""
     following = readers.submit(next, items, None)
     while (item := following.result()) is not None:
         following = readers.submit(next, items, None)
