@@ -277,8 +277,6 @@ def test_an_epsilon_that_is_not_positive(epsilon):
 
 def test_a_guide_of_another_size():
     guide = make_affine_guide(jnp.zeros((2, 1, 3)))
-    sentence = (
-        r"an image of 4 x 5 came with a guide of shape \(12, 2, 1\); expected a guide of"
-    )
+    sentence = r"an image of 4 x 5 came with a guide of shape \(12, 2, 1\); expected a guide of"
     with pytest.raises(InputError, match=sentence):
         affine_energy(jnp.zeros((4, 5, 3)), guide)
