@@ -53,7 +53,7 @@ def limit(monkeypatch, folder, *, num_bytes=1 << 60, num_files=1 << 60):
 
 
 def causes(caplog):
-    return [message.partition(" (")[0] for message in caplog.messages if "goes on" in message]
+    return [message.partition(" (")[0] for message in caplog.messages if "continues" in message]
 
 
 def test_on_a_disk_without_room_for_checkpoints_all_the_rest_is_written(
@@ -69,7 +69,7 @@ def test_on_a_disk_without_room_for_checkpoints_all_the_rest_is_written(
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"result.png", "config.json", "metrics.jsonl", "losses.png", "frames"} <= names
-    (message,) = [text for text in caplog.messages if "goes on" in text]
+    (message,) = [text for text in caplog.messages if "continues" in text]
     assert "No checkpoint could be written" in message and "No space left on device" in message
 
 
