@@ -257,21 +257,21 @@ def _refuse_others(config: Config) -> None:
     output, compute, images = config.output, config.compute, config.images
     usual = OutputConfig().image_name
     reasons = {
-        "animation": (bool(output.animation), "a film of a film's progress"),
-        "save_every": (output.save_every > 0, "frames of the progress of frames"),
-        "save_at": (bool(output.save_at), "frames of the progress of frames"),
-        "print_losses": (output.print_losses, "lines of losses; metrics.jsonl has them"),
-        "image_name": (output.image_name != usual, "an image's name; --output names the film"),
-        "auto_masks": (config.regions.auto_masks > 0, "regions that jump from frame to frame"),
-        "size_step": (images.size_step > 1, "a size that is rounded; all frames have one anyway"),
-        "shard_rows": (compute.shard_rows > 1, "frames whose rows are shared out"),
-        "num_processes": (jax.process_count() > 1, "a clip that several machines share"),
+        "animation": (bool(output.animation), "progress films"),
+        "save_every": (output.save_every > 0, "images of the progress"),
+        "save_at": (bool(output.save_at), "images of the progress"),
+        "print_losses": (output.print_losses, "lines of losses, which are in metrics.jsonl"),
+        "image_name": (output.image_name != usual, "an image name; --output names the film"),
+        "auto_masks": (config.regions.auto_masks > 0, "regions found anew in every frame"),
+        "size_step": (images.size_step > 1, "rounded sizes, as all frames have one size"),
+        "shard_rows": (compute.shard_rows > 1, "rows sharded over devices"),
+        "num_processes": (jax.process_count() > 1, "work shared by several machines"),
     }
     for name, (is_there, what) in reasons.items():
         if is_there:
             raise InputError(
                 f"--{name} came with a clip",
-                expected=f"settings that clips have, which isn't {what}",
+                expected=f"an image as --content, as clips have no {what}",
                 remedy=f"leave --{name} out",
             )
 
