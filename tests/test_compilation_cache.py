@@ -169,3 +169,17 @@ def test_a_folder_that_cant_be_made_is_one_line(tmp_path, caplog, jax_settings):
 def test_the_command_line_starts_without_what_it_may_not_need():
     code = f"import neuart_jax.main, sys; print([m for m in {HEAVY} if m in sys.modules])"
     assert run_python(code).stdout == "[]\n"
+
+
+def test_an_import_uses_no_device():
+    """Machines join, and platforms are chosen, before any device is used."""
+    code = """
+import neuart_jax.main
+import jax
+jax.config.update("jax_platforms", "nothing")
+try:
+    print(jax.devices())
+except RuntimeError as error:
+    print(error)
+"""
+    assert "nothing" in run_python(code).stdout

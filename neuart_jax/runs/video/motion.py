@@ -1,11 +1,13 @@
 """Motion between frames of a clip: optical flow, estimated from the frames or read from files."""
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.compile import compile_fn
@@ -114,12 +116,16 @@ class MotionFinder:
         return resize_flow(flow, height, width)
 
 
-_compiled_error = compile_fn(warping_error)
+@functools.cache
+def _compile_error_fn() -> Callable[..., Array]:
+    # Not at import: which device computes is only known once machines have joined.
+    compiled: Callable[..., Array] = compile_fn(warping_error)
+    return compiled
 
 
 def find_error(image: Float32, moved: Float32, weights: Float32) -> float:
     """Compute E_warp; see `temporal.warping_error`."""
-    return float(_compiled_error(image, moved, weights))
+    return float(_compile_error_fn()(image, moved, weights))
 
 
 def move(image: Float32, motion: Motion, *, outside: Float32 | None = None) -> Float32:
