@@ -1,6 +1,6 @@
 """Run many jobs into folders, with images prefetched and results written in the background."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +50,7 @@ def run_tasks(
     get_network: GetNetwork,
     observe: Observe = lambda name, progress: False,
     num_devices: int = 1,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run tasks, and yield the outcome of each once its folders are complete or it has failed.
 
     Existing results are replaced: the caller leaves out jobs whose results should be kept.

@@ -1,5 +1,6 @@
 """Run the groups of a batch on this machine, one after another."""
 
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
@@ -44,14 +45,16 @@ def run_groups(
         observe=tracker.under_way,
         num_devices=num_devices,
     )
-    for outcome in outcomes:
-        if outcome.error is None:
-            for job in outcome.jobs:
-                tracker.finish(job.name)
-        elif keep_going:
-            tracker.fail(outcome.jobs, outcome.error)
-        else:
-            raise outcome.error
+    # Closed here: the collector may do it in one of its own threads, which can't join itself.
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.error is None:
+                for job in outcome.jobs:
+                    tracker.finish(job.name)
+            elif keep_going:
+                tracker.fail(outcome.jobs, outcome.error)
+            else:
+                raise outcome.error
 
 
 def find_task(group: Group, folder: Path) -> Task:
