@@ -47,7 +47,7 @@ def test_every_field_is_in_the_json_and_in_the_help():
     for name, field in FIELDS.items():
         assert name in sections[field.section]
         # Once, under what matters first or in its section.
-        assert help_text.count(f"--{name}\n") + help_text.count(f"--[no]{name}\n") == 1
+        assert f"\n{help_text}\n".count(f"\n  --{name}\n") + help_text.count(f"--[no]{name}\n") == 1
         assert field.metadata["help"]
 
 
