@@ -85,7 +85,7 @@ def test_one_line_says_how_far_a_batch_is(monkeypatch):
     bar(progress_of(2, 0.0, 0.0))
     assert "2/10 pairs, 0 pairs/h, cat__waves" in console.sys.stderr.getvalue()
     bar(progress_of(4, 0.5, 90.0))
-    assert "4/10 pairs, 100 pairs/h, 03:18 left, cat__waves" in console.sys.stderr.getvalue()
+    assert "4/10 pairs, 100 pairs/h, about 03:18 left, cat__waves" in console.sys.stderr.getvalue()
     bar.close()
 
 
@@ -96,6 +96,19 @@ def test_one_line_says_how_far_a_run_is(monkeypatch):
     bar(run_progress(40, 20.0, 0.2))
     assert " 20%" in console.sys.stderr.getvalue()
     assert "step 40/80, about 00:40 left, total 2.5" in console.sys.stderr.getvalue()
+    bar.close()
+
+
+def test_compiling_for_another_size_is_no_pace(monkeypatch):
+    monkeypatch.setattr(console.sys, "stderr", Terminal())
+    bar = ProgressBar()
+    bar(run_progress(0, 10.0, 0.0))
+    bar(run_progress(40, 20.0, 0.2))
+    # Half a minute of compilation: what was known of the pace stays, until there are steps.
+    bar(run_progress(40, 50.0, 0.2, side=4))
+    assert "step 40/80, about 00:40 left" in console.sys.stderr.getvalue().split("\r")[-1]
+    bar(run_progress(60, 70.0, 0.6, side=4))
+    assert "step 60/80, about 00:20 left" in console.sys.stderr.getvalue().split("\r")[-1]
     bar.close()
 
 
@@ -122,10 +135,10 @@ def wait_for(stream, text):
     return stream.getvalue()
 
 
-def run_progress(num_steps, seconds, share):
+def run_progress(num_steps, seconds, share, *, side=2):
     losses = {"total": 2.5}
     return Progress(
-        *(num_steps, num_steps, losses, 2.5, seconds, 80, (2, 2), Status.RUNNING, np.zeros),
+        *(num_steps, num_steps, losses, 2.5, seconds, 80, (side, side), Status.RUNNING, np.zeros),
         share=share,
     )
 
@@ -150,7 +163,7 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
 
     many = BatchBar()
     many(progress_of(4, 0.5, 90.0))
-    line = "4/10 pairs, 100 pairs/h, 03:18 left, cat__waves\n"
+    line = "4/10 pairs, 100 pairs/h, about 03:18 left, cat__waves\n"
     assert line in wait_for(stream, line)
     many.close()
 

@@ -68,12 +68,16 @@ class ProgressBar:
         self._bar: Any = None
         self._print_losses = print_losses
         self._first: Progress | None = None
+        self._pace: float | None = None
         self._last: Progress | None = None
         self._pulse = _Pulse(self._describe)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of the run."""
-        self._first, self._last = self._first or progress, progress
+        if self._last is None or progress.size != self._last.size:
+            # Its first report came after compilation, which must not count as pace.
+            self._first = progress
+        self._last = progress
         if self._bar is None:
             # Not earlier: a line printed during set-up would cut the bar in two.
             self._bar = _open_bar(total=1.0, bar_format="{l_bar}{bar}| {postfix}")
@@ -102,78 +106,80 @@ class ProgressBar:
     def _wait(self) -> str:
         """Format the time left. Progress counts pixels: a full-size step takes longer."""
         first, last = self._first, self._last
-        if first is None or last is None or not last.share > first.share:
+        if first is not None and last is not None and last.share > first.share:
+            self._pace = (last.seconds - first.seconds) / (last.share - first.share)
+        if last is None or self._pace is None:
             return ""
-        pace = (last.seconds - first.seconds) / (last.share - first.share)
-        return f", about {tqdm.format_interval(pace * (1 - last.share))} left"
+        return _format_wait(self._pace * (1 - last.share))
 
 
-class BatchBar:
-    """Shows pairs done, pairs per hour and time left: a bar in a terminal, elsewhere lines."""
+class _CountBar:
+    """Shows a count and a text: a bar in a terminal, elsewhere a line at intervals.
 
-    def __init__(self) -> None:
+    Args:
+      unit: what is counted.
+      waiting: what still goes on before the first count.
+    """
+
+    def __init__(self, unit: str, waiting: str) -> None:
         self._bar: Any = None
+        self._unit, self._waiting = unit, waiting
         self._text = ""
         self._pulse = _Pulse(self._describe)
 
     def _describe(self, elapsed: float) -> str:
-        return self._text or f"Still checking the pictures after {elapsed:.0f} s."
+        return self._text or self._waiting.format(f"after {elapsed:.0f} s")
+
+    def _show(self, num_done: float, total: int, text: str) -> None:
+        if self._bar is None:
+            self._bar = _open_bar(
+                total=total, unit=self._unit, bar_format="{l_bar}{bar}| {postfix}"
+            )
+        self._text = text
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.n = num_done
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it stands and end its line."""
+        self._pulse.end()
+        if self._bar is not None:
+            self._bar.close()
+
+
+class BatchBar(_CountBar):
+    """Shows pairs done, pairs per hour and time left."""
+
+    def __init__(self) -> None:
+        super().__init__("pair", "Still checking the pictures {}.")
 
     def __call__(self, progress: BatchProgress) -> None:
         """Show the progress of the batch."""
-        if self._bar is None:
-            self._bar = _open_bar(
-                total=progress.num_pairs, unit="pair", bar_format="{l_bar}{bar}| {postfix}"
-            )
-        left = progress.seconds_left
         pace = f"{progress.pairs_per_hour:.3g} pairs/h"
-        wait = f", {tqdm.format_interval(left)} left" if left is not None else ""
+        wait = _format_wait(progress.seconds_left)
         count = f"{progress.num_done}/{progress.num_pairs} pairs, {pace}{wait}"
-        self._text = f"{count}, {progress.name}".rstrip(", ")
-        self._bar.set_postfix_str(self._text, refresh=False)
-        self._bar.n = progress.num_done + progress.part
-        self._bar.refresh()
-
-    def close(self) -> None:
-        """Leave the bar as it stands and end its line."""
-        self._pulse.end()
-        if self._bar is not None:
-            self._bar.close()
+        text = f"{count}, {progress.name}".rstrip(", ")
+        self._show(progress.num_done + progress.part, progress.num_pairs, text)
 
 
-class FilmBar:
-    """Shows frames done and time left: a bar in a terminal, elsewhere a line at intervals."""
+class FilmBar(_CountBar):
+    """Shows frames done and time left."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._text = ""
-        self._pulse = _Pulse(self._describe)
-
-    def _describe(self, elapsed: float) -> str:
-        return self._text or (
-            f"Still preparing after {elapsed:.0f} s: the clip, weights, compilation."
-        )
+        super().__init__("frame", "Still preparing {}: the clip, weights, compilation.")
 
     def __call__(self, progress: FilmProgress) -> None:
         """Show the progress of the film."""
-        if self._bar is None:
-            self._bar = _open_bar(
-                total=progress.num_units, unit="frame", bar_format="{l_bar}{bar}| {postfix}"
-            )
-        now = progress.progress
-        left = progress.seconds_left
-        wait = f", about {tqdm.format_interval(left)} left" if left is not None else ""
+        now, wait = progress.progress, _format_wait(progress.seconds_left)
         steps = f"step {now.num_steps}/{now.total_steps} of frame {progress.frame}"
-        self._text = f"{progress.num_done}/{progress.num_units} frames{wait}, {steps}"
-        self._bar.set_postfix_str(self._text, refresh=False)
-        self._bar.n = progress.num_done + progress.part
-        self._bar.refresh()
+        text = f"{progress.num_done}/{progress.num_units} frames{wait}, {steps}"
+        self._show(progress.num_done + progress.part, progress.num_units, text)
 
-    def close(self) -> None:
-        """Leave the bar as it stands and end its line."""
-        self._pulse.end()
-        if self._bar is not None:
-            self._bar.close()
+
+def _format_wait(seconds_left: float | None) -> str:
+    if seconds_left is None:
+        return ""
+    return f", about {tqdm.format_interval(seconds_left)} left"
 
 
 def _open_bar(**options: Any) -> Any:
