@@ -23,8 +23,9 @@ from neuart_jax.runs.prepare import prepare
 from neuart_jax.runs.record import read_record
 from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
-from neuart_jax.runs.video.passes import Painter, plan_units
+from neuart_jax.runs.video.passes import Painter
 from neuart_jax.runs.video.prepare import prepare_clip
+from neuart_jax.runs.video.units import plan_units
 
 TINY = {
     "weights": "random",

@@ -27,10 +27,12 @@ from neuart_jax.io.decoding import Float32
 from neuart_jax.objective.temporal import References
 from neuart_jax.runs.checkpoints import Checkpoints
 from neuart_jax.runs.record import Record
+from neuart_jax.runs.video.film_progress import FilmObserver, FilmProgress
 from neuart_jax.runs.video.frames import STATE_NAME, Line, PaintedFrames
 from neuart_jax.runs.video.motion import Motion, find_error, make_moved_start, move
 from neuart_jax.runs.video.prepare import PreparedClip
 from neuart_jax.runs.video.sources import Source, follow
+from neuart_jax.runs.video.units import Unit, plan_units
 
 # Steps without progress after which a frame that continues from another one is complete; see
 # `RunConfig.stop_patience`.
@@ -38,82 +40,6 @@ _PATIENCE = 5
 # Largest difference of any value for which a frame reuses the painting of an earlier one: one or
 # two levels of 8 bits, as cameras and codecs leave them in still scenes.
 _SAME = 2.5 / 255
-
-
-class Unit(NamedTuple):
-    """A frame in one of the passes.
-
-    Attributes:
-      number: number of the unit, from 0.
-      sweep: number of the pass, from 0.
-      frame: number of the frame, from 0.
-      step: 1 in a pass over the frames in order, -1 in a pass in reverse order.
-      alone: whether the frame is painted like an image, independently of other frames.
-      is_last: whether this is the frame's last pass.
-    """
-
-    number: int
-    sweep: int
-    frame: int
-    step: int
-    alone: bool
-    is_last: bool
-
-
-def plan_units(num_frames: int, passes: int) -> list[Unit]:
-    """List the units of all passes.
-
-    With several passes, the first paints every frame alone, and the others alternate in direction.
-    """
-    units: list[Unit] = []
-    for sweep in range(passes):
-        backward = sweep > 0 and sweep % 2 == 0
-        for place in range(num_frames):
-            units.append(
-                Unit(
-                    number=len(units),
-                    sweep=sweep,
-                    frame=num_frames - 1 - place if backward else place,
-                    step=-1 if backward else 1,
-                    alone=passes > 1 and sweep == 0,
-                    is_last=sweep == passes - 1,
-                )
-            )
-    return units
-
-
-class FilmProgress(NamedTuple):
-    """Progress of a film.
-
-    Attributes:
-      num_units: number of frames to paint, each counted once per pass.
-      num_done: number of these that are painted.
-      num_found: number of these that an earlier run painted.
-      frame: number of the current frame, from 1.
-      part: finished share of the current frame, in [0, 1].
-      seconds: seconds since this run began to paint.
-      seconds_per_frame: mean over frames that continue from another one; 0 before the first.
-      progress: progress of the current frame.
-    """
-
-    num_units: int
-    num_done: int
-    num_found: int
-    frame: int
-    part: float
-    seconds: float
-    seconds_per_frame: float
-    progress: Progress
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds left at the current pace; None before a pace is known."""
-        left = self.num_units - self.num_done - self.part
-        return left * self.seconds_per_frame if self.seconds_per_frame else None
-
-
-FilmObserver = Callable[[FilmProgress], bool | None]
-"""Called with the progress after every chunk of steps; returning True stops the run."""
 
 
 class _Work(NamedTuple):

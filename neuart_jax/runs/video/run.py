@@ -25,13 +25,14 @@ from neuart_jax.runs.folder import default_folders
 from neuart_jax.runs.own_folder import is_in_use
 from neuart_jax.runs.prepare import without_folders
 from neuart_jax.runs.record import RECORD_NAME, Record, read_record
+from neuart_jax.runs.video.film_progress import FilmObserver
 from neuart_jax.runs.video.frames import (
     FRAMES_NAME,
     PaintedFrames,
     count_bytes,
     describe_result,
 )
-from neuart_jax.runs.video.passes import FilmObserver, Painter
+from neuart_jax.runs.video.passes import Painter
 from neuart_jax.runs.video.place import FilmPlace, find_film_place
 from neuart_jax.runs.video.place import is_clip_run as is_clip_run
 from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_clip
