@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from neuart_jax import Config, InputError
+from neuart_jax.config.own_settings import OWN_SETTINGS
 from neuart_jax.config.presets import apply_preset
-from neuart_jax.config.sections import OWN_SETTINGS
 from neuart_jax.io.images import load_image, save_image
 from neuart_jax.runs.experiments import (
     cells,

@@ -8,7 +8,7 @@ from standins import FIRST_LAYER, write_converted
 from neuart_jax.config.config import FIELDS, Config, describe_settings, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known, parse_layer_weights
-from neuart_jax.config.sections import OWN_SETTINGS
+from neuart_jax.config.own_settings import OWN_SETTINGS
 from neuart_jax.engine.resolution import resolve_config, settle_config
 from neuart_jax.models import MODELS
 from neuart_jax.models.params.catalog import FLAVORS

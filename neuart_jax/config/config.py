@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import LayerWeights, Section, is_boolean, nearest
+from neuart_jax.config.own_settings import OWN_SETTINGS
 from neuart_jax.config.sections import (
-    OWN_SETTINGS,
     ComputeConfig,
     ImagesConfig,
     LossConfig,

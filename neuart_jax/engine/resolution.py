@@ -6,7 +6,8 @@ from typing import Any
 from neuart_jax.config.config import Config, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import LayerWeights, parse_layer_weights
-from neuart_jax.config.sections import OWN_SETTINGS, NetworkConfig
+from neuart_jax.config.own_settings import OWN_SETTINGS
+from neuart_jax.config.sections import NetworkConfig
 from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.models import DEFAULT_MODEL, find_architecture, resolve_layers
 from neuart_jax.models.features import resolve_precision
