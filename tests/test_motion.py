@@ -21,6 +21,7 @@ from neuart_jax.inputs.motion.consistency import (
 from neuart_jax.inputs.motion.flow import FLOW_METHODS, find_flow, resize_flow
 from neuart_jax.inputs.motion.warping import INSET, warp
 from neuart_jax.io.flow_files import load_flow
+from neuart_jax.runs.video.motion import Motion, make_moved_start
 
 
 def textured(height, width, *, seed=7):
@@ -296,3 +297,22 @@ def test_behind_its_border_a_picture_goes_on_mirrored(kernel):
     # However far it leads, and however small the picture is, it stays within.
     far = warp(image[:3, :3], 1000 * flow[:3, :3], kernel=kernel, outside=None)
     assert np.all((far > -0.5) & (far < 1.5))
+
+
+def test_what_comes_into_sight_begins_as_the_frame_in_the_colors_of_the_paint():
+    """At a border, and in a wide area that isn't known; a narrow seam keeps the warped paint."""
+    wide = 0.2 + 0.5 * smooth_image(96, 136, seed=5)
+    tint = np.float32([0.2, -0.1, 0.05])
+    frame, other = wide[:, 8:], wide[:, :-8]
+    flow = np.zeros((96, 128, 2), np.float32)
+    flow[..., 0] = 8
+    weights = np.ones((96, 128), np.float32)
+    weights[:, -8:], weights[20:60, 20:60], weights[80:82] = 0, 0, 0
+    painted = other + tint
+    painted[30:50, 38:58] = 0  # What was there before: with the flow, at columns 30 to 49.
+    painted[80:82] += 0.1
+    start = make_moved_start(painted, Motion(flow, weights, 0.0), content=frame)
+    assert_allclose(start[:, -8:], (frame + tint)[:, -8:], atol=1e-3)
+    assert_allclose(start[32:48, 32:48], (frame + tint)[32:48, 32:48], atol=0.02)
+    assert_allclose(start[80:82, 70:110], (frame + tint + 0.1)[80:82, 70:110], atol=1e-3)
+    assert_allclose(start[62:76, 70:110], (frame + tint)[62:76, 70:110], atol=1e-3)

@@ -177,7 +177,7 @@ class FilmBar(_CountBar):
 
 
 def _format_wait(seconds_left: float | None) -> str:
-    if seconds_left is None:
+    if seconds_left is None or seconds_left < 1:
         return ""
     return f", about {tqdm.format_interval(seconds_left)} left"
 

@@ -18,12 +18,18 @@ from neuart_jax.inputs.motion.flow import (
     find_flow,
     resize_flow,
 )
-from neuart_jax.inputs.motion.warping import warp
+from neuart_jax.inputs.motion.warping import is_outside, locate, warp
 from neuart_jax.io.clips.frames import Clip
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.flow_files import load_flow
 from neuart_jax.io.paths import check_place
 from neuart_jax.losses.temporal import warping_error
+
+# The longer side of an image, divided by the standard deviations of what is "nearby"; the wider
+# Gaussian counts where the narrower one finds nothing that is known.
+_NEAR, _FAR, _FAR_WEIGHT = 64, 16, 1e-3
+# Share of known pixels nearby from which the warped image is taken as it is.
+_SEAM = 0.3
 
 
 class Motion(NamedTuple):
@@ -137,13 +143,37 @@ def move(image: Float32, motion: Motion, *, outside: Float32 | None = None) -> F
     return warp(image, motion.flow, kernel="linear", outside=outside)
 
 
-def make_moved_start(image: Float32, motion: Motion) -> Float32:
-    """Make a frame's initial image: another frame's image, warped to it by sharp splines.
+def make_moved_start(image: Float32, motion: Motion, *, content: Float32) -> Float32:
+    """Make a frame's initial image: another frame's image x, warped to it by sharp splines.
 
-    Disoccluded areas start from the wrong paint, which a few steps correct. If they started from
-    the unpainted frame, they would have to be painted from scratch: an unpainted border remained.
+    Areas that come into sight, at a border or behind an object, start from the frame p itself in
+    the colors of the paint nearby, p + G(c (omega(x) - p)) / G(c), with Gaussians G. From the frame
+    alone, an unpainted area remained, as a few steps don't paint much; from the warped image, the
+    paint of objects was drawn out behind them, and that of borders repeated like a kaleidoscope.
+    Narrow seams, where c is 0 as well, keep the warped paint.
+
+    Args:
+      image: x, image of the other frame, float32[height, width, 3].
+      motion: motion from the frame to the other one.
+      content: p, the frame itself, of the same shape.
     """
-    return np.clip(warp(image, motion.flow, kernel="cubic", outside=None), 0, 1)
+    # Imported here, as it slows the start of the command line.
+    from scipy.ndimage import gaussian_filter
+
+    def blur(values: Float32, scale: float) -> Float32:
+        sigma = max(image.shape[:2]) / scale
+        blurred: Float32 = gaussian_filter(values, (sigma, sigma, 0), truncate=3)
+        return blurred
+
+    moved = warp(image, motion.flow, kernel="cubic", outside=None)
+    weights = motion.weights[..., None]
+    difference = weights * (moved - content)
+    near, far = (blur(weights, scale) for scale in (_NEAR, _FAR))
+    tint = (blur(difference, _NEAR) + _FAR_WEIGHT * blur(difference, _FAR)) / (
+        near + _FAR_WEIGHT * far + _FAR_WEIGHT**2
+    )
+    known = np.clip(near / _SEAM, 0, 1) * ~is_outside(*locate(motion.flow))[..., None]
+    return np.clip(known * moved + (1 - known) * (content + tint), 0, 1).astype(np.float32)
 
 
 def _file_name(number: int, other: int) -> str:

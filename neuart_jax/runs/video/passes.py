@@ -2,9 +2,10 @@
 
 Source: Ruder, Dosovitskiy & Brox 2016, "Artistic style transfer for videos", arXiv 1604.08610,
 sections 4.1 to 4.4.
-Differs from source: where the flow leaves the image, the warped image is continued by its mirror
-image, not by one color; later frames have fewer steps and no coarser scales; with several passes,
-the temporal term counts from the second pass on.
+Differs from source: areas that come into sight start from the frame in the colors of the paint
+nearby, not from one color or wrong paint; references are continued by their mirror image; later
+frames have fewer steps and no coarser scales; with several passes, the temporal term counts from
+the second pass on.
 """
 
 import os
@@ -188,7 +189,7 @@ class Painter:
         if self._shows_nothing_new(unit, source, motion):
             work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
         else:
-            work = self._optimize(unit, pair, *self._inherit(unit, source, motion, shot))
+            work = self._optimize(unit, pair, *self._inherit(unit, pair, source, motion, shot))
             self._seen = unit.frame, source.image
         if work is None:
             return False
@@ -241,14 +242,14 @@ class Painter:
         return bool(np.max(np.abs(source.image - self._seen[1])) <= _SAME)
 
     def _inherit(
-        self, unit: Unit, source: Source, motion: Motion | None, shot: int
+        self, unit: Unit, pair: Pair, source: Source, motion: Motion | None, shot: int
     ) -> tuple[Plan, Heritage]:
         """Return the plan of a frame, and the data that it inherits from other frames."""
         plan, heritage = self._plan, Heritage()
         if unit.sweep:
-            plan, heritage = self._later_plan, self._mix(unit, motion)
+            plan, heritage = self._later_plan, self._mix(unit, pair, motion)
         elif motion is not None and not unit.alone:
-            plan, heritage = self._later_plan, self._go_on(unit, source, motion, shot)
+            plan, heritage = self._later_plan, self._go_on(unit, pair, source, motion, shot)
         return plan, heritage._replace(coefficients=self._find_coefficients(unit.frame))
 
     def _optimize(self, unit: Unit, pair: Pair, plan: Plan, heritage: Heritage) -> "_Work | None":
@@ -293,10 +294,10 @@ class Painter:
             return shot
         return unit.frame if motion is None else lines[unit.number - 1]["shot"] - 1
 
-    def _go_on(self, unit: Unit, source: Source, motion: Motion, shot: int) -> Heritage:
+    def _go_on(self, unit: Unit, pair: Pair, source: Source, motion: Motion, shot: int) -> Heritage:
         """Return what a frame inherits from earlier frames if there is a single pass."""
         before = self._get(unit.number - 1)
-        start = make_moved_start(before, motion)
+        start = make_moved_start(before, motion, content=np.asarray(pair.content))
         near = [unit.frame - d for d in self._prepared.distances if unit.frame - d >= shot]
         found = [source.motions[number].result() for number in near]
         moved = [move(self._get(number), one) for number, one in zip(near, found, strict=True)]
@@ -305,7 +306,7 @@ class Painter:
         weights = share_weights([one.weights for one in found])
         return Heritage(start, References(np.stack(moved), np.stack(weights)))
 
-    def _mix(self, unit: Unit, motion: Motion | None) -> Heritage:
+    def _mix(self, unit: Unit, pair: Pair, motion: Motion | None) -> Heritage:
         """Return what a frame inherits from the previous pass and from its neighbor in this pass.
 
         The initial image is x' = (x + c w) / (1 + c), as in the authors' program: x is the frame's
@@ -319,7 +320,7 @@ class Painter:
         if motion is None:
             return Heritage(image)
         neighbor = self._get(unit.number - 1)
-        moved = make_moved_start(neighbor, motion)
+        moved = make_moved_start(neighbor, motion, content=np.asarray(pair.content))
         known = motion.weights[..., None]
         omega = move(neighbor, motion)
         return Heritage(
