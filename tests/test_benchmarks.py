@@ -34,7 +34,7 @@ from benchmarks.rows import (
     torch_rows,
 )
 from neuart_jax import Config, InputError
-from neuart_jax.config.sections import OWN_SETTINGS
+from neuart_jax.config.own_settings import OWN_SETTINGS
 from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.stylizer import stylize
 from neuart_jax.io.images import save_image
