@@ -8,6 +8,7 @@ from neuart_jax.cli.flags import (
     define_batch_flags,
     define_machine_flags,
     define_pair_flags,
+    read_num_devices,
     run_command,
 )
 from neuart_jax.config.config import Config
@@ -33,10 +34,11 @@ define_machine_flags()
 
 def run(config: Config, repeated: Record | None) -> int:
     """Run one pair or many, as the flags say; return the exit code."""
-    many = _BATCH_FLAGS()
+    is_clip = not any(_PAIR_FLAGS()) and is_clip_run(config)
+    many = _BATCH_FLAGS(["devices"] if is_clip else [])
     if many is not None:
         return paint_many(config, many)
-    return (paint_clip if is_clip_run(config) else paint)(config, repeated)
+    return (paint_clip if is_clip else paint)(config, repeated)
 
 
 def paint(config: Config, repeated: Record | None) -> int:
@@ -52,7 +54,12 @@ def paint_clip(config: Config, repeated: Record | None) -> int:
     """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
     request = console.StopRequest()
     with contextlib.closing(console.FilmBar()) as bar:
-        film = paint_film(config, observer=request.after(bar), repeated=repeated)
+        film = paint_film(
+            config,
+            observer=request.after(bar),
+            repeated=repeated,
+            num_devices=read_num_devices(),
+        )
     console.print_film_summary(film)
     return 128 + request.signal if request.signal else int(film.num_failed > 0)
 

@@ -1,9 +1,13 @@
 """Clips painted from files to films, with a tiny network: what comes out, and what a cut costs."""
 
 import json
+import os
 import re
 import struct
+import subprocess
 import sys
+import textwrap
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +29,10 @@ from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
 from neuart_jax.runs.video.passes import Painter
 from neuart_jax.runs.video.prepare import prepare_clip
+from neuart_jax.runs.video.shots import find_shots
 from neuart_jax.runs.video.units import plan_units
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = {
     "weights": "random",
@@ -460,11 +467,13 @@ def test_windows_change_nothing_but_the_memory():
 
 
 def test_passes_go_back_and_forth():
-    assert [(u.sweep, u.frame, u.alone, u.is_last) for u in plan_units(2, 3)] == [
-        *((0, 0, True, False), (0, 1, True, False)),
-        *((1, 0, False, False), (1, 1, False, False)),
-        *((2, 1, False, True), (2, 0, False, True)),
+    units = plan_units([4, 5], 3, num_frames=9)
+    assert [(unit.sweep, unit.frame, unit.alone, unit.is_last) for unit in units] == [
+        *((0, 4, True, False), (0, 5, True, False)),
+        *((1, 4, False, False), (1, 5, False, False)),
+        *((2, 5, False, True), (2, 4, False, True)),
     ]
+    assert [unit.number for unit in units] == [4, 5, 13, 14, 23, 22]
 
 
 def test_passes_make_frames_alike_and_go_on_where_they_were_cut(monkeypatch, caplog):
@@ -472,7 +481,7 @@ def test_passes_make_frames_alike_and_go_on_where_they_were_cut(monkeypatch, cap
     paint_film(config.replace(output="whole.mkv"))
     lines = lines_of("whole")
     assert [line["pass"] for line in lines] == [1] * 6 + [2] * 6 + [3] * 6
-    assert [line["frame"] for line in lines][12:] == [6, 5, 4, 3, 2, 1]
+    assert [line["frame"] for line in lines] == [1, 2, 3, 4, 5, 6] * 3
     errors = [
         np.mean([line["e_warp"] for line in lines if line["pass"] == number and line["reliable"]])
         for number in (1, 2, 3)
@@ -487,6 +496,107 @@ def test_passes_make_frames_alike_and_go_on_where_they_were_cut(monkeypatch, cap
     assert "Resuming after 14 of 18 frames" in caplog.text
     assert Path("film.mkv").read_bytes() == Path("whole.mkv").read_bytes()
     assert not list(Path("film").glob("state/*"))
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    """One device that counts as two, and painters that wait until both paint."""
+    [device] = jax.local_devices()[:1]
+    monkeypatch.setattr(run.jax, "local_devices", lambda: [device, device])
+    monkeypatch.setattr(run, "check_devices", lambda count: None)
+    both, paint = threading.Barrier(2), Painter.paint
+
+    def paint_together(self, *args):
+        both.wait(timeout=60)
+        paint(self, *args)
+
+    monkeypatch.setattr(Painter, "paint", paint_together)
+
+
+def test_cuts_are_found_before_painting():
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    assert find_shots(prepare_clip(config_of())) == [range(3), range(3, 6)]
+    assert find_shots(prepare_clip(config_of(end=0.1))) == [range(3)]
+
+
+def test_devices_paint_a_shot_each_to_the_same_film(two_devices, whole):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    seen = []
+    paint_film(config_of(output="film.mkv", references="1,2"), observer=seen.append)
+    same_as_whole(whole)
+    assert {each.frame for each in seen} == {1, 2, 3, 4, 5, 6}
+    assert max(each.part for each in seen) > 1  # Of two frames together.
+    done = [each.num_done for each in seen]
+    assert done == sorted(done) and done[0] == 0 and done[-1] >= 4
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_failure_on_one_device_stops_the_other(monkeypatch, caplog, whole, two_devices, count):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "stylize_bound", count)
+        with pytest.raises(Cut):
+            paint_film(config_of(output="film.mkv", references="1,2"))
+    assert not Path("film.mkv").exists()
+    if count == 3:  # Resumed on one device.
+        here = Path.cwd()
+        monkeypatch.undo()
+        monkeypatch.chdir(here)
+    go_on(caplog)
+    same_as_whole(whole)
+    assert not list(Path("film").glob("state/*"))
+
+
+def test_shots_in_several_passes(request, caplog):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    config = config_of(passes=3, frame_steps=2, steps=3)
+    paint_film(config.replace(output="whole.mkv"))
+    request.getfixturevalue("two_devices")
+    paint_film(config.replace(output="film.mkv"))
+    assert Path("film.mkv").read_bytes() == Path("whole.mkv").read_bytes()
+    units = [line["unit"] for line in lines_of("film")]
+    assert units == list(range(18))
+
+
+@pytest.mark.slow
+def test_two_real_devices(whole):
+    write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    code = f"""
+        import jax
+        from neuart_jax.config.config import Config
+        from neuart_jax.runs.video import paint_film
+        from neuart_jax.runs.video.passes import Painter
+        used, paint = [], Painter.paint
+        def remember(self, params, reporter):
+            used.append(jax.tree.leaves(params)[0].devices())
+            paint(self, params, reporter)
+        Painter.paint = remember
+        config = Config.from_dict({config_of(output="film.mkv", references="1,2").to_dict()!r})
+        paint_film(config)
+        assert sorted(map(str, used)) == sorted(str({{device}}) for device in jax.devices()), used
+        """
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
+        check=True,
+    )
+    same_as_whole(whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"devices": 99}, "--devices=99; expected 1 to 1"),
+        ({"devices": "many"}, "--devices=many; expected a whole number"),
+        ({"batch": 2}, "--batch came without many pairs"),
+        ({"devices": 1, "content": "painting.png"}, "--devices came without many pairs"),
+    ],
+)
+def test_how_many_devices(run_main, capsys, flags, said):
+    assert run_main(**{**TINY, "output": "film.mkv", **flags}) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("film").exists() and not Path("film.mkv").exists()
 
 
 def write_flow(path, flow):

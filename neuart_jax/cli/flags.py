@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import absl.logging
@@ -83,7 +83,9 @@ def define_pair_flags() -> Callable[[], PairFlags]:
     return lambda: PairFlags(_value("manifest"), _value("pair"))
 
 
-def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], BatchFlags | None]:
+def define_batch_flags(
+    read_pairs: Callable[[], PairFlags],
+) -> Callable[[Collection[str]], BatchFlags | None]:
     """Define the other flags of a command that runs many pairs.
 
     Args:
@@ -91,7 +93,8 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
         is a mistake.
 
     Returns:
-      A function that reads the flags; it returns None if no pairs are named.
+      A function that reads the flags; it returns None if no pairs are named. Its argument names
+      those that the run takes without pairs, too.
     """
     flags.DEFINE_bool(
         "keep_going", False, "many pairs: skip those that can't be painted and paint the others"
@@ -103,7 +106,9 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
         "accelerator's memory, and 1 on CPUs",
     )
     flags.DEFINE_string(
-        "devices", "0", "many pairs: number of the machine's devices to use; 0 takes all"
+        "devices",
+        "0",
+        "many pairs, or a clip's shots: number of the machine's devices to use; 0 takes all",
     )
     flags.DEFINE_string(
         "engine",
@@ -111,12 +116,13 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
         "many pairs: local, or ray for a cluster, either that of RAY_ADDRESS or a new one here",
     )
 
-    def read() -> BatchFlags | None:
+    def read(taken: Collection[str]) -> BatchFlags | None:
         if any(read_pairs()):
-            count, devices = _read_count("batch"), _read_count("devices")
-            return BatchFlags(_value("keep_going"), count, devices, _value("engine"))
+            return BatchFlags(
+                _value("keep_going"), _read_count("batch"), read_num_devices(), _value("engine")
+            )
         for name in ("keep_going", "batch", "devices", "engine"):
-            if flags.FLAGS[name].present:
+            if flags.FLAGS[name].present and name not in taken:
                 raise InputError(
                     f"--{name} came without many pairs",
                     expected="a table of pairs, --manifest=FILE, or folders with --pair",
@@ -125,6 +131,11 @@ def define_batch_flags(read_pairs: Callable[[], PairFlags]) -> Callable[[], Batc
         return None
 
     return read
+
+
+def read_num_devices() -> int:
+    """Return the value of --devices, of `define_batch_flags`; 0 means all."""
+    return _read_count("devices")
 
 
 def define_machine_flags() -> None:

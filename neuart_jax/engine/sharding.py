@@ -89,6 +89,21 @@ def agree(decision: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(decision)))
 
 
+def check_devices(num_devices: int) -> None:
+    """Check that this machine has enough devices.
+
+    Raises:
+      InputError: it has fewer than `num_devices`.
+    """
+    there = jax.local_device_count()
+    if not 1 <= num_devices <= there:
+        raise InputError(
+            f"--devices={num_devices}",
+            expected=f"1 to {there}, which this machine has of the kind {jax.default_backend()}",
+            remedy="give another number, or leave it out for all",
+        )
+
+
 def describe_devices() -> str:
     """Describe the devices: "the CPU", or the number and name of accelerators."""
     devices = jax.local_devices()

@@ -10,7 +10,7 @@ import jax
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import nearest
-from neuart_jax.engine.sharding import describe_devices
+from neuart_jax.engine.sharding import check_devices, describe_devices
 from neuart_jax.runs.batch import local_engine
 from neuart_jax.runs.batch.names import OWN_NAMES
 from neuart_jax.runs.batch.plan import (
@@ -138,21 +138,6 @@ def _engine(name: str) -> Callable[..., None]:
     from neuart_jax.runs.batch import ray_engine
 
     return ray_engine.run_groups
-
-
-def check_devices(num_devices: int) -> None:
-    """Check that this machine has enough devices.
-
-    Raises:
-      InputError: it has fewer than `num_devices`.
-    """
-    there = jax.local_device_count()
-    if not 1 <= num_devices <= there:
-        raise InputError(
-            f"--devices={num_devices}",
-            expected=f"1 to {there}, which this machine has of the kind {jax.default_backend()}",
-            remedy="give another number, or leave it out for all",
-        )
 
 
 def _remove_checkpoints(groups: Sequence[Group], folder: Path) -> None:

@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ Line = dict[str, Any]
 class PaintedFrames:
     """The folder of a painted clip, locked against other runs until it is closed.
 
-    A unit is a frame in one of the passes; units are numbered from 0 in the order of painting.
+    Several threads can save frames at the same time. Units and their numbers: see `units.Unit`.
 
     Args:
       path: path of the folder, which is created if missing.
@@ -59,7 +60,8 @@ class PaintedFrames:
         self, path: Path, record: Record, *, film_name: str, overwrite: bool, resume: bool
     ) -> None:
         self.path = path
-        self.lines: list[Line] = []
+        self.lines: dict[int, Line] = {}
+        self._writes = threading.Lock()
         self._record = record
         identity = {**record.to_dict(), "versions": {}, "device": "", "predicted_bytes": 0}
         identity["config"] = {}
@@ -100,21 +102,19 @@ class PaintedFrames:
             self.lines = self._read_lines()
             return
         if self._own.owns(FRAMES_NAME):
-            self._remove(FRAMES_NAME, _FRAME, keep=())
-            self._remove(STATE_NAME, _STATE, keep=())
+            self._remove(FRAMES_NAME, _FRAME)
+            self._remove(STATE_NAME, _STATE)
             with contextlib.suppress(OSError):
                 (self.path / METRICS_NAME).unlink()
 
-    def _read_lines(self) -> list[Line]:
-        """Read metrics.jsonl up to the first damaged line."""
-        lines: list[Line] = []
+    def _read_lines(self) -> dict[int, Line]:
+        """Read the lines of metrics.jsonl, by unit, up to the first damaged one."""
+        lines: dict[int, Line] = {}
         try:
             text = (self.path / METRICS_NAME).read_text(encoding="utf-8")
-            for number, line in enumerate(text.splitlines()):
+            for line in text.splitlines():
                 entry = json.loads(line)
-                if entry["unit"] != number:
-                    break
-                lines.append(entry)
+                lines[int(entry["unit"])] = entry
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return lines
@@ -130,16 +130,16 @@ class PaintedFrames:
         *,
         finished: Float32 | None,
         alpha: Float32 | None = None,
-        keep: Collection[int],
+        obsolete: Collection[int],
     ) -> None:
         """Write a painted frame, and remove states that are no longer needed.
 
         Args:
           image: optimized image, from which other frames continue, float32[height, width, 3].
-          line: figures of the frame; their unit is the next one.
+          line: figures of the frame.
           finished: postprocessed image; None if a later pass paints the frame again.
           alpha: opacity, float32[height, width].
-          keep: units whose states are still needed, including this one.
+          obsolete: units whose states are no longer needed.
 
         Raises:
           InputError: the frame can't be written.
@@ -147,14 +147,16 @@ class PaintedFrames:
         unit = line["unit"]
         if finished is not None:
             FrameFolder(self.path / FRAMES_NAME, first=line["frame"] - 1).add(finished, alpha)
-        self.lines.append(line)
-        with write_atomically(self.path / METRICS_NAME) as file:
-            file.write("".join(dump_json(each) + "\n" for each in self.lines).encode())
+        with self._writes:
+            self.lines[unit] = line
+            lines = [dump_json(self.lines[number]) + "\n" for number in sorted(self.lines)]
+            with write_atomically(self.path / METRICS_NAME) as file:
+                file.write("".join(lines).encode())
         facts = {"unit": unit, "run": self._key, "shape": list(image.shape)}
         pixels = np.ascontiguousarray(image, "<f4").reshape(-1).view(np.uint8).data
         with write_atomically(self._state_path(unit)) as file:
             file.writelines(seal(facts, {"image": pixels}))
-        self._remove(STATE_NAME, _STATE, keep=keep)
+        self._remove(STATE_NAME, _STATE, numbers=obsolete)
 
     def load_state(self, unit: int) -> Float32 | None:
         """Load the optimized image of a unit; None if its state is missing or damaged."""
@@ -174,16 +176,18 @@ class PaintedFrames:
 
     def finish(self, document: Mapping[str, Any]) -> None:
         """Write the record of a complete film, and remove the state for resuming."""
-        self._remove(STATE_NAME, _STATE, keep=())
+        self._remove(STATE_NAME, _STATE)
         with contextlib.suppress(OSError):
             for folder in (self.path / STATE_NAME).iterdir():
                 remove_checkpoints(folder)  # Left by a frame that was interrupted.
         # Last, as a complete record means that nothing is left to do.
         self._write_record(document)
 
-    def forget_after(self, unit: int) -> None:
-        """Drop the figures of a unit and of all later units, which are painted again."""
-        del self.lines[unit:]
+    def forget(self, units: Iterable[int]) -> None:
+        """Drop the figures of units that are painted again."""
+        with self._writes:
+            for unit in units:
+                self.lines.pop(unit, None)
 
     def check_room(self, num_bytes: int) -> None:
         """Check that the disk has room for the remaining files.
@@ -217,12 +221,14 @@ class PaintedFrames:
     def _state_path(self, unit: int) -> Path:
         return self.path / STATE_NAME / f"{unit:06d}.state"
 
-    def _remove(self, folder: str, names: re.Pattern[str], *, keep: Collection[int]) -> None:
-        """Remove this program's numbered files, except for those of some numbers."""
+    def _remove(
+        self, folder: str, names: re.Pattern[str], *, numbers: Collection[int] | None = None
+    ) -> None:
+        """Remove this program's numbered files: those of some numbers, or all."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self.path / folder):
                 found = names.fullmatch(name)
-                if found and int(found[1]) not in keep:
+                if found and (numbers is None or int(found[1]) in numbers):
                     (self.path / folder / name).unlink()
 
 
@@ -233,18 +239,18 @@ def count_bytes(height: int, width: int, *, num_frames: int, num_states: int) ->
     return num_frames * (each[0] + each[0] // 64) + num_states * each[1]
 
 
-def describe_result(lines: Sequence[Line], *, seconds: float) -> dict[str, Any]:
-    """Summarize a film's figures for its record."""
-    shown = {line["frame"]: line for line in lines}
+def describe_result(lines: Mapping[int, Line]) -> dict[str, Any]:
+    """Summarize a film's figures, by unit, for its record."""
+    shown = {line["frame"]: line for _, line in sorted(lines.items())}
     errors = [line["e_warp"] for line in shown.values() if line.get("e_warp") is not None]
     sources = [line["e_warp_source"] for line in shown.values() if line.get("e_warp") is not None]
     return {
         "status": "completed",
         "frames": len(shown),
         "cuts": sorted({line["shot"] for line in shown.values()} - {1}),
-        "steps": sum(line["steps"] for line in lines),
-        "evaluations": sum(line["evaluations"] for line in lines),
-        "seconds": round(seconds, 3),
+        "steps": sum(line["steps"] for line in lines.values()),
+        "evaluations": sum(line["evaluations"] for line in lines.values()),
+        "seconds": round(sum(line["seconds"] for line in lines.values()), 3),
         "e_warp": float(np.mean(errors)) if errors else None,
         "e_warp_source": float(np.mean(sources)) if sources else None,
     }

@@ -10,7 +10,7 @@ the second pass on.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from neuart_jax.io.decoding import Float32
 from neuart_jax.objective.temporal import References
 from neuart_jax.runs.checkpoints import Checkpoints
 from neuart_jax.runs.record import Record
-from neuart_jax.runs.video.film_progress import FilmObserver, FilmProgress
+from neuart_jax.runs.video.film_progress import FilmReporter
 from neuart_jax.runs.video.frames import STATE_NAME, Line, PaintedFrames
 from neuart_jax.runs.video.motion import Motion, find_error, make_moved_start, move
 from neuart_jax.runs.video.prepare import PreparedClip
@@ -54,85 +54,78 @@ class _Work(NamedTuple):
 
 
 class Painter:
-    """Paints the frames of a clip, beginning with the first missing one.
+    """Paints consecutive frames of a clip, beginning with the first missing one.
 
     Args:
+      frames: numbers of the frames: the whole clip, or shots, which need nothing of other shots.
       prepared: prepared clip.
       plan: plan that is bound to the network.
-      params: parameters of the network.
       painted: folder of the painted frames.
       record: record of the run.
-      observer: see `FilmObserver`.
     """
 
     def __init__(
         self,
+        frames: range,
         prepared: PreparedClip,
         plan: Plan,
-        params: Any,
         *,
         painted: PaintedFrames,
         record: Record,
-        observer: FilmObserver | None,
     ) -> None:
-        self._prepared, self._plan, self._params = prepared, plan, params
-        self._painted, self._record, self._observer = painted, record, observer
+        self._frames, self._prepared, self._plan = frames, prepared, plan
+        self._painted, self._record = painted, record
         config = prepared.config
         self._config = config
         self._later_plan = plan.at_full_size(
             num_steps=config.video.frame_steps,
             stop_patience=config.run.stop_patience or _PATIENCE,
         )
-        self._units = plan_units(prepared.clip.num_frames, config.video.passes)
+        self._num_frames = prepared.clip.num_frames
+        self.units = plan_units(frames, config.video.passes, num_frames=self._num_frames)
+        self._params: Any = None
+        self._reporter: FilmReporter
         self._style_targets: StyleTargets = {}
         self._images: dict[int, Float32] = {}
         self._shown: dict[int, Float32] = {}
         self._seen: tuple[int, Float32] | None = None
-        self._paces: list[float] = []
-        self._began = time.monotonic()
-        self._num_found = 0
-        self.stopped = False
-
-    @property
-    def units(self) -> Sequence[Unit]:
-        """All units, in the order of painting."""
-        return self._units
 
     def find_first(self) -> int:
-        """Find the number of the first unit to paint, and drop the figures of later units."""
-        for number in range(len(self._painted.lines), -1, -1):
-            if number <= len(self._units) and self._can_begin(number):
-                self._painted.forget_after(number)
-                self._num_found = number
-                return number
+        """Return how many units are painted already, and drop the figures of all others."""
+        painted = [unit.number in self._painted.lines for unit in self.units]
+        for place in range([*painted, False].index(False), -1, -1):
+            if self._can_begin(place):
+                self._painted.forget(unit.number for unit in self.units[place:])
+                return place
         raise AssertionError("the first unit asks for nothing")
 
-    def _can_begin(self, number: int) -> bool:
+    def _can_begin(self, place: int) -> bool:
         """Return whether a unit's inputs and the files of all frames before it exist."""
-        lines = self._painted.lines
-        for unit in self._units[:number]:
+        for unit in self.units[:place]:
             if unit.is_last and not self._painted.frame_path(unit.frame).exists():
                 return False
-        if number in (0, len(self._units)):
-            return True
-        wanted = self._ask_for(number, lines)
-        return all(self._painted.load_state(unit) is not None for unit in wanted)
+        return all(self._painted.load_state(number) is not None for number in self._ask_for(place))
 
-    def _ask_for(self, number: int, lines: Sequence[Line]) -> list[int]:
+    def _ask_for(self, place: int) -> list[int]:
         """Return the units whose images a unit and all later units of its pass need."""
-        unit, count = self._units[number], self._prepared.clip.num_frames
-        place = number % count
-        if unit.alone:
-            return list(range(unit.sweep * count, number))
-        if unit.sweep:
-            before = {u.frame: u.number for u in self._units[(unit.sweep - 1) * count :][:count]}
-            rest = [before[u.frame] for u in self._units[number:][: count - place]]
-            return rest + list(range(unit.sweep * count, number))
-        if number < len(lines) and lines[number]["shot"] == number + 1:
+        if place in (0, len(self.units)):
             return []
-        shot = lines[number - 1]["shot"] - 1
+        unit, lines = self.units[place], self._painted.lines
+        same_pass = [other for other in self.units if other.sweep == unit.sweep]
+        done = [other.number for other in self.units[:place] if other.sweep == unit.sweep]
+        if unit.alone:
+            return done
+        if unit.sweep:
+            return [self._in_previous_pass(other) for other in same_pass[len(done) :]] + done
+        if unit.number in lines and lines[unit.number]["shot"] == unit.frame + 1:
+            return []
+        shot = lines[unit.number - 1]["shot"] - 1
         wanted = {1, *self._prepared.distances}
-        return [number - d for d in wanted if number - d >= shot]
+        return [unit.number - d for d in wanted if unit.frame - d >= shot]
+
+    def _in_previous_pass(self, unit: Unit) -> int:
+        """Return the number of the unit of the same frame in the previous pass."""
+        return unit.number - self._num_frames
 
     def _load(self, number: int) -> Float32 | None:
         """Return the image of a unit, from memory or from the disk."""
@@ -143,51 +136,53 @@ class Painter:
             self._images[number] = image
         return self._images[number]
 
-    def paint(self) -> None:
-        """Paint all missing units, unless the observer stops the run."""
-        number = self.find_first()
-        self._began = time.monotonic()
-        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(_num_finders()) as finders:
+    def paint(self, params: Any, reporter: FilmReporter) -> None:
+        """Paint all missing units, unless the reporter stops the run.
+
+        Args:
+          params: parameters of the network.
+          reporter: reporter of the progress, shared with other painters.
+        """
+        self._params, self._reporter = params, reporter
+        place = self.find_first()
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(num_finders()) as finders:
             try:
-                while number < len(self._units) and not self.stopped:
-                    number = self._paint_pass(number, readers, finders)
+                while place < len(self.units) and not reporter.stopped:
+                    place += self._paint_pass(self.units[place:], readers, finders)
             finally:
                 readers.shutdown(cancel_futures=True)
                 finders.shutdown(cancel_futures=True)
 
     def _paint_pass(
-        self, first: int, readers: ThreadPoolExecutor, finders: ThreadPoolExecutor
+        self, units: Sequence[Unit], readers: ThreadPoolExecutor, finders: ThreadPoolExecutor
     ) -> int:
-        """Paint a pass, beginning with one of its units, and return the number of the next unit."""
-        number, unit = first, self._units[first]
+        """Paint the units of the first unit's pass; return how many are painted."""
+        first = units[0]
+        units = [unit for unit in units if unit.sweep == first.sweep]
         sources = follow(
             self._prepared,
-            first=unit.frame,
-            backward=unit.step < 0,
+            frames=self._frames,
+            first=first.frame,
+            backward=first.step < 0,
             distances=sorted({1, *self._prepared.distances}),
             readers=readers,
             finders=finders,
         )
-        for source in sources:
-            if self.stopped or not self._paint_frame(self._units[number], source):
-                break
-            number += 1
-        return number
+        for place, (unit, source) in enumerate(zip(units, sources, strict=True)):
+            if self._reporter.stopped or not self._paint_frame(unit, source):
+                return place
+        return len(units)
 
     def _paint_frame(self, unit: Unit, source: Source) -> bool:
         """Paint and write a frame; return False if the observer stopped it."""
         began = time.perf_counter()
-        neighbor = unit.frame - unit.step
-        motion = source.motions[neighbor].result() if neighbor in source.motions else None
-        if motion is not None and motion.is_cut:
-            motion = None
-        shot = self._find_shot(unit, motion)
+        shot, motion = self._find_shot(unit, source)
         pair = with_frame(
             self._plan.pair, source.image, paint=source.paint, name=f"frame {unit.frame + 1}"
         )
         began_painting = time.perf_counter()
         if self._shows_nothing_new(unit, source, motion):
-            work: _Work | None = _Work(self._get(unit.number - 1), "held", 0, 0, {})
+            work: _Work | None = _Work(self._get(unit.number - unit.step), "held", 0, 0, {})
         else:
             work = self._optimize(unit, pair, *self._inherit(unit, pair, source, motion, shot))
             self._seen = unit.frame, source.image
@@ -208,22 +203,24 @@ class Painter:
             **work.losses,
             **self._find_errors(unit, source, motion, finished),
         }
-        self._images[unit.number] = work.image
-        # With several passes, all other images are only on the disk.
-        oldest = unit.number - max(self._prepared.distances)
-        self._images = {n: image for n, image in self._images.items() if n >= oldest}
+        self._images = {
+            # With several passes, all other images are only on the disk.
+            **{n: self._images[n] for n in self._find_near(unit) if n in self._images},
+            unit.number: work.image,
+        }
         self._shown = {unit.frame: finished}
         line["seconds"] = round(time.perf_counter() - began, 3)
         line["seconds_painting"] = round(ended_painting - began_painting, 3)
+        kept = self._find_kept(unit)
         self._painted.save(
             work.image,
             line,
             finished=finished if unit.is_last else None,
             alpha=source.alpha,
-            keep=self._find_kept(unit),
+            obsolete={each.number for each in self.units if each.number not in kept},
         )
-        if unit.alone or unit.sweep or motion is not None:
-            self._paces.append(time.perf_counter() - began)
+        tells = unit.alone or unit.sweep or motion is not None
+        self._reporter.finish(unit, seconds=time.perf_counter() - began if tells else None)
         return True
 
     def _shows_nothing_new(self, unit: Unit, source: Source, motion: Motion | None) -> bool:
@@ -236,7 +233,7 @@ class Painter:
         if motion is None or video.passes > 1 or changes:
             return False
         if self._seen is None:  # This run resumes an earlier one.
-            number = self._painted.lines[unit.number - 1]["seen"] - 1
+            number = self._painted.lines[unit.number - unit.step]["seen"] - 1
             [still] = self._prepared.clip.stills([number])
             self._seen = number, self._prepared.scale(still.image)
         return bool(np.max(np.abs(source.image - self._seen[1])) <= _SAME)
@@ -261,11 +258,10 @@ class Painter:
         )
 
         def report(_: int, progress: Progress) -> bool:
-            self.stopped = self.stopped or self._tell(unit, progress)
-            return self.stopped
+            return self._reporter.tell(unit, progress)
 
         def keep(fetch: Callable[[], RunState]) -> None:
-            checkpoints.keep(fetch, now=self.stopped)
+            checkpoints.keep(fetch, now=self._reporter.stopped)
 
         [result] = stylize_bound(
             [plan.with_content(pair)],
@@ -286,13 +282,21 @@ class Painter:
             *(result.num_evaluations, result.losses),
         )
 
-    def _find_shot(self, unit: Unit, motion: Motion | None) -> int:
-        """Return the number of the first frame of the shot that a frame belongs to."""
-        lines = self._painted.lines
+    def _find_shot(self, unit: Unit, source: Source) -> tuple[int, Motion | None]:
+        """Find the shot of a frame, and its motion to its neighbor in the same shot.
+
+        Returns:
+          The number of the shot's first frame, and the motion; None without such a neighbor.
+        """
+        lines, neighbor = self._painted.lines, unit.frame - unit.step
+        motion = source.motions[neighbor].result() if neighbor in source.motions else None
         if unit.sweep:  # The first pass has found the shots.
             shot: int = lines[unit.frame]["shot"] - 1
-            return shot
-        return unit.frame if motion is None else lines[unit.number - 1]["shot"] - 1
+            same = motion is not None and lines[neighbor]["shot"] - 1 == shot
+            return shot, motion if same else None
+        if motion is None or motion.is_cut:
+            return unit.frame, None
+        return lines[neighbor]["shot"] - 1, motion
 
     def _go_on(self, unit: Unit, pair: Pair, source: Source, motion: Motion, shot: int) -> Heritage:
         """Return what a frame inherits from earlier frames if there is a single pass."""
@@ -312,14 +316,10 @@ class Painter:
         The initial image is x' = (x + c w) / (1 + c), as in the authors' program: x is the frame's
         image from the previous pass, w the warped neighbor.
         """
-        count = self._prepared.clip.num_frames
-        earlier = next(
-            u for u in self._units[(unit.sweep - 1) * count :][:count] if u.frame == unit.frame
-        )
-        image = self._get(earlier.number)
+        image = self._get(self._in_previous_pass(unit))
         if motion is None:
             return Heritage(image)
-        neighbor = self._get(unit.number - 1)
+        neighbor = self._get(unit.number - unit.step)
         moved = make_moved_start(neighbor, motion, content=np.asarray(pair.content))
         known = motion.weights[..., None]
         omega = move(neighbor, motion)
@@ -338,7 +338,7 @@ class Painter:
         losses, end = self._config.losses, self._config.video.style_blend_end
         if not end:
             return {}
-        share = frame / (self._prepared.clip.num_frames - 1)
+        share = frame / (self._num_frames - 1)
         start = losses.style_blend or [1 / len(end)] * len(end)
         names = {term.name for term in self._plan.terms}
         return {
@@ -357,7 +357,7 @@ class Painter:
         if neighbor not in self._shown:
             other = source.others[neighbor]
             pair = with_frame(self._plan.pair, other.image, paint=other.paint)
-            self._shown[neighbor] = finish(pair, self._get(unit.number - 1))
+            self._shown[neighbor] = finish(pair, self._get(unit.number - unit.step))
         moved = move(self._shown[neighbor], motion, outside=finished)
         return {
             "reliable": round(motion.reliable_share, 4),
@@ -365,36 +365,23 @@ class Painter:
             "e_warp_source": motion.source_error,
         }
 
+    def _find_near(self, unit: Unit) -> Iterable[int]:
+        """Return the units of the same pass whose images the next units need, the last first."""
+        most = max(self._prepared.distances)
+        return range(unit.number, unit.number - unit.step * most, -unit.step)
+
     def _find_kept(self, unit: Unit) -> set[int]:
         """Return the units whose states are still needed after a unit is painted."""
-        count = self._prepared.clip.num_frames
         if self._config.video.passes == 1:
             # One more than needed, so that a run can resume one unit earlier if the last state is
             # damaged.
-            most = max(self._prepared.distances) + 1
-            return set(range(unit.number - most + 1, unit.number + 1))
-        renewed = set(range(unit.sweep * count, unit.number + 1))
-        frames = {self._units[number].frame for number in renewed}
-        before = self._units[max(0, unit.sweep - 1) * count :][:count]
-        still = {u.number for u in before if u.sweep < unit.sweep and u.frame not in frames}
-        return renewed | still
-
-    def _tell(self, unit: Unit, progress: Progress) -> bool:
-        if self._observer is None:
-            return False
-        pace = float(np.mean(self._paces)) if self._paces else 0.0
-        told = FilmProgress(
-            num_units=len(self._units),
-            num_done=unit.number,
-            num_found=self._num_found,
-            frame=unit.frame + 1,
-            part=progress.share,
-            seconds=time.monotonic() - self._began,
-            seconds_per_frame=pace,
-            progress=progress,
-        )
-        return bool(self._observer(told))
+            return {*self._find_near(unit), unit.number - max(self._prepared.distances)}
+        place = self.units.index(unit) + 1
+        same_pass = [other for other in self.units if other.sweep == unit.sweep]
+        done = [other.number for other in self.units[:place] if other.sweep == unit.sweep]
+        return {*done, *(self._in_previous_pass(other) for other in same_pass[len(done) :])}
 
 
-def _num_finders() -> int:
+def num_finders() -> int:
+    """Return the number of threads that find motion."""
     return max(1, min(4, (os.cpu_count() or 1) // 2))

@@ -3,15 +3,17 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.binding import bind_network, load_run_network
-from neuart_jax.engine.sharding import describe_devices
+from neuart_jax.engine.sharding import check_devices, describe_devices
 from neuart_jax.engine.step import Status
 from neuart_jax.inputs.pair import with_frame
 from neuart_jax.io.clips.animation_writing import save_animation
@@ -25,7 +27,7 @@ from neuart_jax.runs.folder import default_folders
 from neuart_jax.runs.own_folder import is_in_use
 from neuart_jax.runs.prepare import without_folders
 from neuart_jax.runs.record import RECORD_NAME, Record, read_record
-from neuart_jax.runs.video.film_progress import FilmObserver
+from neuart_jax.runs.video.film_progress import FilmObserver, FilmReporter
 from neuart_jax.runs.video.frames import (
     FRAMES_NAME,
     PaintedFrames,
@@ -36,6 +38,7 @@ from neuart_jax.runs.video.passes import Painter
 from neuart_jax.runs.video.place import FilmPlace, find_film_place
 from neuart_jax.runs.video.place import is_clip_run as is_clip_run
 from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_clip
+from neuart_jax.runs.video.shots import find_shots, paint_shots
 
 logger = logging.getLogger(__name__)
 
@@ -76,21 +79,28 @@ def paint_film(
     network: Network | None = None,
     observer: FilmObserver | None = None,
     repeated: Record | None = None,
+    num_devices: int = 0,
 ) -> Film:
     """Read a clip, paint its frames, and write the film, its frames, a record and metrics.
 
     A run that was interrupted by a signal or a crash resumes at the interrupted frame, and its film
     is the same, byte for byte. Painted frames are kept even if the film can't be written.
 
+    With several devices, cuts are found first, and shots are painted at the same time, each on one
+    device.
+
     Args:
       config: configuration with `content`, a clip, and `style` set.
       network: network of `config.network`; None loads it.
       observer: see `FilmObserver`.
       repeated: record that this run repeats; differences are logged.
+      num_devices: number of this machine's devices to use; 0 takes all.
 
     Raises:
       InputError: an argument is invalid, or a frame or the film can't be written.
     """
+    devices = jax.local_devices()[: num_devices or None]
+    check_devices(num_devices or len(devices))
     _check_free(find_film_place(config), config)
     look, reason = look_at_clip(config), ""
     prepared = prepare_clip(config, look)
@@ -113,7 +123,7 @@ def paint_film(
     if repeated is not None and (differences := record.differences(repeated)):
         logger.warning("Pixels may differ: the record was made with other %s.", differences)
     place = _settle(prepared.place, record)
-    return _paint(prepared, network, record, place, observer)
+    return _paint(prepared, network, record, place, observer, devices)
 
 
 def _paint(
@@ -122,6 +132,7 @@ def _paint(
     record: Record,
     place: FilmPlace,
     observer: FilmObserver | None,
+    devices: Sequence[jax.Device],
 ) -> Film:
     """Paint frames into a folder, and encode the film."""
     config, clip = prepared.config, prepared.clip
@@ -137,40 +148,54 @@ def _paint(
         )
         try:
             plan, params = bind_network(prepared.plan, network)
-            painter = Painter(
-                prepared, plan, params, painted=painted, record=record, observer=observer
+            shots = [range(clip.num_frames)]
+            if len(devices) > 1:
+                logger.info("Looking for cuts, as %d devices paint a shot each.", len(devices))
+                shots = find_shots(prepared)
+            painters = [
+                Painter(frames, prepared, plan, painted=painted, record=record) for frames in shots
+            ]
+            num_units = config.video.passes * clip.num_frames
+            num_found = sum(painter.find_first() for painter in painters)
+            devices = devices[: len(shots)]
+            _check_room(
+                *(painted, prepared, place),
+                num_units=num_units - num_found,
+                num_at_once=len(devices),
             )
-            first = painter.find_first()
-            _check_room(painted, prepared, place, num_units=len(painter.units) - first)
-            if first:
+            if num_found:
                 logger.info(
-                    "Resuming after %d of %d frames, from %s.",
-                    *(first, len(painter.units), folder),
+                    "Resuming after %d of %d frames, from %s.", num_found, num_units, folder
                 )
+            reporter = FilmReporter(observer, num_units=num_units, num_found=num_found)
             description = _describe(prepared)
             painted.begin({"film": description})
             began = time.monotonic()
-            painter.paint()
+            paint_shots(painters, params, reporter, devices=devices)
             seconds = time.monotonic() - began
-            num_painted = sum(unit.is_last for unit in painter.units[: len(painted.lines)])
-            figures = describe_result(
-                painted.lines, seconds=sum(line["seconds"] for line in painted.lines)
+            num_painted = sum(
+                unit.is_last and unit.number in painted.lines
+                for painter in painters
+                for unit in painter.units
             )
-            if not painter.stopped:
+            figures = describe_result(painted.lines)
+            if not reporter.stopped:
                 if film is not None:
                     _encode(prepared, painted, place)
                 painted.finish({"film": description, "result": figures})
         finally:
             painted.close()
-    failed = [line for line in painted.lines if line["status"] == Status.NON_FINITE.name.lower()]
+    failed = [
+        line for line in painted.lines.values() if line["status"] == Status.NON_FINITE.name.lower()
+    ]
     error = figures["e_warp"], figures["e_warp_source"]
     return Film(
-        path=film if film is not None and not painter.stopped else folder / FRAMES_NAME,
+        path=film if film is not None and not reporter.stopped else folder / FRAMES_NAME,
         folder=folder,
         num_frames=clip.num_frames,
         num_painted=num_painted,
-        num_failed=len({line["frame"] for line in failed}),
-        stopped=painter.stopped,
+        num_failed=len(failed),
+        stopped=reporter.stopped,
         seconds=seconds,
         error=None if error[0] is None else error,
     )
@@ -213,10 +238,15 @@ def _read_frames(prepared: PreparedClip, painted: PaintedFrames) -> Iterator[Flo
 
 
 def _check_room(
-    painted: PaintedFrames, prepared: PreparedClip, place: FilmPlace, *, num_units: int
+    painted: PaintedFrames,
+    prepared: PreparedClip,
+    place: FilmPlace,
+    *,
+    num_units: int,
+    num_at_once: int,
 ) -> None:
     passes, count = prepared.config.video.passes, prepared.clip.num_frames
-    num_states = count + 1 if passes > 1 else max(prepared.distances) + 2
+    num_states = (count if passes > 1 else max(prepared.distances) + 1) + num_at_once
     pixels = prepared.height * prepared.width
     film = _FILM_BYTES[place.codec] * pixels * count if place.film is not None else 0
     painted.check_room(

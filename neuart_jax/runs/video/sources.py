@@ -47,27 +47,28 @@ class Source(NamedTuple):
 def follow(
     prepared: PreparedClip,
     *,
+    frames: range,
     first: int,
     backward: bool = False,
     distances: Sequence[int],
     readers: ThreadPoolExecutor,
     finders: ThreadPoolExecutor,
 ) -> Iterator[Source]:
-    """Yield frames in order or in reverse order, with their motion to preceding frames.
+    """Yield some frames in order or in reverse order, with their motion to preceding frames.
 
     While a frame is being painted, the next one is read and its motion found.
 
     Args:
       prepared: prepared clip.
-      first: number of the first frame to yield.
+      frames: numbers of consecutive frames; no others are read.
+      first: number of the first frame to yield; all others in its direction follow.
       backward: whether to yield frames in reverse order.
       distances: distances to the frames that each frame is compared with, in frames.
       readers: executor with one thread, which reads frames.
       finders: executor that finds motion.
     """
     step, farthest = (-1, max(distances)) if backward else (1, max(distances))
-    count = prepared.clip.num_frames
-    before = min(count - 1, first + farthest) if backward else max(0, first - farthest)
+    before = min(frames[-1], first + farthest) if backward else max(frames[0], first - farthest)
     read = _read_backward if backward else _read
     masks: Iterator[Still | None] = itertools.repeat(None)
     if prepared.paint is not None:
@@ -77,6 +78,8 @@ def follow(
         recent: deque[tuple[int, Other]] = deque(maxlen=farthest + 1)
         number = before
         for still, mask in zip(read(prepared.clip, before), masks, strict=False):
+            if number not in frames:
+                return
             paint = None if mask is None else mask.image
             image = prepared.scale(still.image)
             alpha = None if still.alpha is None else prepared.scale(still.alpha)
