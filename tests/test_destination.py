@@ -17,6 +17,7 @@ from neuart_jax.runs.own_folder import MARK_NAME
 
 TINY = {
     "weights": "random",
+    "optimizer": "adam",
     "content_layers": "relu1_1",
     "style_layers": "relu1_1",
     "size": 24,

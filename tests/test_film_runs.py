@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TINY = {
     "weights": "random",
+    "optimizer": "adam",
     "model": "vgg16",
     "content_layers": "relu1_1",
     "style_layers": "relu1_1",
@@ -157,7 +158,7 @@ def test_a_still_clip_stays_still():
 
 
 def test_what_moves_takes_its_paint_along():
-    paint_film(config_of(output="film.mkv"))
+    paint_film(config_of(output="film.mkv", optimizer="lbfgs"))
     frames = frames_of("film")
     # It moves by three pixels to the left from frame to frame.
     for earlier, later in zip(frames, frames[1:], strict=False):
@@ -427,7 +428,7 @@ def test_regions_have_their_styles_in_every_frame():
     paint_film(
         config_of(
             **{"style": ["dark.png", "light.png"], "content_mask": "mask.png"},
-            **{"output": "film.mkv", "style_weight": 1e4},
+            **{"output": "film.mkv", "style_weight": 1e4, "optimizer": "lbfgs"},
         )
     )
     frames = frames_of("film")
@@ -450,6 +451,7 @@ def test_shares_of_styles_change_evenly(monkeypatch):
         config_of(
             **{"style": ["dark.png", "light.png"], "style_blend": "1,0", "style_weight": 1e4},
             **{"style_blend_end": "0,1", "output": "film.mkv", "temporal_weight": 10},
+            optimizer="lbfgs",
         )
     )
     assert [w["style2"] for w in weights] == pytest.approx([0, 2e3, 4e3, 6e3, 8e3, 1e4])

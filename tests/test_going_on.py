@@ -19,6 +19,7 @@ from neuart_jax.runs.record import read_record
 
 TINY = {
     "weights": "random",
+    "optimizer": "adam",
     "content_layers": "relu1_1",
     "style_layers": "relu1_1",
     "content": "photo.png",

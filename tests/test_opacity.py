@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "weights": "random",
+    "optimizer": "adam",
     "content_layers": "relu1_1",
     "style_layers": "relu1_1",
     "scales": 1,

@@ -19,6 +19,7 @@ from neuart_jax.runs.manifest import read_manifest
 
 TINY = {
     "weights": "random",
+    "optimizer": "adam",
     "content_layers": "relu1_1",
     "style_layers": "relu1_1",
     "scales": 1,
@@ -66,7 +67,7 @@ def files(tmp_path):
         {},
         {"init": "noise"},
         {"init": "style", "optimizer": "adam", "average": 0.9},
-        {"color": "luminance"},
+        {"color": "luminance", "optimizer": "lbfgs"},
         {"color": "keep", "affine_radius": 2},
         {"size_step": 16, "auto_masks": 2},
     ],
