@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,11 +110,14 @@ def test_gradient_agrees_with_finite_differences_in_float64(images):
     config = LossConfig(content_layers="relu2_1", style_layers="relu1_1,relu2_1")
     with jax.enable_x64(True):
         objective, params, targets, _ = parts(config, content, style, jnp.float64)
-        loss_fn = jax.jit(lambda x: objective(x, params, targets)[0])
-        gradient = jax.jit(jax.grad(loss_fn))(jnp.asarray(image))
+        compiled = jax.jit(jax.value_and_grad(objective, has_aux=True))
+        evaluate = functools.partial(compiled, params=params, targets=targets)
+        _, gradient = evaluate(jnp.asarray(image))
         direction = np.random.default_rng(5).normal(size=image.shape)
         step = 1e-6
-        ahead, behind = (loss_fn(jnp.asarray(image + s * direction)) for s in (step, -step))
+        (ahead, _), (behind, _) = (
+            evaluate(jnp.asarray(image + s * direction))[0] for s in (step, -step)
+        )
     expected = float(ahead - behind) / (2 * step)
     assert_allclose(float(np.sum(np.asarray(gradient) * direction)), expected, rtol=1e-6)
 
