@@ -53,9 +53,13 @@ def paint(config: Config, repeated: Record | None) -> int:
 def paint_clip(config: Config, repeated: Record | None) -> int:
     """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
     request = console.StopRequest()
-    options = {"repeated": repeated, "num_devices": read_num_devices()}
     with contextlib.closing(console.FilmBar()) as bar:
-        film = paint_film(config, observer=request.after(bar), **options)
+        film = paint_film(
+            config,
+            observer=request.after(bar),
+            repeated=repeated,
+            num_devices=read_num_devices(),
+        )
     console.print_film_summary(film)
     return 128 + request.signal if request.signal else int(film.num_failed > 0)
 
