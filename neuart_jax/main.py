@@ -2,15 +2,7 @@
 
 import contextlib
 
-from neuart_jax.cli import console
-from neuart_jax.cli.flags import (
-    BatchFlags,
-    define_batch_flags,
-    define_machine_flags,
-    define_pair_flags,
-    read_num_devices,
-    run_command,
-)
+from neuart_jax.cli import console, flags
 from neuart_jax.config.config import Config
 from neuart_jax.engine.step import Status
 from neuart_jax.runs.batch import run_batch
@@ -27,9 +19,9 @@ _USAGE = """Paint one picture in the style of another, or many pictures, or a fi
   python -m neuart_jax.main --content=PHOTOS/ --style=PAINTINGS/ --pair=cross --output=FOLDER
   python -m neuart_jax.main --manifest=PAIRS.csv --output=FOLDER [--flags]"""
 
-_PAIR_FLAGS = define_pair_flags()
-_BATCH_FLAGS = define_batch_flags(_PAIR_FLAGS)
-define_machine_flags()
+_PAIR_FLAGS = flags.define_pair_flags()
+_BATCH_FLAGS = flags.define_batch_flags(_PAIR_FLAGS)
+flags.define_machine_flags()
 
 
 def run(config: Config, repeated: Record | None) -> int:
@@ -52,19 +44,14 @@ def paint(config: Config, repeated: Record | None) -> int:
 
 def paint_clip(config: Config, repeated: Record | None) -> int:
     """Paint the frames of a clip; return the exit code: 1 if a frame has no good result."""
-    request = console.StopRequest()
+    request, count = console.StopRequest(), flags.read_num_devices()
     with contextlib.closing(console.FilmBar()) as bar:
-        film = paint_film(
-            config,
-            observer=request.after(bar),
-            repeated=repeated,
-            num_devices=read_num_devices(),
-        )
+        film = paint_film(config, num_devices=count, repeated=repeated, observer=request.after(bar))
     console.print_film_summary(film)
     return 128 + request.signal if request.signal else int(film.num_failed > 0)
 
 
-def paint_many(config: Config, many: BatchFlags) -> int:
+def paint_many(config: Config, many: flags.BatchFlags) -> int:
     """Run many pairs; return the exit code, 1 if any row has no usable result."""
     folder = find_batch_folder(config.output)
     manifest = find_jobs(config, **_PAIR_FLAGS()._asdict())
@@ -78,7 +65,7 @@ def paint_many(config: Config, many: BatchFlags) -> int:
 
 def main() -> None:
     """Run the command line."""
-    run_command(run, usage=_USAGE)
+    flags.run_command(run, usage=_USAGE)
 
 
 if __name__ == "__main__":

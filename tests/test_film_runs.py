@@ -560,6 +560,18 @@ def test_shots_in_several_passes(request, caplog):
     assert units == list(range(18))
 
 
+def test_a_frame_that_fails_in_two_passes_is_one_frame(monkeypatch):
+    optimize = Painter._optimize
+
+    def fail(self, unit, *args):
+        work = optimize(self, unit, *args)
+        return work._replace(status="non_finite") if unit.frame == 1 else work
+
+    monkeypatch.setattr(Painter, "_optimize", fail)
+    film = paint_film(config_of(passes=2, frame_steps=1, steps=1, end=0.1, output="film.mkv"))
+    assert film.num_failed == 1
+
+
 @pytest.mark.slow
 def test_two_real_devices(whole):
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
@@ -589,10 +601,10 @@ def test_two_real_devices(whole):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"devices": 99}, "--devices=99; expected 1 to 1"),
+        ({"devices": 99}, "--devices=99; expected 1 to "),
         ({"devices": "many"}, "--devices=many; expected a whole number"),
         ({"batch": 2}, "--batch came without many pairs"),
-        ({"devices": 1, "content": "painting.png"}, "--devices came without many pairs"),
+        ({"devices": 1, "content": "painting.png"}, "folders with --pair, or a clip as"),
     ],
 )
 def test_how_many_devices(run_main, capsys, flags, said):

@@ -125,7 +125,8 @@ def define_batch_flags(
             if flags.FLAGS[name].present and name not in taken:
                 raise InputError(
                     f"--{name} came without many pairs",
-                    expected="a table of pairs, --manifest=FILE, or folders with --pair",
+                    expected="a table of pairs, --manifest=FILE, or folders with --pair"
+                    + (", or a clip as --content" if name == "devices" else ""),
                     remedy=f"add one of these, or leave out --{name}",
                 )
         return None

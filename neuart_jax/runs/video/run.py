@@ -185,9 +185,8 @@ def _paint(
                 painted.finish({"film": description, "result": figures})
         finally:
             painted.close()
-    failed = [
-        line for line in painted.lines.values() if line["status"] == Status.NON_FINITE.name.lower()
-    ]
+    non_finite = Status.NON_FINITE.name.lower()
+    failed = {line["frame"] for line in painted.lines.values() if line["status"] == non_finite}
     error = figures["e_warp"], figures["e_warp_source"]
     return Film(
         path=film if film is not None and not reporter.stopped else folder / FRAMES_NAME,
