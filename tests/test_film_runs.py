@@ -1,5 +1,6 @@
 """Clips painted from files to films, with a tiny network: what comes out, and what a cut costs."""
 
+import hashlib
 import json
 import re
 import struct
@@ -115,9 +116,15 @@ def test_a_cut_starts_a_new_shot():
     assert json.loads(Path("film/config.json").read_text())["result"]["cuts"] == [4]
 
 
-def test_one_program_serves_the_clip(monkeypatch):
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_one_program_serves_the_clip(monkeypatch, has_masks):
     """Whatever a later frame needs was compiled for those before it, at its size."""
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    masks = {}
+    if has_masks:
+        save_flat_styles()
+        write_film("masks.mkv", moving_masks(*WHITE_MOVES), codec="ffv1", pixel_format="bgr0")
+        masks = {"content_mask": "masks.mkv", "style": ["dark.png", "light.png"]}
     compiled, at_frame = [], []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
@@ -130,7 +137,9 @@ def test_one_program_serves_the_clip(monkeypatch):
 
     monkeypatch.setattr(PaintedFrames, "save", count)
     # Another size than that of other tests, so that their programs don't serve.
-    config = config_of(output="film.mkv", size=60, scales=2, coarse_steps=3, references="1,2")
+    config = config_of(
+        output="film.mkv", size=60, scales=2, coarse_steps=3, references="1,2", **masks
+    )
     monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 16)
     paint_film(config)
     assert at_frame[0] > 0
@@ -428,6 +437,167 @@ def test_regions_have_their_styles_in_every_frame():
     assert np.all(frames[:, :, :28].mean(axis=(1, 2, 3)) > 0.65)
 
 
+COLORS = {"black": (0, 0, 0), "white": (255, 255, 255), "red": (255, 0, 0)}
+
+
+def moving_masks(*columns, others="black", height=48, width=64):
+    """Paint masks of one color with stripes: for each frame, (color, first column, last)."""
+    masks = np.full((len(columns), height, width, 3), COLORS[others], np.uint8)
+    for mask, stripes in zip(masks, columns, strict=True):
+        for color, begin, end in stripes:
+            mask[:, begin:end] = COLORS[color]
+    return list(masks)
+
+
+FLAT = {"dark.png": 0.1, "middle.png": 0.5, "light.png": 0.9}
+
+
+def save_flat_styles():
+    for name, color in FLAT.items():
+        save_image(name, np.full((48, 64, 3), color, np.float32))
+
+
+# White moves from the left to the right, is away for a frame, and comes back.
+WHITE_MOVES = [
+    [("white", 0, 32)],
+    [("white", 8, 40)],
+    [("white", 16, 48)],
+    [],
+    [("white", 32, 64)],
+    [("white", 32, 64)],
+]
+OF_TWO = {"style": ["dark.png", "light.png"], "style_weight": 1e4, "temporal_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    "coded",
+    [
+        {"codec": "ffv1", "pixel_format": "bgr0"},
+        {"codec": "libx264", "pixel_format": "yuv420p", "crf": "30"},
+    ],
+)
+def test_regions_keep_their_styles_while_they_move(coded):
+    save_flat_styles()
+    # The clip is still: paint doesn't come along with its motion.
+    write_film("clip.mkv", [moving_picture(1)[0]] * 6, codec="ffv1", pixel_format="bgr0")
+    write_film("masks.mkv", moving_masks(*WHITE_MOVES), **coded)
+    paint_film(config_of(**OF_TWO, content_mask="masks.mkv", output="film.mkv", frame_steps=12))
+    frames = frames_of("film")
+    for frame, stripes in zip(frames, WHITE_MOVES, strict=True):
+        is_light = np.zeros(64, bool)
+        for _, begin, end in stripes:
+            is_light[begin:end] = True
+        # Not where the two meet.
+        edges = np.flatnonzero(np.diff(is_light.astype(int)))
+        inner = np.min(np.abs(np.arange(64)[:, None] - [*edges, -99]), axis=1) > 4
+        assert frame[:, is_light & inner].mean() > 0.65 if stripes else True
+        assert frame[:, ~is_light & inner].mean() < 0.35
+    assert np.isfinite([line["total"] for line in lines_of("film")]).all()
+    record = read_record("film/config.json")
+    assert (
+        record.inputs["content_mask"] == hashlib.sha256(Path("masks.mkv").read_bytes()).hexdigest()
+    )
+
+
+def test_a_region_that_comes_in_for_one_frame_has_its_style():
+    """Regions are settled from all frames: the first frame shows one of three."""
+    save_flat_styles()
+    write_film("clip.mkv", [moving_picture(1)[0]] * 40, codec="ffv1", pixel_format="bgr0")
+    columns = [[]] * 40
+    columns[21] = [("red", 0, 20)]
+    columns[38] = columns[39] = [("red", 0, 20), ("white", 40, 64)]
+    write_film("masks.mkv", moving_masks(*columns), codec="ffv1", pixel_format="bgr0")
+    prepared = prepare_clip(
+        config_of(
+            style=["dark.png", "middle.png", "light.png"],
+            content_mask="masks.mkv",
+            output="film.mkv",
+        )
+    )
+    regions = prepared.plan.pair.regions
+    assert regions.names == ("black", "red", "white")
+    numbers = [0, 21, 39]
+    stills = prepared.mask.stills(numbers)
+    read = [prepared.read_mask(*pair) for pair in zip(stills, numbers, strict=True)]
+    areas = np.array([mask.sum(axis=(0, 1)) for mask in read]) / 48
+    assert_allclose(areas, [[64, 0, 0], [44, 20, 0], [20, 20, 24]], atol=1e-4)
+
+
+def test_masks_that_move_have_masks_of_styles_beside_them():
+    """A region that no style has takes another one's style, in every frame; others are dropped."""
+    save_flat_styles()
+    split = np.zeros((48, 64, 3), np.float32)
+    split[:, 32:] = 1
+    save_image("style_mask.png", split)
+    halves = np.full((48, 64, 3), 0.1, np.float32)
+    halves[:, 32:] = 0.9
+    save_image("halves.png", halves)
+    columns = [[("white", 0, 24)], [("white", 8, 32)], [("red", 40, 64)], *[[("white", 0, 24)]] * 3]
+    write_film("masks.mkv", moving_masks(*columns), codec="ffv1", pixel_format="bgr0")
+    prepared = prepare_clip(
+        config_of(
+            **{"style": "halves.png", "style_mask": "style_mask.png"},
+            **{"content_mask": "masks.mkv", "output": "film.mkv"},
+        )
+    )
+    regions = prepared.plan.pair.regions
+    assert regions.names == ("black", "white")
+    [note] = regions.notes
+    home = regions.names.index(re.search(r"takes the style of (\w+)", note)[1])
+    [third] = prepared.mask.stills([2])
+    read = prepared.read_mask(third, 2)
+    assert_allclose(read[:, 44:, home], 1)
+    assert_allclose(read[:, :36].mean(axis=(0, 1)), [1, 0])
+    # In the order that the user gives, whatever is larger.
+    named = config_of(
+        **{"style": "halves.png", "style_mask": "style_mask.png", "regions": "white,black,red"},
+        **{"content_mask": "masks.mkv", "output": "film.mkv"},
+    )
+    assert prepare_clip(named).plan.pair.regions.names == ("white", "black")
+
+
+def test_masks_of_both_kinds_may_move():
+    save_flat_styles()
+    write_film("clip.mkv", [moving_picture(1)[0]] * 6, codec="ffv1", pixel_format="bgr0")
+    write_film("masks.mkv", moving_masks(*WHITE_MOVES), codec="ffv1", pixel_format="bgr0")
+    # The upper half is painted, later the lower one.
+    paint = np.zeros((6, 48, 64, 3), np.uint8)
+    paint[:3, :24] = paint[3:, 24:] = 255
+    write_film("paint.mkv", list(paint), codec="ffv1", pixel_format="bgr0")
+    paint_film(
+        config_of(
+            **OF_TWO,
+            **{"content_mask": "masks.mkv", "paint_mask": "paint.mkv", "output": "film.mkv"},
+            frame_steps=12,
+        )
+    )
+    frames = frames_of("film")
+    source = moving_picture(1)[0] / np.float32(255)
+    assert_allclose(frames[2, 24:], source[24:], atol=0.51 / 255)
+    assert_allclose(frames[5, :24], source[:24], atol=0.51 / 255)
+    assert frames[2, :20, 20:44].mean() > 0.65 and frames[2, :20, 52:].mean() < 0.35
+    assert frames[5, 28:, 36:].mean() > 0.65 and frames[5, 28:, :28].mean() < 0.35
+
+
+def test_moving_masks_resume_to_the_same_bytes(monkeypatch):
+    save_flat_styles()
+    Path("masks").mkdir()
+    for number, mask in enumerate(moving_masks(*WHITE_MOVES)):
+        Image.fromarray(mask).save(f"masks/mask_{number}.jpg", quality=75)
+    config = config_of(**OF_TWO, content_mask="masks", output="film.mkv")
+    paint_film(config)
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "stylize_bound", 5)
+        with pytest.raises(Cut):
+            paint_film(config.replace(output="again.mkv"))
+    paint_film(config.replace(output="again.mkv"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+    # Frames painted with other masks aren't continued.
+    Image.fromarray(moving_masks([])[0]).save("masks/mask_5.jpg")
+    with pytest.raises(InputError, match="another content_mask image"):
+        paint_film(config.replace(output="film/"))
+
+
 def test_shares_of_styles_change_evenly(monkeypatch):
     for name, color in (("dark.png", 0.1), ("light.png", 0.9)):
         save_image(name, np.full((48, 64, 3), color, np.float32))
@@ -526,7 +696,10 @@ def test_flows_of_ones_own_are_followed():
         ({"flow": "flows"}, "--flow=flows is neither a way to find motion nor a folder"),
         ({"flow": "few"}, r"few lacks backward_6_5.flo and 1 more"),
         ({"flow": "many"}, "many has flows of 7 frames, and .* has 6"),
-        ({"content_mask": "clip.mkv"}, "--content_mask=clip.mkv is a clip"),
+        ({"content_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
+        ({"content_mask": "clip.mkv"}, "of frame 1 of .*clip.mkv has none of the colors"),
+        ({"content_mask": "wide_masks"}, "wide_masks has 96 x 48 pixels, its image 64 x 48"),
+        ({"content_mask": "masks"}, r"mask has 2 regions \(black, white\) and there are 1 style"),
         ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
         ({"print_losses": True}, "--print_losses came with a clip"),
         ({"references": "0,1"}, "--references=0,1"),
@@ -543,9 +716,15 @@ def test_what_cannot_be_painted_is_a_sentence_before_the_work(
 ):
     write_flows(Path("few"), 5)
     write_flows(Path("many"), 7)
-    Path("few_masks").mkdir()
-    for number in range(5):
-        save_image(f"few_masks/mask{number}.png", np.ones((48, 64, 3), np.float32))
+    white, split = np.ones((48, 64, 3), np.float32), np.ones((48, 64, 3), np.float32)
+    split[:, :20] = 0
+    for folder, mask, count in (
+        *(("few_masks", white, 5), ("wide_masks", np.ones((48, 96, 3), np.float32), 6)),
+        ("masks", split, 6),
+    ):
+        Path(folder).mkdir()
+        for number in range(count):
+            save_image(f"{folder}/mask{number}.png", mask)
     write_film("clip.mp4", moving_picture())
     Path("cut_off.mp4").write_bytes(Path("clip.mp4").read_bytes()[:-1000])
     with av.open("sound.mp4", "w") as container:

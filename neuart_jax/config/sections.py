@@ -64,7 +64,9 @@ class RegionsConfig(Section):
     """Which part of the style goes where."""
 
     content_mask: str = option(
-        "", "file whose colors or grays name the regions of the content image"
+        "",
+        "file whose colors or grays name the regions of the content image; for a clip, one image "
+        "for all frames, or a clip or a folder with a mask for each",
     )
     style_mask: Texts = option(
         (),
@@ -79,7 +81,7 @@ class RegionsConfig(Section):
     paint_mask: str = option(
         "",
         "file whose white parts are painted, gray ones partly; where it is black, the result is "
-        "the content image, pixel for pixel",
+        "the content image, pixel for pixel; for a clip, also a clip or a folder of masks",
     )
     auto_masks: int = option(
         0,

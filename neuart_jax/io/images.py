@@ -97,6 +97,16 @@ def load_image(
     return LoadedImage(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
 
 
+def show_over_black(image: Float32, alpha: Float32 | None) -> Float32:
+    """Composite an image over black, so that transparent parts of a mask aren't white.
+
+    Args:
+      image: float32[height, width, 3], composited over white, as images and frames are loaded.
+      alpha: its opacity, float32[height, width]; None if every pixel is opaque.
+    """
+    return image if alpha is None else np.clip(image - (1 - alpha[..., None]), 0, 1)
+
+
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
     """Resize an image with a Lanczos kernel in float, then clip it to [0, 1].
 
