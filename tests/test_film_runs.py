@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from conftest import smooth_image
 from films import moving_picture, read_packets, write_film
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from neuart_jax import Config, InputError, load_image, save_image
 from neuart_jax.inputs.color import match_covariance, match_histogram, put_back_colors
 from neuart_jax.io.clips.opening import open_clip
 from neuart_jax.runs.prepare import prepare
-from neuart_jax.runs.record import read_record
+from neuart_jax.runs.record import make_film_metadata, read_record
 from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
 from neuart_jax.runs.video.passes import Painter
@@ -104,6 +104,53 @@ def test_the_record_makes_the_same_film_again(run_main):
     assert run_main(config="film/config.json", output="again.mkv") == 0
     assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
     assert read_record("film/config.json").config.images.content == str(Path("clip.mkv").resolve())
+
+
+def test_a_film_has_its_record_in_its_metadata(run_main, monkeypatch):
+    config = config_of(output="film.mp4")
+    paint_film(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Painter, "_optimize", None)  # The frames are there; they are only encoded.
+        for extension in ("mov", "mkv", "gif", "webp", "apng"):
+            paint_film(config.replace(output=f"film.{extension}"))
+        # Settings of the command aren't in it.
+        first = Path("film.mp4").read_bytes()
+        Path("film.mp4").unlink()
+        paint_film(config.replace(checkpoint_seconds=5.0, offline=True))
+        assert Path("film.mp4").read_bytes() == first
+    whole = read_record("film/config.json")
+    for extension in ("mp4", "mov", "mkv", "gif", "webp", "apng"):
+        record = read_record(f"film.{extension}")
+        assert record.config.images == whole.config.images
+        assert record.config.losses == whole.config.losses
+        assert (record.inputs, record.weights) == (whole.inputs, whole.weights)
+        assert record.outcome["frames"] == 6 and "seconds" not in record.outcome
+        assert record.config.output.output == ""
+    # As other programs find it.
+    with av.open("film.mkv") as film:
+        assert read_record("film.mkv").inputs["content"] in film.metadata["COMMENT"]
+    with Image.open("film.gif") as film:
+        assert b"neuart_jax" in film.info["comment"]
+    assert run_main(config="film.mp4", output="again.mkv") == 0
+    assert_array_equal(frames_of("again"), frames_of("film"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+
+
+def test_names_of_folders_are_left_out_of_metadata_that_is_shared():
+    paint_film(config_of(output="film.mkv", record_paths=False))
+    data = Path("film.mkv").read_bytes()
+    assert b"painting.png" in data and str(Path.cwd()).encode() not in data
+
+
+def test_a_film_of_others_has_no_record():
+    with pytest.raises(InputError, match=r"clip.mkv has no record of a run"):
+        read_record("clip.mkv")
+
+
+def test_a_record_too_long_for_a_film_is_left_out(caplog):
+    assert make_film_metadata("{}", name="film.mov") == {"neuart_jax": "{}"}
+    assert make_film_metadata("x" * 60_000, name="film.mov") == {}
+    assert "film.mov has no record in its metadata" in caplog.text
 
 
 def test_a_cut_starts_a_new_shot():
@@ -196,7 +243,8 @@ def whole(tmp_path_factory):
         monkeypatch.chdir(folder)
         write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
         save_image("painting.png", smooth_image(40, 48, seed=2))
-        paint_film(config_of(output="film.mkv", references="1,2"))
+        # Without paths, which are part of a film's metadata, other folders make the same film.
+        paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
         lines = lines_of("film")
     return folder, lines
 
@@ -215,7 +263,7 @@ def go_on(caplog, **settings):
     """Paint once more; return how many frames were there already."""
     caplog.clear()
     with caplog.at_level("INFO", "neuart_jax"):
-        paint_film(config_of(output="film.mkv", references="1,2", **settings))
+        paint_film(config_of(output="film.mkv", references="1,2", record_paths=False, **settings))
     said = [record.getMessage() for record in caplog.records]
     found = [re.fullmatch(r"Resuming after (\d+) of .*", text) for text in said]
     return next((int(match[1]) for match in found if match), 0)
@@ -239,7 +287,7 @@ def test_a_film_that_was_cut_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         cut_at(patch, __import__(owner, fromlist=["_"]), name, count, after=after)
         with pytest.raises(Cut):
-            paint_film(config_of(output="film.mkv", references="1,2"))
+            paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
     assert not Path("film.mkv").exists()
     assert go_on(caplog) == found
     same_as_whole(whole)
@@ -260,7 +308,7 @@ def test_what_is_damaged_is_painted_again(monkeypatch, caplog, whole, damaged, f
     with monkeypatch.context() as patch:
         cut_at(patch, __import__("neuart_jax.runs.video.passes", fromlist=["_"]), "finish", 6)
         with pytest.raises(Cut):
-            paint_film(config_of(output="film.mkv", references="1,2"))
+            paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
     for name in damaged:
         path = Path("film", name)
         if path.suffix == ".png":
@@ -281,7 +329,9 @@ def test_within_a_frame_it_goes_on_from_a_checkpoint(monkeypatch, caplog, whole)
         counts.append(progress.progress.num_steps)
         return progress.frame == 4 and progress.progress.num_steps >= 5
 
-    film = paint_film(config_of(output="film.mkv", references="1,2"), observer=stop)
+    film = paint_film(
+        config_of(output="film.mkv", references="1,2", record_paths=False), observer=stop
+    )
     assert film.stopped and film.num_painted == 3 and film.path == Path("film/frames")
     assert not Path("film.mkv").exists()
     assert list(Path("film/state/000003").glob("*.checkpoint"))
@@ -481,7 +531,7 @@ def test_regions_keep_their_styles_while_they_move(coded):
     # The clip is still: paint doesn't come along with its motion.
     write_film("clip.mkv", [moving_picture(1)[0]] * 6, codec="ffv1", pixel_format="bgr0")
     write_film("masks.mkv", moving_masks(*WHITE_MOVES), **coded)
-    paint_film(config_of(**OF_TWO, content_mask="masks.mkv", output="film.mkv", frame_steps=12))
+    paint_film(config_of(**OF_TWO, content_mask="masks.mkv", output="film.mkv", frame_steps=40))
     frames = frames_of("film")
     for frame, stripes in zip(frames, WHITE_MOVES, strict=True):
         is_light = np.zeros(64, bool)
@@ -490,8 +540,9 @@ def test_regions_keep_their_styles_while_they_move(coded):
         # Not where the two meet.
         edges = np.flatnonzero(np.diff(is_light.astype(int)))
         inner = np.min(np.abs(np.arange(64)[:, None] - [*edges, -99]), axis=1) > 4
-        assert frame[:, is_light & inner].mean() > 0.65 if stripes else True
-        assert frame[:, ~is_light & inner].mean() < 0.35
+        assert frame[:, ~is_light & inner].mean() < 0.4
+        if stripes:
+            assert frame[:, is_light & inner].mean() > 0.6
     assert np.isfinite([line["total"] for line in lines_of("film")]).all()
     record = read_record("film/config.json")
     assert (

@@ -1,7 +1,7 @@
 """Write sequences of images as an animated GIF, WebP or PNG, or as a film."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from neuart_jax.io.clips.frames import find_time_base
 from neuart_jax.io.clips.pace import round_times
 from neuart_jax.io.decoding import quantize
 from neuart_jax.io.files import PathLike, brief_cause, write_atomically
-from neuart_jax.io.images import resize_image
+from neuart_jax.io.images import metadata_options, resize_image
 
 # Pillow's names of the formats, and its options for them. All animations loop endlessly.
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -67,6 +67,7 @@ def save_animation(
     durations: Sequence[Fraction],
     *,
     size: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write images as an endlessly looping animation, or as a film.
 
@@ -79,6 +80,9 @@ def save_animation(
         the size of the first.
       durations: duration of every image, in seconds.
       size: largest length of the longer side, in pixels.
+      metadata: strings to store in the file, as `images.save_image` does; in GIF files, they are
+        JSON in a comment. Read back by `images.load_metadata`, or `film_reading.load_film_metadata`
+        for films.
 
     Raises:
       InputError: the file can't be written.
@@ -92,9 +96,11 @@ def save_animation(
     check_animation(path, height=height, width=width)
     frames = zip(itertools.chain([first], scaled), durations, strict=True)
     if Path(path).suffix.lower() in FILM_EXTENSIONS:
-        _save_film(path, frames, _plan_film(height, width, durations))
+        plan = _plan_film(height, width, durations)
+        _save_film(path, frames, plan._replace(metadata=metadata or {}))
     else:
-        _save_with_pillow(path, [_to_pillow(path, image) for image, _ in frames], durations)
+        stills = [_to_pillow(path, image) for image, _ in frames]
+        _save_with_pillow(path, stills, durations, metadata or {})
 
 
 def _save_film(
@@ -108,7 +114,10 @@ def _save_film(
 
 
 def _save_with_pillow(
-    path: PathLike, pictures: Sequence[Image.Image], durations: Sequence[Fraction]
+    path: PathLike,
+    pictures: Sequence[Image.Image],
+    durations: Sequence[Fraction],
+    metadata: Mapping[str, str],
 ) -> None:
     extension = Path(path).suffix.lower()
     kind, options = _KINDS[extension]
@@ -124,6 +133,7 @@ def _save_with_pillow(
                 append_images=pictures[1:],
                 duration=times,
                 **options,
+                **metadata_options(kind, metadata),
             )
         except ValueError as error:
             raise InputError(
