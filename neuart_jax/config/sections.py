@@ -510,7 +510,18 @@ class OutputConfig(Section):
         "folder, together with its frames; empty makes none",
     )
     animation_seconds: float = option(
-        6.0, "seconds of the film; the last image is held for two of them", at_least=3, at_most=600
+        6.0,
+        "seconds of the film, which begins with the photograph and holds the result for two of "
+        "them",
+        at_least=3,
+        at_most=600,
+    )
+    animation_fade: float = option(
+        0.5,
+        "longest time over which an image of the film fades into the next, in seconds; steps that "
+        "follow one another at 25 per second leave no time for it; 0 cuts from one to the next",
+        at_least=0,
+        at_most=10,
     )
     animation_size: int = option(
         480, "largest side of the film, in pixels", at_least=16, at_most=4096
