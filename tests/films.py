@@ -70,7 +70,9 @@ def write_film(
       container_options: of the container.
       **options: of the encoder.
     """
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    # Without it, Matroska's files have random numbers: equal films would be unequal files.
+    container_options = {"fflags": "+bitexact", **(container_options or {})}
+    with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         first = frames[0]
         stream.height, stream.width = (

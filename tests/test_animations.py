@@ -21,6 +21,7 @@ from neuart_jax.io.clips.pace import (
     choose_steps,
     find_durations,
     most_frames,
+    plan_fade,
     round_times,
 )
 
@@ -52,16 +53,53 @@ def test_steps_by_hand():
 def test_length_is_bounded_and_the_last_is_held(num_steps, seconds):
     steps = choose_steps(num_steps, most=most_frames(seconds))
     durations = find_durations(len(steps), seconds=seconds)
-    assert len(durations) == len(steps)
+    # The photograph comes before them, and the result after them.
+    assert len(durations) == len(steps) + 2
     assert sum(durations) <= seconds
     assert durations[-1] == HOLD
+    assert durations[0] == {2.5: Fraction(12, 100), 6: 1, 10: 1}[seconds]
     # 4 to 25 a second, in the ticks that GIF has.
-    for duration in durations[:-1]:
+    for duration in durations[1:-1]:
         assert Fraction(4, 100) <= duration <= Fraction(1, 4)
         assert (duration * 100).denominator == 1
     if num_steps == 1000:
         assert sum(durations) > 0.9 * float(seconds)
-    assert find_durations(1, seconds=seconds) == [HOLD]
+    assert find_durations(0, seconds=seconds) == [durations[0], HOLD]
+
+
+def test_fades_by_hand():
+    quarter, tick = Fraction(1, 4), Fraction(1, 24)
+    assert plan_fade(quarter, 0) == [(0, quarter)]
+    # No more than 25 a second: a quarter of a second has six pictures, seven hundredths one.
+    assert plan_fade(quarter, 0.5) == [(k / 6, tick) for k in range(6)]
+    assert plan_fade(Fraction(7, 100), 0.5) == [(0, Fraction(7, 100))]
+    fade = plan_fade(Fraction(1), 0.5)
+    assert fade[0] == (0, Fraction(1, 2) + tick) and len(fade) == 12
+    assert fade[1:] == [(k / 12, tick) for k in range(1, 12)]
+    assert sum(seconds for _, seconds in fade) == 1
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".mkv", ".gif", ".apng"])
+def test_images_fade_into_the_next_at_the_end_of_their_time(tmp_path, extension):
+    levels = (0.2, 0.8, 0.5)
+    path = tmp_path / f"progress{extension}"
+    durations = [Fraction(1), Fraction(1, 5), HOLD]
+    save_animation(path, [np.full((32, 48, 3), x) for x in levels], durations, fade=0.5)
+    clip = open_clip(path)
+    assert clip.end == sum(durations)
+    means = np.array([frame.image.mean() for frame in clip.frames()])
+    times = np.array([float(time) for time in clip.times])
+    # Held, then even steps of the sRGB values, and the last one is held.
+    expected = np.interp(times, [0, 0.5, 1, 1.2, 10], [0.2, 0.2, 0.8, 0.5, 0.5])
+    assert np.abs(means - expected).max() < 0.02
+    assert len(times) == 12 + 5 + 1
+    assert np.diff(times).min() > 0.0385
+
+
+def test_without_fades_there_are_cuts(tmp_path):
+    path = tmp_path / "progress.gif"
+    save_animation(path, [np.full((8, 8, 3), x) for x in (0, 1)], [Fraction(1), HOLD])
+    assert open_clip(path).num_frames == 2
 
 
 def test_rounded_times_do_not_drift():

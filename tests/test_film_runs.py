@@ -1,5 +1,6 @@
 """Clips painted from files to films, with a tiny network: what comes out, and what a cut costs."""
 
+import hashlib
 import json
 import os
 import re
@@ -17,14 +18,14 @@ import numpy as np
 import pytest
 from conftest import smooth_image
 from films import moving_picture, read_packets, write_film
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from neuart_jax import Config, InputError, load_image, save_image
 from neuart_jax.inputs.color import match_covariance, match_histogram, put_back_colors
 from neuart_jax.io.clips.opening import open_clip
 from neuart_jax.runs.prepare import prepare
-from neuart_jax.runs.record import read_record
+from neuart_jax.runs.record import make_film_metadata, read_record
 from neuart_jax.runs.video import is_clip_run, paint_film, passes, run
 from neuart_jax.runs.video.frames import PaintedFrames
 from neuart_jax.runs.video.passes import Painter
@@ -113,6 +114,53 @@ def test_the_record_makes_the_same_film_again(run_main):
     assert read_record("film/config.json").config.images.content == str(Path("clip.mkv").resolve())
 
 
+def test_a_film_has_its_record_in_its_metadata(run_main, monkeypatch):
+    config = config_of(output="film.mp4")
+    paint_film(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Painter, "_optimize", None)  # The frames are there; they are only encoded.
+        for extension in ("mov", "mkv", "gif", "webp", "apng"):
+            paint_film(config.replace(output=f"film.{extension}"))
+        # Settings of the command aren't in it.
+        first = Path("film.mp4").read_bytes()
+        Path("film.mp4").unlink()
+        paint_film(config.replace(checkpoint_seconds=5.0, offline=True))
+        assert Path("film.mp4").read_bytes() == first
+    whole = read_record("film/config.json")
+    for extension in ("mp4", "mov", "mkv", "gif", "webp", "apng"):
+        record = read_record(f"film.{extension}")
+        assert record.config.images == whole.config.images
+        assert record.config.losses == whole.config.losses
+        assert (record.inputs, record.weights) == (whole.inputs, whole.weights)
+        assert record.outcome["frames"] == 6 and "seconds" not in record.outcome
+        assert record.config.output.output == ""
+    # As other programs find it.
+    with av.open("film.mkv") as film:
+        assert read_record("film.mkv").inputs["content"] in film.metadata["COMMENT"]
+    with Image.open("film.gif") as film:
+        assert b"neuart_jax" in film.info["comment"]
+    assert run_main(config="film.mp4", output="again.mkv") == 0
+    assert_array_equal(frames_of("again"), frames_of("film"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+
+
+def test_names_of_folders_are_left_out_of_metadata_that_is_shared():
+    paint_film(config_of(output="film.mkv", record_paths=False))
+    data = Path("film.mkv").read_bytes()
+    assert b"painting.png" in data and str(Path.cwd()).encode() not in data
+
+
+def test_a_film_of_others_has_no_record():
+    with pytest.raises(InputError, match=r"clip.mkv has no record of a run"):
+        read_record("clip.mkv")
+
+
+def test_a_record_too_long_for_a_film_is_left_out(caplog):
+    assert make_film_metadata("{}", name="film.mov") == {"neuart_jax": "{}"}
+    assert make_film_metadata("x" * 60_000, name="film.mov") == {}
+    assert "film.mov has no record in its metadata" in caplog.text
+
+
 def test_a_cut_starts_a_new_shot():
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
     paint_film(config_of(output="film.mkv"))
@@ -123,9 +171,15 @@ def test_a_cut_starts_a_new_shot():
     assert json.loads(Path("film/config.json").read_text())["result"]["cuts"] == [4]
 
 
-def test_one_program_serves_the_clip(monkeypatch):
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_one_program_serves_the_clip(monkeypatch, has_masks):
     """Whatever a later frame needs was compiled for those before it, at its size."""
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    masks = {}
+    if has_masks:
+        save_flat_styles()
+        write_film("masks.mkv", moving_masks(*WHITE_MOVES), codec="ffv1", pixel_format="bgr0")
+        masks = {"content_mask": "masks.mkv", "style": ["dark.png", "light.png"]}
     compiled, at_frame = [], []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
@@ -138,7 +192,9 @@ def test_one_program_serves_the_clip(monkeypatch):
 
     monkeypatch.setattr(PaintedFrames, "save", count)
     # Another size than that of other tests, so that their programs don't serve.
-    config = config_of(output="film.mkv", size=60, scales=2, coarse_steps=3, references="1,2")
+    config = config_of(
+        output="film.mkv", size=60, scales=2, coarse_steps=3, references="1,2", **masks
+    )
     monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 16)
     paint_film(config)
     assert at_frame[0] > 0
@@ -195,7 +251,8 @@ def whole(tmp_path_factory):
         monkeypatch.chdir(folder)
         write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
         save_image("painting.png", smooth_image(40, 48, seed=2))
-        paint_film(config_of(output="film.mkv", references="1,2"))
+        # Without paths, which are part of a film's metadata, other folders make the same film.
+        paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
         lines = lines_of("film")
     return folder, lines
 
@@ -214,7 +271,7 @@ def go_on(caplog, **settings):
     """Paint once more; return how many frames were there already."""
     caplog.clear()
     with caplog.at_level("INFO", "neuart_jax"):
-        paint_film(config_of(output="film.mkv", references="1,2", **settings))
+        paint_film(config_of(output="film.mkv", references="1,2", record_paths=False, **settings))
     said = [record.getMessage() for record in caplog.records]
     found = [re.fullmatch(r"Resuming after (\d+) of .*", text) for text in said]
     return next((int(match[1]) for match in found if match), 0)
@@ -238,7 +295,7 @@ def test_a_film_that_was_cut_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         cut_at(patch, __import__(owner, fromlist=["_"]), name, count, after=after)
         with pytest.raises(Cut):
-            paint_film(config_of(output="film.mkv", references="1,2"))
+            paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
     assert not Path("film.mkv").exists()
     assert go_on(caplog) == found
     same_as_whole(whole)
@@ -259,7 +316,7 @@ def test_what_is_damaged_is_painted_again(monkeypatch, caplog, whole, damaged, f
     with monkeypatch.context() as patch:
         cut_at(patch, __import__("neuart_jax.runs.video.passes", fromlist=["_"]), "finish", 6)
         with pytest.raises(Cut):
-            paint_film(config_of(output="film.mkv", references="1,2"))
+            paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
     for name in damaged:
         path = Path("film", name)
         if path.suffix == ".png":
@@ -280,7 +337,9 @@ def test_within_a_frame_it_goes_on_from_a_checkpoint(monkeypatch, caplog, whole)
         counts.append(progress.progress.num_steps)
         return progress.frame == 4 and progress.progress.num_steps >= 5
 
-    film = paint_film(config_of(output="film.mkv", references="1,2"), observer=stop)
+    film = paint_film(
+        config_of(output="film.mkv", references="1,2", record_paths=False), observer=stop
+    )
     assert film.stopped and film.num_painted == 3 and film.path == Path("film/frames")
     assert not Path("film.mkv").exists()
     assert list(Path("film/state/000003").glob("*.checkpoint"))
@@ -436,6 +495,171 @@ def test_regions_have_their_styles_in_every_frame():
     assert np.all(frames[:, :, :28].mean(axis=(1, 2, 3)) > 0.65)
 
 
+COLORS = {"black": (0, 0, 0), "white": (255, 255, 255), "red": (255, 0, 0)}
+
+
+def moving_masks(*columns, others="black", height=48, width=64):
+    """Paint masks of one color with stripes: for each frame, (color, first column, last)."""
+    masks = np.full((len(columns), height, width, 3), COLORS[others], np.uint8)
+    for mask, stripes in zip(masks, columns, strict=True):
+        for color, begin, end in stripes:
+            mask[:, begin:end] = COLORS[color]
+    return list(masks)
+
+
+FLAT = {"dark.png": 0.1, "middle.png": 0.5, "light.png": 0.9}
+
+
+def save_flat_styles():
+    for name, color in FLAT.items():
+        save_image(name, np.full((48, 64, 3), color, np.float32))
+
+
+# White moves from the left to the right, is away for a frame, and comes back.
+WHITE_MOVES = [
+    [("white", 0, 32)],
+    [("white", 8, 40)],
+    [("white", 16, 48)],
+    [],
+    [("white", 32, 64)],
+    [("white", 32, 64)],
+]
+OF_TWO = {
+    **{"style": ["dark.png", "light.png"], "style_weight": 1e4, "temporal_weight": 1.0},
+    "optimizer": "lbfgs",
+}
+
+
+@pytest.mark.parametrize(
+    "coded",
+    [
+        {"codec": "ffv1", "pixel_format": "bgr0"},
+        {"codec": "libx264", "pixel_format": "yuv420p", "crf": "30"},
+    ],
+)
+def test_regions_keep_their_styles_while_they_move(coded):
+    save_flat_styles()
+    # The clip is still: paint doesn't come along with its motion.
+    write_film("clip.mkv", [moving_picture(1)[0]] * 6, codec="ffv1", pixel_format="bgr0")
+    write_film("masks.mkv", moving_masks(*WHITE_MOVES), **coded)
+    paint_film(config_of(**OF_TWO, content_mask="masks.mkv", output="film.mkv", frame_steps=40))
+    frames = frames_of("film")
+    for frame, stripes in zip(frames, WHITE_MOVES, strict=True):
+        is_light = np.zeros(64, bool)
+        for _, begin, end in stripes:
+            is_light[begin:end] = True
+        # Not where the two meet.
+        edges = np.flatnonzero(np.diff(is_light.astype(int)))
+        inner = np.min(np.abs(np.arange(64)[:, None] - [*edges, -99]), axis=1) > 4
+        assert frame[:, ~is_light & inner].mean() < 0.4
+        if stripes:
+            assert frame[:, is_light & inner].mean() > 0.6
+    assert np.isfinite([line["total"] for line in lines_of("film")]).all()
+    record = read_record("film/config.json")
+    assert (
+        record.inputs["content_mask"] == hashlib.sha256(Path("masks.mkv").read_bytes()).hexdigest()
+    )
+
+
+def test_a_region_that_comes_in_for_one_frame_has_its_style():
+    """Regions are settled from all frames: the first frame shows one of three."""
+    save_flat_styles()
+    write_film("clip.mkv", [moving_picture(1)[0]] * 40, codec="ffv1", pixel_format="bgr0")
+    columns = [[]] * 40
+    columns[21] = [("red", 0, 20)]
+    columns[38] = columns[39] = [("red", 0, 20), ("white", 40, 64)]
+    write_film("masks.mkv", moving_masks(*columns), codec="ffv1", pixel_format="bgr0")
+    prepared = prepare_clip(
+        config_of(
+            style=["dark.png", "middle.png", "light.png"],
+            content_mask="masks.mkv",
+            output="film.mkv",
+        )
+    )
+    regions = prepared.plan.pair.regions
+    assert regions.names == ("black", "red", "white")
+    numbers = [0, 21, 39]
+    stills = prepared.mask.stills(numbers)
+    read = [prepared.read_mask(*pair) for pair in zip(stills, numbers, strict=True)]
+    areas = np.array([mask.sum(axis=(0, 1)) for mask in read]) / 48
+    assert_allclose(areas, [[64, 0, 0], [44, 20, 0], [20, 20, 24]], atol=1e-4)
+
+
+def test_masks_that_move_have_masks_of_styles_beside_them():
+    """A region that no style has takes another one's style, in every frame; others are dropped."""
+    save_flat_styles()
+    split = np.zeros((48, 64, 3), np.float32)
+    split[:, 32:] = 1
+    save_image("style_mask.png", split)
+    halves = np.full((48, 64, 3), 0.1, np.float32)
+    halves[:, 32:] = 0.9
+    save_image("halves.png", halves)
+    columns = [[("white", 0, 24)], [("white", 8, 32)], [("red", 40, 64)], *[[("white", 0, 24)]] * 3]
+    write_film("masks.mkv", moving_masks(*columns), codec="ffv1", pixel_format="bgr0")
+    prepared = prepare_clip(
+        config_of(
+            **{"style": "halves.png", "style_mask": "style_mask.png"},
+            **{"content_mask": "masks.mkv", "output": "film.mkv"},
+        )
+    )
+    regions = prepared.plan.pair.regions
+    assert regions.names == ("black", "white")
+    [note] = regions.notes
+    home = regions.names.index(re.search(r"takes the style of (\w+)", note)[1])
+    [third] = prepared.mask.stills([2])
+    read = prepared.read_mask(third, 2)
+    assert_allclose(read[:, 44:, home], 1)
+    assert_allclose(read[:, :36].mean(axis=(0, 1)), [1, 0])
+    # In the order that the user gives, whatever is larger.
+    named = config_of(
+        **{"style": "halves.png", "style_mask": "style_mask.png", "regions": "white,black,red"},
+        **{"content_mask": "masks.mkv", "output": "film.mkv"},
+    )
+    assert prepare_clip(named).plan.pair.regions.names == ("white", "black")
+
+
+def test_masks_of_both_kinds_may_move():
+    save_flat_styles()
+    write_film("clip.mkv", [moving_picture(1)[0]] * 6, codec="ffv1", pixel_format="bgr0")
+    write_film("masks.mkv", moving_masks(*WHITE_MOVES), codec="ffv1", pixel_format="bgr0")
+    # The upper half is painted, later the lower one.
+    paint = np.zeros((6, 48, 64, 3), np.uint8)
+    paint[:3, :24] = paint[3:, 24:] = 255
+    write_film("paint.mkv", list(paint), codec="ffv1", pixel_format="bgr0")
+    paint_film(
+        config_of(
+            **OF_TWO,
+            **{"content_mask": "masks.mkv", "paint_mask": "paint.mkv", "output": "film.mkv"},
+            frame_steps=12,
+        )
+    )
+    frames = frames_of("film")
+    source = moving_picture(1)[0] / np.float32(255)
+    assert_allclose(frames[2, 24:], source[24:], atol=0.51 / 255)
+    assert_allclose(frames[5, :24], source[:24], atol=0.51 / 255)
+    assert frames[2, :20, 20:44].mean() > 0.65 and frames[2, :20, 52:].mean() < 0.35
+    assert frames[5, 28:, 36:].mean() > 0.65 and frames[5, 28:, :28].mean() < 0.35
+
+
+def test_moving_masks_resume_to_the_same_bytes(monkeypatch):
+    save_flat_styles()
+    Path("masks").mkdir()
+    for number, mask in enumerate(moving_masks(*WHITE_MOVES)):
+        Image.fromarray(mask).save(f"masks/mask_{number}.jpg", quality=75)
+    config = config_of(**OF_TWO, content_mask="masks", output="film.mkv")
+    paint_film(config)
+    with monkeypatch.context() as patch:
+        cut_at(patch, passes, "stylize_bound", 5)
+        with pytest.raises(Cut):
+            paint_film(config.replace(output="again.mkv"))
+    paint_film(config.replace(output="again.mkv"))
+    assert Path("again.mkv").read_bytes() == Path("film.mkv").read_bytes()
+    # Frames painted with other masks aren't continued.
+    Image.fromarray(moving_masks([])[0]).save("masks/mask_5.jpg")
+    with pytest.raises(InputError, match="another content_mask image"):
+        paint_film(config.replace(output="film/"))
+
+
 def test_shares_of_styles_change_evenly(monkeypatch):
     for name, color in (("dark.png", 0.1), ("light.png", 0.9)):
         save_image(name, np.full((48, 64, 3), color, np.float32))
@@ -524,7 +748,8 @@ def test_cuts_are_found_before_painting():
 def test_devices_paint_a_shot_each_to_the_same_film(two_devices, whole):
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
     seen = []
-    paint_film(config_of(output="film.mkv", references="1,2"), observer=seen.append)
+    config = config_of(output="film.mkv", references="1,2", record_paths=False)
+    paint_film(config, observer=seen.append)
     same_as_whole(whole)
     assert {each.frame for each in seen} == {1, 2, 3, 4, 5, 6}
     assert max(each.part for each in seen) > 1  # Of two frames together.
@@ -538,7 +763,7 @@ def test_a_failure_on_one_device_stops_the_other(monkeypatch, caplog, whole, two
     with monkeypatch.context() as patch:
         cut_at(patch, passes, "stylize_bound", count)
         with pytest.raises(Cut):
-            paint_film(config_of(output="film.mkv", references="1,2"))
+            paint_film(config_of(output="film.mkv", references="1,2", record_paths=False))
     assert not Path("film.mkv").exists()
     if count == 3:  # Resumed on one device.
         here = Path.cwd()
@@ -575,6 +800,7 @@ def test_a_frame_that_fails_in_two_passes_is_one_frame(monkeypatch):
 @pytest.mark.slow
 def test_two_real_devices(whole):
     write_film("clip.mkv", two_shots(), codec="ffv1", pixel_format="bgr0")
+    config = config_of(output="film.mkv", references="1,2", record_paths=False)
     code = f"""
         import jax
         from neuart_jax.config.config import Config
@@ -585,7 +811,7 @@ def test_two_real_devices(whole):
             used.append(jax.tree.leaves(params)[0].devices())
             paint(self, params, reporter)
         Painter.paint = remember
-        config = Config.from_dict({config_of(output="film.mkv", references="1,2").to_dict()!r})
+        config = Config.from_dict({config.to_dict()!r})
         paint_film(config)
         assert sorted(map(str, used)) == sorted(str({{device}}) for device in jax.devices()), used
         """
@@ -650,7 +876,10 @@ def test_flows_of_ones_own_are_followed():
         ({"flow": "flows"}, "--flow=flows is neither a way to find motion nor a folder"),
         ({"flow": "few"}, r"few lacks backward_6_5.flo and 1 more"),
         ({"flow": "many"}, "many has flows of 7 frames, and .* has 6"),
-        ({"content_mask": "clip.mkv"}, "--content_mask=clip.mkv is a clip"),
+        ({"content_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
+        ({"content_mask": "clip.mkv"}, "of frame 1 of .*clip.mkv has none of the colors"),
+        ({"content_mask": "wide_masks"}, "wide_masks has 96 x 48 pixels, its image 64 x 48"),
+        ({"content_mask": "masks"}, r"mask has 2 regions \(black, white\) and there are 1 style"),
         ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
         ({"print_losses": True}, "--print_losses came with a clip"),
         ({"references": "0,1"}, "--references=0,1"),
@@ -667,9 +896,15 @@ def test_what_cannot_be_painted_is_a_sentence_before_the_work(
 ):
     write_flows(Path("few"), 5)
     write_flows(Path("many"), 7)
-    Path("few_masks").mkdir()
-    for number in range(5):
-        save_image(f"few_masks/mask{number}.png", np.ones((48, 64, 3), np.float32))
+    white, split = np.ones((48, 64, 3), np.float32), np.ones((48, 64, 3), np.float32)
+    split[:, :20] = 0
+    for folder, mask, count in (
+        *(("few_masks", white, 5), ("wide_masks", np.ones((48, 96, 3), np.float32), 6)),
+        ("masks", split, 6),
+    ):
+        Path(folder).mkdir()
+        for number in range(count):
+            save_image(f"{folder}/mask{number}.png", mask)
     write_film("clip.mp4", moving_picture())
     Path("cut_off.mp4").write_bytes(Path("clip.mp4").read_bytes()[:-1000])
     with av.open("sound.mp4", "w") as container:

@@ -137,7 +137,7 @@ def test_regions_that_are_not_painted_are_left_out():
 
     content = np.stack([1 - halves[..., 0], halves[..., 0]], axis=-1)
     regions = Regions(("black", "white"), content, (np.ones((9, 9, 2), np.float32),))
-    left = limit_regions(regions, halves[..., 0], [(9, 9, 3)])
+    left, whole = limit_regions(regions, halves[..., 0], [(9, 9, 3)])
     assert left.names == ("white",)
     assert_array_equal(left.content[..., 0], halves[..., 0])
 

@@ -37,7 +37,8 @@ for _name, _field in FIELDS.items():
 flags.DEFINE_string(
     "config",
     None,
-    "config.json or picture of an earlier run, whose settings are used; other flags override them",
+    "config.json, picture or film of an earlier run, whose settings are used; other flags override "
+    "them",
 )
 flags.DEFINE_string(
     "preset",

@@ -64,7 +64,9 @@ class RegionsConfig(Section):
     """Which part of the style goes where."""
 
     content_mask: str = option(
-        "", "file whose colors or grays name the regions of the content image"
+        "",
+        "file whose colors or grays name the regions of the content image; for a clip, one image "
+        "for all frames, or a clip or a folder with a mask for each",
     )
     style_mask: Texts = option(
         (),
@@ -79,7 +81,7 @@ class RegionsConfig(Section):
     paint_mask: str = option(
         "",
         "file whose white parts are painted, gray ones partly; where it is black, the result is "
-        "the content image, pixel for pixel",
+        "the content image, pixel for pixel; for a clip, also a clip or a folder of masks",
     )
     auto_masks: int = option(
         0,
@@ -508,7 +510,18 @@ class OutputConfig(Section):
         "folder, together with its frames; empty makes none",
     )
     animation_seconds: float = option(
-        6.0, "seconds of the film; the last image is held for two of them", at_least=3, at_most=600
+        6.0,
+        "seconds of the film, which begins with the photograph and holds the result for two of "
+        "them",
+        at_least=3,
+        at_most=600,
+    )
+    animation_fade: float = option(
+        0.5,
+        "longest time over which an image of the film fades into the next, in seconds; steps that "
+        "follow one another at 25 per second leave no time for it; 0 cuts from one to the next",
+        at_least=0,
+        at_most=10,
     )
     animation_size: int = option(
         480, "largest side of the film, in pixels", at_least=16, at_most=4096

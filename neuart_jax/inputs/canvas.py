@@ -54,24 +54,31 @@ def read_paint_mask(mask: npt.ArrayLike) -> Float32:
 
 def limit_regions(
     regions: Regions | None, mask: Float32, style_shapes: list[tuple[int, ...]]
-) -> Regions:
+) -> tuple[Regions, Float32]:
     """Multiply the content's soft masks by a paint mask, and drop regions that aren't painted.
 
     Args:
       regions: regions of the images; None stands for a single region that covers all.
       mask: the paint mask, float32[height, width] in [0, 1].
       style_shapes: (height', width', ...) of every style image.
+
+    Returns:
+      The regions, and the content's soft masks of the same regions before the multiplication,
+      float32[height, width, regions].
     """
     if regions is None:
         styles = tuple(np.ones((*shape[:2], 1), np.float32) for shape in style_shapes)
-        return Regions(("region 1",), mask[..., None], styles)
+        regions = Regions(("region 1",), np.ones((*mask.shape, 1), np.float32), styles)
+        return regions._replace(content=mask[..., None]), regions.content
     painted = regions.content * mask[..., None]
     before, after = find_areas(regions.content), find_areas(painted)
     kept = (after >= _LEAST_AREA) | (after >= _LEAST_SHARE * before)
     if not kept.any():
         kept[np.argmax(after)] = True
-    return regions._replace(
+    limited = regions._replace(
         names=tuple(name for name, keep in zip(regions.names, kept, strict=True) if keep),
         content=painted[..., kept],
         styles=tuple(style[..., kept] for style in regions.styles),
+        homes=None if regions.homes is None else regions.homes[:, kept],
     )
+    return limited, regions.content[..., kept]

@@ -21,7 +21,12 @@ from neuart_jax.inputs.color import (
 )
 from neuart_jax.inputs.guided_filter import smooth_affine
 from neuart_jax.inputs.image_checks import check_image, check_style_images, style_names
-from neuart_jax.inputs.regions.memberships import Regions, find_areas, resize_memberships
+from neuart_jax.inputs.regions.memberships import (
+    MaskSamples,
+    Regions,
+    find_areas,
+    resize_memberships,
+)
 from neuart_jax.inputs.regions.opacity import is_opaque, spread_opaque, take_opaque, weigh_styles
 from neuart_jax.io.images import resize_image
 
@@ -32,7 +37,6 @@ Float32 = npt.NDArray[np.float32]
 _LEAST_PART = 0.01
 # A paint mask that exceeds this value nowhere is black.
 _LEAST_PAINT = 0.1
-_LEAST_SEEN = 1e-4
 
 
 class Masks(NamedTuple):
@@ -40,7 +44,8 @@ class Masks(NamedTuple):
 
     Attributes:
       content: region mask of the content image, float[height, width, 3], sRGB in [0, 1], whose
-        colors name regions (see `matching.match_regions`); None for no mask.
+        colors name regions (see `matching.match_regions`); samples of a clip's masks, which move;
+        or None for no mask.
       styles: a region mask for every style image, or an empty sequence.
       opacities: opacity of every style image, float[height', width'] in [0, 1], or None for an
         opaque image; the image is composited over white, and only opaque pixels give a style.
@@ -49,7 +54,7 @@ class Masks(NamedTuple):
         gray in part; elsewhere the result is the content image itself. None paints everything.
     """
 
-    content: npt.ArrayLike | None = None
+    content: npt.ArrayLike | MaskSamples | None = None
     styles: Sequence[npt.ArrayLike] = ()
     opacities: Sequence[npt.ArrayLike | None] = ()
     paint: npt.ArrayLike | None = None
@@ -68,6 +73,8 @@ class Pair(NamedTuple):
         restored afterwards.
       paint: paint mask at the original's size, float32[height, width] in [0, 1]; None paints
         everything.
+      memberships: the content's soft masks without the paint mask, float32[height, width, regions];
+        None without regions.
     """
 
     content: Array
@@ -77,6 +84,7 @@ class Pair(NamedTuple):
     config: Config
     gray: bool = False
     paint: Float32 | None = None
+    memberships: Float32 | None = None
 
     @property
     def presence(self) -> tuple[tuple[bool, ...], ...]:
@@ -130,9 +138,10 @@ def make_pair(
     if any(opacity is not None for opacity in opacities):
         regions = weigh_styles(regions, content.shape, [style.shape for style in styles], opacities)
     paint = None if masks.paint is None else _check_paint(masks.paint, original.shape)
+    memberships = None if regions is None else regions.content
     if paint is not None:
         scaled = resize_memberships(paint[..., None], *content.shape[:2])[..., 0]
-        regions = limit_regions(regions, scaled, [style.shape for style in styles])
+        regions, memberships = limit_regions(regions, scaled, [style.shape for style in styles])
     if config.images.style_tile:
         styles = [_tile(style, content.shape) for style in styles]
         opacities = [None if o is None else _tile(o, content.shape) for o in opacities]
@@ -155,7 +164,7 @@ def make_pair(
     if palette is not None:
         seen = luminance(content) if gray else content
     content, styles = jax.device_put((seen, tuple(styles)))
-    return Pair(content, styles, regions, original, config, gray, paint)
+    return Pair(content, styles, regions, original, config, gray, paint, memberships)
 
 
 def with_frame(
@@ -163,6 +172,7 @@ def with_frame(
     image: npt.ArrayLike,
     *,
     paint: npt.ArrayLike | None = None,
+    memberships: Float32 | None = None,
     name: str = "the frame",
 ) -> Pair:
     """Return a pair with another frame of its clip as the content image.
@@ -170,8 +180,10 @@ def with_frame(
     Args:
       pair: pair of any frame, made with the `palette` of the whole clip.
       image: float[height, width, 3], sRGB in [0, 1], of the size of `pair.original`.
-      paint: paint mask of the frame, as in `Masks`, if the pair has a paint mask and a single
-        region; None keeps the mask of the pair.
+      paint: paint mask of the frame, as in `Masks`, if the pair has a paint mask; None keeps the
+        mask of the pair.
+      memberships: soft masks of the frame for the pair's regions, from `moving.read_regions`; None
+        keeps those of the pair.
       name: name of the frame in messages.
 
     Raises:
@@ -181,12 +193,18 @@ def with_frame(
     content = _round_sides(np.asarray(original), pair.config.images.size_step)
     content = luminance(content) if pair.gray else content
     pair = pair._replace(original=original, content=jax.device_put(content))
-    if paint is None or pair.regions is None:
+    regions = pair.regions
+    if regions is None or (paint is None and memberships is None):
         return pair
-    shares = resize_memberships(read_paint_mask(paint)[..., None], *original.shape[:2])
-    # Keeps statistics finite where the mask is black all over.
-    seen = np.maximum(resize_memberships(shares, *content.shape[:2]), _LEAST_SEEN)
-    return pair._replace(paint=shares[..., 0], regions=pair.regions._replace(content=seen))
+    seen = pair.memberships if memberships is None else memberships
+    assert seen is not None, "there are regions"
+    shares = None if pair.paint is None else pair.paint[..., None]
+    if paint is not None:
+        shares = resize_memberships(read_paint_mask(paint)[..., None], *original.shape[:2])
+        pair = pair._replace(paint=shares[..., 0])
+    if shares is not None:
+        seen = seen * resize_memberships(shares, *content.shape[:2])
+    return pair._replace(regions=regions._replace(content=seen))
 
 
 def _check_paint(mask: npt.ArrayLike, shape: tuple[int, ...]) -> Float32:
@@ -242,6 +260,7 @@ def _make_regions(
         return None
     # Imported here, as the import takes half a second.
     from neuart_jax.inputs.regions.matching import match_regions, split_regions
+    from neuart_jax.inputs.regions.moving import match_samples
 
     if automatic and (masks.content is not None or masks.styles):
         raise InputError(
@@ -257,6 +276,9 @@ def _make_regions(
             expected="a content mask with these colors",
             remedy="add --content_mask=FILE",
         )
+    if isinstance(masks.content, MaskSamples):
+        height, width, _ = content.shape
+        return match_samples(masks.content, masks.styles, style_images=styles, size=(height, width))
     return match_regions(
         masks.content,
         masks.styles,

@@ -97,6 +97,16 @@ def load_image(
     return LoadedImage(image, alpha, hashlib.sha256(data).hexdigest(), file_size)
 
 
+def show_over_black(image: Float32, alpha: Float32 | None) -> Float32:
+    """Composite an image over black, so that transparent parts of a mask aren't white.
+
+    Args:
+      image: float32[height, width, 3], composited over white, as images and frames are loaded.
+      alpha: its opacity, float32[height, width]; None if every pixel is opaque.
+    """
+    return image if alpha is None else np.clip(image - (1 - alpha[..., None]), 0, 1)
+
+
 def resize_image(image: npt.ArrayLike, height: int, width: int) -> Float32:
     """Resize an image with a Lanczos kernel in float, then clip it to [0, 1].
 
@@ -180,17 +190,54 @@ def save_image(
 
 
 def load_metadata(path: PathLike) -> dict[str, str]:
-    """Return the metadata that ``save_image`` stored in a file; empty if there is none."""
+    """Return the metadata that ``save_image`` stored in a file; empty if there is none.
+
+    The metadata of an animation, from ``animation_writing.save_animation``, is read as well.
+    """
     data = _read_bytes(path)
     with reading(path, data), open_lazily(data) as image:
         if image.format == "PNG":
             return {str(key): str(value) for key, value in getattr(image, "text", {}).items()}
-        description = image.getexif().get(ExifTags.Base.ImageDescription, "")
+        if image.format == "GIF":
+            return unpack_metadata(image.info.get("comment", ""))
+        return unpack_metadata(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+
+
+def pack_metadata(metadata: Mapping[str, str]) -> str:
+    """Return metadata as JSON in ASCII, the only text that ImageDescription may hold."""
+    return json.dumps(dict(metadata)) if metadata else ""
+
+
+def unpack_metadata(text: str | bytes) -> dict[str, str]:
+    """Return the metadata in a text of `pack_metadata`; empty for another program's text."""
     try:
-        found = json.loads(description)
-    except (TypeError, ValueError):  # another program's description
+        found = json.loads(text)
+    # Malicious nesting raises RecursionError.
+    except (TypeError, ValueError, RecursionError):
         return {}
     return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def metadata_options(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return Pillow's options that store metadata in a file.
+
+    Args:
+      kind: Pillow's name of the format: PNG, WEBP, JPEG or GIF.
+      metadata: as in `save_image`.
+    """
+    if kind == "PNG":
+        chunks = PngInfo()
+        chunks.add(b"sRGB", b"\0")
+        for key, value in metadata.items():
+            chunks.add_itxt(key, value)
+        return {"pnginfo": chunks}
+    if not metadata:
+        return {}
+    if kind == "GIF":
+        return {"comment": pack_metadata(metadata).encode()}
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = pack_metadata(metadata)
+    return {"exif": exif}
 
 
 def check_output_name(path: PathLike) -> None:
@@ -248,8 +295,6 @@ def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
     file = io.BytesIO()
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes(12)  # its creation time, which would make equal images unequal
-    # JSON is pure ASCII, the only text that ImageDescription may hold.
-    description = json.dumps(metadata) if metadata else ""
     if extension in (".tif", ".tiff"):
         tifffile.imwrite(
             file,
@@ -258,7 +303,7 @@ def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
             extrasamples=["unassalpha"] if pixels.shape[2] == 4 else None,
             compression="zlib",
             predictor=True,
-            description=description,
+            description=pack_metadata(metadata),
             metadata=None,
             software=False,
             iccprofile=bytes(profile),
@@ -266,18 +311,9 @@ def _encode(extension: str, pixels: Float32, metadata: dict[str, str]) -> bytes:
         return file.getvalue()
     image = Image.fromarray(quantize(pixels, np.uint8))
     if extension == ".png":
-        chunks = PngInfo()
-        chunks.add(b"sRGB", b"\0")
-        for key, value in metadata.items():
-            chunks.add_itxt(key, value)
-        image.save(file, "PNG", pnginfo=chunks)
+        image.save(file, "PNG", **metadata_options("PNG", metadata))
         return file.getvalue()
-    options: dict[str, Any] = {"quality": 95, "icc_profile": bytes(profile)}
-    if description:
-        options["exif"] = Image.Exif()
-        options["exif"][ExifTags.Base.ImageDescription] = description
-    if extension == ".webp":
-        image.save(file, "WEBP", method=6, **options)
-    else:
-        image.save(file, "JPEG", subsampling=0, **options)
+    kind, own = ("WEBP", {"method": 6}) if extension == ".webp" else ("JPEG", {"subsampling": 0})
+    options = {"quality": 95, "icc_profile": bytes(profile), **own}
+    image.save(file, kind, **options, **metadata_options(kind, metadata))
     return file.getvalue()

@@ -26,7 +26,7 @@ from neuart_jax.io.files import Room, brief_cause, dump_json, remove_leftovers, 
 from neuart_jax.io.images import load_image, load_metadata, save_image
 from neuart_jax.runs.destination import PLOT_NAME, check_image_name
 from neuart_jax.runs.own_folder import OwnFolder, check_foreign
-from neuart_jax.runs.record import METADATA_KEY, RECORD_NAME, Record
+from neuart_jax.runs.record import METADATA_KEY, RECORD_NAME, Record, make_film_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class RunFolder:
         *,
         coefficients: Mapping[str, float],
         alpha: npt.NDArray[np.float32] | None = None,
-        save_progress: Callable[[Path], None] | None = None,
+        save_progress: Callable[..., None] | None = None,
     ) -> None:
         """Write metrics.jsonl, losses.png, config.json, the film, and finally the image.
 
@@ -174,16 +174,18 @@ class RunFolder:
           record: record of the run.
           coefficients: coefficient of every loss term, for the plot.
           alpha: alpha of the content, float32[height, width].
-          save_progress: writes the film of the progress, if there is one.
+          save_progress: writes the film of the progress, if there is one, given its path and its
+            metadata, by the name "metadata".
 
         Raises:
           InputError: the image can't be written.
         """
         assert self._own is not None
+        text = record.to_json(result)
         if self._animation and save_progress is not None:
             film = self.path / self._animation
-            self._try(self._animation, functools.partial(save_progress, film))
-        text = record.to_json(result)
+            metadata = make_film_metadata(text, name=self._animation)
+            self._try(self._animation, functools.partial(save_progress, film, metadata=metadata))
 
         def save_to(path: Path) -> None:
             save_image(path, result.image, alpha=alpha, metadata={METADATA_KEY: text})

@@ -73,6 +73,7 @@ class Painted(NamedTuple):
                         alpha=prepared.content.alpha,
                         save_progress=functools.partial(
                             save_progress,
+                            content=prepared.plan.pair.original,
                             frames=place.frame_paths(prepared.plan.frame_steps),
                             result=result,
                             output=prepared.config.output,

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from neuart_jax.config.config import Config, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import ImagesConfig
@@ -21,7 +18,7 @@ from neuart_jax.engine.scales import SMALLEST_SIDE
 from neuart_jax.inputs.initial_image import STARTS, check_start
 from neuart_jax.inputs.pair import Masks, make_pair
 from neuart_jax.io.image_lists import list_named_images
-from neuart_jax.io.images import LoadedImage, load_image
+from neuart_jax.io.images import LoadedImage, load_image, show_over_black
 from neuart_jax.io.paths import check_place, resolve_place
 from neuart_jax.models.params.fitted.photographs import BUNDLED_SET
 from neuart_jax.models.params.load import NAMED_WEIGHTS
@@ -167,7 +164,7 @@ def read_given(
         content=next((mask.image for mask in files["content_mask"]), None),
         styles=[mask.image for mask in files["style_mask"]],
         opacities=[style.alpha for style in styles],
-        paint=next(map(show_over_black, files["paint_mask"]), None),
+        paint=next((show_over_black(mask.image, mask.alpha) for mask in files["paint_mask"]), None),
     )
     return Given(config, content, tuple(styles), masks, _digests(files))
 
@@ -275,13 +272,6 @@ def _load_style(
             remedy="use a smaller --style_scale or --size, or add --enlarge",
         )
     return load(path, size=max(height, width), enlarge=images.enlarge, trim=trim)
-
-
-def show_over_black(mask: LoadedImage) -> npt.NDArray[np.float32]:
-    """Return a mask's image over black, so that transparent parts aren't white."""
-    if mask.alpha is None:
-        return mask.image
-    return np.clip(mask.image - (1 - mask.alpha[..., None]), 0, 1)
 
 
 def _digests(files: Mapping[str, Sequence[LoadedImage]]) -> dict[str, str]:

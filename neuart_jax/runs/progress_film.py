@@ -1,6 +1,6 @@
 """A film of a run's progress, made from its frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,21 +45,32 @@ def check_progress_film(output: OutputConfig, *, height: int, width: int) -> Non
 
 
 def save_progress(
-    path: Path, *, frames: Sequence[Path], result: Result, output: OutputConfig
+    path: Path,
+    *,
+    content: npt.ArrayLike,
+    frames: Sequence[Path],
+    result: Result,
+    output: OutputConfig,
+    metadata: Mapping[str, str],
 ) -> None:
-    """Write the film: all frames, then the finished image, which is held.
+    """Write the film: the photograph, all frames, then the finished image, which is held.
+
+    Each fades into the next, as far as the time between them allows.
 
     Args:
       path: destination of the film.
+      content: content image, float32[height, width, 3], sRGB in [0, 1].
       frames: files of the frames, in order.
       result: result of the run.
-      output: settings with the film's duration and size.
+      output: settings with the film's duration, size and fades.
+      metadata: metadata of the film.
 
     Raises:
       InputError: a frame can't be read, or the film can't be written.
     """
 
     def images() -> Iterator[npt.NDArray[np.float32]]:
+        yield np.asarray(content, np.float32)
         for frame in frames:
             yield load_image(frame).image
         yield result.image
@@ -67,6 +78,8 @@ def save_progress(
     save_animation(
         path,
         images(),
-        find_durations(len(frames) + 1, seconds=output.animation_seconds),
+        find_durations(len(frames), seconds=output.animation_seconds),
         size=output.animation_size,
+        fade=output.animation_fade,
+        metadata=metadata,
     )

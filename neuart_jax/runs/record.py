@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,20 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import jax
 
-from neuart_jax.config.config import Config
+from neuart_jax.config.config import Config, get_setting
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.result import Result
+from neuart_jax.io.clips.film_reading import load_film_metadata
+from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS
 from neuart_jax.io.files import brief_cause, dump_json
-from neuart_jax.io.images import load_metadata
+from neuart_jax.io.images import load_metadata, pack_metadata
 from neuart_jax.io.paths import read_whole
 from neuart_jax.runs.prepare import UNNAMED
 
+logger = logging.getLogger(__name__)
+
 METADATA_KEY = "neuart_jax"
-"""Key of the record, as JSON, in the image's metadata."""
+"""Key of the record, as JSON, in the metadata of an image or a film."""
 
 RECORD_NAME = "config.json"
 """Name of the record's file in a run's folder."""
@@ -34,11 +39,18 @@ _FREE = {
     *("film_codec", "sound"),
     *("memory_check", "compilation_cache", "checkpoint_seconds", "resume", "record_paths"),
 }
+# Those of them that only say where and how a command worked.
+_OF_COMMANDS = (
+    *("output", "overwrite", "print_losses", "offline"),
+    *("memory_check", "compilation_cache", "checkpoint_seconds", "resume"),
+)
 # Settings that are keywords or files; compared by name, and files by hash as well.
 _NAMED = ("init", "weights", "normalize_weights")
 _MAX_DIFFERENCES = 5
 _MOST_BYTES = 64 << 20
-_EXPECTED = "a run's config.json or an image written by this program"
+# A length that every film and animation holds: longer comments of MOV files are cut off.
+_MOST_METADATA = 60_000
+_EXPECTED = "a run's config.json, or an image or a film written by this program"
 
 
 def _version(package: str) -> str:
@@ -154,6 +166,17 @@ class Record(NamedTuple):
         }
         return dump_json(document, indent=2)
 
+    def without_command(self) -> Self:
+        """Return the record without settings of the command that leave frames and sound unchanged.
+
+        A film with equal frames is to be the same, byte for byte, whatever it is called and however
+        often its run was interrupted.
+        """
+        usual = Config()
+        return self._replace(
+            config=self.config.replace(**{name: get_setting(usual, name) for name in _OF_COMMANDS})
+        )
+
     def unlike(self, there: Self) -> list[str]:
         """List the differences that make an existing result another run's, one phrase each.
 
@@ -202,7 +225,7 @@ def _brief(identity: Mapping[str, str]) -> str:
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
-    """Read the record from a run's config.json or from the image of a run.
+    """Read the record from a run's config.json or from its image or film.
 
     A JSON file that contains only settings is accepted as well.
 
@@ -228,12 +251,10 @@ def read_record(path: str | os.PathLike[str]) -> Record:
                 remedy="check the name and the permissions",
             ) from error
     else:
-        try:
-            text = load_metadata(path).get(METADATA_KEY, "")
-        except InputError as error:
-            raise InputError(
-                error.came, expected=_EXPECTED, remedy="check the name and the permissions"
-            ) from error
+        if path.suffix.lower() in FILM_EXTENSIONS:
+            text = load_film_metadata(path).get(METADATA_KEY, "")
+        else:
+            text = _load_from_image(path)
         if not text:
             raise InputError(
                 f"{path} has no record of a run",
@@ -241,6 +262,33 @@ def read_record(path: str | os.PathLike[str]) -> Record:
                 remedy="give another --config",
             )
     return _parse(text, source=str(path))
+
+
+def _load_from_image(path: Path) -> str:
+    try:
+        return load_metadata(path).get(METADATA_KEY, "")
+    except InputError as error:
+        raise InputError(
+            error.came, expected=_EXPECTED, remedy="check the name and the permissions"
+        ) from error
+
+
+def make_film_metadata(text: str, *, name: str) -> dict[str, str]:
+    """Return the metadata of a film with a record; empty, and a log line, if it is too long.
+
+    Args:
+      text: the record, as JSON.
+      name: name of the film in the line.
+    """
+    metadata = {METADATA_KEY: text}
+    if (length := len(pack_metadata(metadata))) > _MOST_METADATA:
+        logger.warning(
+            "%s has no record in its metadata, which would take %d of at most %d bytes; it is in "
+            "%s.",
+            *(name, length, _MOST_METADATA, RECORD_NAME),
+        )
+        return {}
+    return metadata
 
 
 def _parse(text: str, *, source: str) -> Record:

@@ -92,6 +92,27 @@ def color_name(color: npt.ArrayLike) -> str:
     return f"gray {red}" if red == green == blue else f"#{red:02x}{green:02x}{blue:02x}"
 
 
+def find_colors(mask: npt.ArrayLike) -> list[tuple[Uint8, float]]:
+    """Find the solid colors of a mask, without deciding whether all of it consists of them.
+
+    Args:
+      mask: float32[height, width, 3], sRGB in [0, 1].
+
+    Returns:
+      Colors, uint8[3], with the shares of the pixels that are within `TOLERANCE` of them, largest
+      first.
+    """
+    levels = np.asarray(mask, np.float32) * 255
+    palette = _merge(_find_shades(levels))
+    if not len(palette):
+        return []
+    gaps = _distance(levels, palette).reshape(-1, len(palette))
+    nearest_colors = gaps.argmin(axis=-1)[gaps.min(axis=-1) <= TOLERANCE]
+    shares = np.bincount(nearest_colors, minlength=len(palette)) / len(gaps)
+    order = np.argsort(-shares, kind="stable")
+    return [(_snap(palette[k]), float(shares[k])) for k in order]
+
+
 def read_labels(
     mask: npt.ArrayLike, *, name: str, colors: Sequence[str] = ()
 ) -> tuple[Uint8, Float32]:

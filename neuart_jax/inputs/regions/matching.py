@@ -75,7 +75,7 @@ def match_regions(
     images = [content_image, *style_images]
     names = ["the content's mask", *_mask_names(len(style_masks))]
     read = [
-        _read_mask(mask, image, name=name, colors=colors)
+        read_mask(mask, np.shape(image)[:2], name=name, colors=colors)
         for mask, image, name in zip(masks, images, names, strict=True)
     ]
     if colors:
@@ -84,7 +84,8 @@ def match_regions(
         _check_named(region_names, stacks)
     else:
         region_names, stacks = _join_labels(read)
-    return _pair(region_names, stacks, images, origin="in no style mask")
+    regions = _pair(region_names, stacks, images, origin="in no style mask")
+    return regions._replace(labels=tuple(region_names))
 
 
 def split_regions(
@@ -112,18 +113,25 @@ def split_regions(
     images = [content_image, *style_images]
     stacks = find_regions(images, count, seed=seed)
     names = [f"region {number}" for number in range(1, stacks[0].shape[2] + 1)]
-    return _pair(names, stacks, images, origin="in no style image")
+    return _pair(names, stacks, images, origin="in no style image")._replace(homes=None)
 
 
 def _mask_names(count: int) -> list[str]:
     return ["the style's mask"] if count == 1 else [f"style mask {n}" for n in range(1, count + 1)]
 
 
-def _read_mask(
-    mask: npt.ArrayLike, image: npt.ArrayLike, *, name: str, colors: Sequence[str]
-) -> tuple[Uint8, Float32]:
-    """Read a mask's labels and scale the soft masks to its image's size."""
-    (height, width), (mask_height, mask_width) = np.shape(image)[:2], np.shape(mask)[:2]
+def check_mask_size(mask: tuple[int, ...], image: tuple[int, ...], *, name: str) -> None:
+    """Check that a mask has the size of its image, within two pixels, or its aspect ratio.
+
+    Args:
+      mask: (height, width, ...) of the mask.
+      image: (height, width, ...) of its image.
+      name: name of the mask in messages.
+
+    Raises:
+      InputError: it has neither.
+    """
+    (height, width), (mask_height, mask_width) = image[:2], mask[:2]
     close = abs(height - mask_height) <= 2 and abs(width - mask_width) <= 2
     aspects = (mask_width * height) / (mask_height * width)
     if not close and not 1 / 1.01 <= aspects <= 1.01:
@@ -132,6 +140,27 @@ def _read_mask(
             expected="the same size, at most two pixels off, or the same aspect ratio",
             remedy="scale or crop the mask as its image was",
         )
+
+
+def read_mask(
+    mask: npt.ArrayLike, size: tuple[int, ...], *, name: str, colors: Sequence[str]
+) -> tuple[Uint8, Float32]:
+    """Read a mask's labels and scale the soft masks to its image's size.
+
+    Args:
+      mask: float32[height', width', 3], sRGB in [0, 1].
+      size: height and width of its image.
+      name: name of the mask in messages.
+      colors: as in `read_labels`.
+
+    Returns:
+      As `read_labels`, with soft masks of the image's size.
+
+    Raises:
+      InputError: the mask's labels can't be read, or it has another size; see `check_mask_size`.
+    """
+    (height, width), (mask_height, mask_width) = size, np.shape(mask)[:2]
+    check_mask_size((mask_height, mask_width), size, name=name)
     pixels = np.asarray(mask, np.float32)
     if min(mask_height / height, mask_width / width) > 2:
         # The full size of a photograph would cost seconds per label and add nothing.
@@ -146,13 +175,13 @@ def _one_style_per_region(
     style_images: Sequence[npt.ArrayLike],
     colors: Sequence[str],
 ) -> Regions:
-    palette, content = _read_mask(mask, content_image, name="the content's mask", colors=colors)
+    size = np.shape(content_image)[:2]
+    palette, content = read_mask(mask, size, name="the content's mask", colors=colors)
     names = [text.strip() for text in colors] or [color_name(color) for color in palette]
     if colors:
         _check_named(names, [content])
     else:
-        light = rgb2gray(palette[None] / 255)[0]
-        order = sorted(range(len(palette)), key=lambda k: (light[k], *palette[k]))
+        order = sort_by_lightness(palette)
         names, content = [names[k] for k in order], content[..., order]
     if len(names) != len(style_images):
         raise InputError(
@@ -166,7 +195,14 @@ def _one_style_per_region(
         style = np.zeros((*np.shape(image)[:2], len(names)), np.float32)
         style[..., region] = 1
         styles.append(style)
-    return Regions(tuple(names), content, tuple(styles))
+    homes = np.eye(len(names), dtype=np.float32)
+    return Regions(tuple(names), content, tuple(styles), labels=tuple(names), homes=homes)
+
+
+def sort_by_lightness(palette: Uint8) -> list[int]:
+    """Return the order of colors, uint8[labels, 3], from dark to light."""
+    light = rgb2gray(palette[None] / 255)[0]
+    return sorted(range(len(palette)), key=lambda k: (light[k], *palette[k]))
 
 
 def _check_named(names: Sequence[str], stacks: Sequence[Float32]) -> None:
@@ -232,25 +268,26 @@ def _pair(
     """Merge the regions that only the content has, and drop those that only styles have."""
     has = np.array([stack.any(axis=(0, 1)) for stack in stacks])
     in_content, in_styles = has[0], has[1:].any(axis=0)
-    content, notes = stacks[0].copy(), []
+    homes, notes = np.eye(len(names), dtype=np.float32), []
     if orphans := [int(k) for k in np.flatnonzero(in_content & ~in_styles)]:
         for orphan, home in _find_homes(orphans, np.flatnonzero(in_styles), stacks, images).items():
-            content[..., home] += content[..., orphan]
+            homes[orphan, home] = 1
             notes.append(
                 f"The content's {called(names[orphan])} is {origin}; it takes the style of "
                 f"{names[home]}, whose colors are nearest."
             )
+    content = stacks[0] @ homes
     used = np.asarray(in_styles & content.any(axis=(0, 1)))
     for region in (int(k) for k in np.flatnonzero(in_styles & ~used)):
         notes.append(f"The styles' {called(names[region])} is not in the content; it is left out.")
     for number in np.flatnonzero(~has[1:, used].any(axis=1)) + 1:
         notes.append(f"Style image {number} has no part in any region; it is left out.")
-    content = content[..., used]
     return Regions(
         tuple(name for name, use in zip(names, used, strict=True) if use),
-        content,
+        content[..., used],
         tuple(stack[..., used] for stack in stacks[1:]),
         tuple(notes),
+        homes=homes[:, used],
     )
 
 

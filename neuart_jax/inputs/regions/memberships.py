@@ -23,12 +23,34 @@ class Regions(NamedTuple):
         sums are at most 1, as parts that the content doesn't use are in no region; a mask is 0
         everywhere if the style has no part in the region.
       notes: sentences for the user about regions without a counterpart.
+      labels: colors of the masks, in the notation of `labels.parse_color`; empty without masks.
+      homes: the region of each color, float32[labels, regions]: 1 for that region and 0 elsewhere;
+        None without masks.
     """
 
     names: tuple[str, ...]
     content: Float32
     styles: tuple[Float32, ...]
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    homes: Float32 | None = None
+
+
+class MaskSamples(NamedTuple):
+    """Masks of some frames of a clip, which stand for those of all its frames.
+
+    Attributes:
+      masks: the masks, sRGB in [0, 1], float32[frames, height, width, 3].
+      images: the frames, sRGB in [0, 1], float32[frames, height, width, 3].
+      colors: colors of the masks of all frames, in the notation of `labels.parse_color`:
+        those that the user named, or those of `moving.join_colors`.
+      named: whether the user named them, so that their order counts.
+    """
+
+    masks: Float32
+    images: Float32
+    colors: tuple[str, ...]
+    named: bool
 
 
 def resize_memberships(memberships: npt.ArrayLike, height: int, width: int) -> Float32:

@@ -1,7 +1,7 @@
 """Write sequences of images as an animated GIF, WebP or PNG, or as a film."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from PIL import Image
 from neuart_jax.config.errors import InputError
 from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film, writing_film
 from neuart_jax.io.clips.frames import find_time_base
-from neuart_jax.io.clips.pace import round_times
+from neuart_jax.io.clips.pace import plan_fade, round_times
 from neuart_jax.io.decoding import quantize
 from neuart_jax.io.files import PathLike, brief_cause, write_atomically
-from neuart_jax.io.images import resize_image
+from neuart_jax.io.images import metadata_options, resize_image
 
 # Pillow's names of the formats, and its options for them. All animations loop endlessly.
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -67,6 +67,8 @@ def save_animation(
     durations: Sequence[Fraction],
     *,
     size: int | None = None,
+    fade: float = 0,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write images as an endlessly looping animation, or as a film.
 
@@ -79,6 +81,10 @@ def save_animation(
         the size of the first.
       durations: duration of every image, in seconds.
       size: largest length of the longer side, in pixels.
+      fade: longest time over which each image fades into the next, in seconds; 0 for cuts.
+      metadata: strings to store in the file, as `images.save_image` does; in GIF files, they are
+        JSON in a comment. Read back by `images.load_metadata`, or `film_reading.load_film_metadata`
+        for films.
 
     Raises:
       InputError: the file can't be written.
@@ -90,11 +96,37 @@ def save_animation(
         raise ValueError("there are no pictures")
     height, width, _ = first.shape
     check_animation(path, height=height, width=width)
-    frames = zip(itertools.chain([first], scaled), durations, strict=True)
+    frames = _fade(itertools.chain([first], scaled), durations, fade)
+    durations = [
+        *(seconds for duration in durations[:-1] for _, seconds in plan_fade(duration, fade)),
+        *durations[-1:],
+    ]
     if Path(path).suffix.lower() in FILM_EXTENSIONS:
-        _save_film(path, frames, _plan_film(height, width, durations))
+        plan = _plan_film(height, width, durations)
+        _save_film(path, frames, plan._replace(metadata=metadata or {}))
     else:
-        _save_with_pillow(path, [_to_pillow(path, image) for image, _ in frames], durations)
+        stills = [_to_pillow(path, image) for image, _ in frames]
+        _save_with_pillow(path, stills, durations, metadata or {})
+
+
+def _fade(
+    images: Iterable[npt.NDArray[np.float32]], durations: Sequence[Fraction], fade: float
+) -> Iterator[tuple[npt.NDArray[np.float32], Fraction]]:
+    """Yield the pictures of images that fade into one another, with their durations.
+
+    Images are mixed in sRGB, not in linear light: the eye sees about equal steps in sRGB, so that a
+    fade goes on evenly. In linear light, an even mixture of black and white is 188 of 255, and a
+    dark image would be gone long before its fade is over.
+    """
+    before: tuple[npt.NDArray[np.float32], Fraction] | None = None
+    for image, duration in zip(images, durations, strict=True):
+        if before is not None:
+            earlier, time = before
+            for share, seconds in plan_fade(time, fade):
+                yield earlier + np.float32(share) * (image - earlier), seconds
+        before = image, duration
+    if before is not None:
+        yield before
 
 
 def _save_film(
@@ -108,7 +140,10 @@ def _save_film(
 
 
 def _save_with_pillow(
-    path: PathLike, pictures: Sequence[Image.Image], durations: Sequence[Fraction]
+    path: PathLike,
+    pictures: Sequence[Image.Image],
+    durations: Sequence[Fraction],
+    metadata: Mapping[str, str],
 ) -> None:
     extension = Path(path).suffix.lower()
     kind, options = _KINDS[extension]
@@ -124,6 +159,7 @@ def _save_with_pillow(
                 append_images=pictures[1:],
                 duration=times,
                 **options,
+                **metadata_options(kind, metadata),
             )
         except ValueError as error:
             raise InputError(

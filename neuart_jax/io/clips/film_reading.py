@@ -19,7 +19,7 @@ from neuart_jax.io.clips.luma import BT601, BT709, MATRICES, to_rgb
 from neuart_jax.io.clips.pyav import accurate_scaling, load_pyav, name_file, telling
 from neuart_jax.io.decoding import MAX_PIXELS, Float32
 from neuart_jax.io.files import PathLike
-from neuart_jax.io.images import resize_image
+from neuart_jax.io.images import resize_image, unpack_metadata
 
 # Code points of ITU-T H.273: transfer characteristics, table 3; matrices, table 4.
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
@@ -95,6 +95,19 @@ def read_film(path: Path, numbers: Sequence[int]) -> Iterator[Still]:
             if index == number:
                 yield _to_still(av, frame, stream)
                 number = next(wanted, None)
+
+
+def load_film_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that `film_writing.writing_film` stored in a film; empty without any.
+
+    Raises:
+      InputError: the file can't be read as a film.
+    """
+    av = load_pyav(path)
+    with _opened(av, path) as container:
+        # Matroska's names of fields are in capital letters.
+        fields = {name.lower(): text for name, text in container.metadata.items()}
+    return unpack_metadata(fields.get("comment", ""))
 
 
 def _opened(av: Any, path: Path) -> Any:

@@ -7,7 +7,7 @@ right colors. Painted textures take far more bits than camera footage.
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from neuart_jax.io.clips.luma import BT709, to_planes
 from neuart_jax.io.clips.pyav import load_pyav, name_file, telling
 from neuart_jax.io.decoding import quantize
 from neuart_jax.io.files import PathLike, name_atomically
+from neuart_jax.io.images import pack_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class FilmPlan(NamedTuple):
       frame_rate: mean number of frames per second.
       codec: key of `FILM_CODECS`.
       sound: sound to copy; None for a silent film.
+      metadata: strings to store in the file, read back by `film_reading.load_film_metadata`: JSON
+        in the comment, which all of these containers have.
     """
 
     height: int
@@ -101,6 +104,7 @@ class FilmPlan(NamedTuple):
     frame_rate: Fraction
     codec: str = "h264"
     sound: Sound | None = None
+    metadata: Mapping[str, str] = {}
 
 
 class FilmWriter:
@@ -324,6 +328,8 @@ def _writing(file: PathLike, name: PathLike, plan: FilmPlan) -> Iterator[FilmWri
             )
         try:
             with _telling(av, name):
+                if plan.metadata:
+                    container.metadata["comment"] = pack_metadata(plan.metadata)
                 film = FilmWriter(av, container, plan, sound, name=name)
             yield film
             film.finish()

@@ -1,4 +1,4 @@
-"""Pace of progress films: the steps to show and their durations.
+"""Pace of progress films: the steps to show, their durations, and fades between them.
 
 An image changes most in its first steps. With evenly spaced steps, these rush by, and most of the
 film hardly moves.
@@ -11,10 +11,14 @@ _HUNDREDTH = Fraction(1, 100)
 """A hundredth of a second, the unit of time in GIF files."""
 
 _SHORTEST, _LONGEST = 4 * _HUNDREDTH, 25 * _HUNDREDTH
-"""Bounds on the durations, in seconds, of all frames but the last: 25 and 4 frames per second."""
+"""Bounds on the durations of steps, in seconds: 25 and 4 steps per second."""
 
 HOLD = Fraction(2)
-"""Duration of the last frame, in seconds."""
+"""Duration of the result, the last image, in seconds."""
+
+_OPENING, _OPENING_SHARE = Fraction(1), 4
+"""Longest duration of the photograph, the first image, in seconds; in short films, it is this part
+of the time without the result."""
 
 
 def choose_steps(num_steps: int, *, most: int) -> tuple[int, ...]:
@@ -41,30 +45,63 @@ def choose_steps(num_steps: int, *, most: int) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def most_frames(seconds: Fraction | float) -> int:
-    """Return the largest number of frames of a film, including the last one, which is held.
+def find_opening(seconds: Fraction | float) -> Fraction:
+    """Return the duration of the photograph, with which a film begins.
 
     Args:
       seconds: duration of the whole film, in seconds.
     """
-    return max(2, int((Fraction(str(seconds)) - HOLD) / _SHORTEST) + 1)
+    return min(_OPENING, _whole((Fraction(str(seconds)) - HOLD) / _OPENING_SHARE))
 
 
-def find_durations(num_frames: int, *, seconds: Fraction | float) -> list[Fraction]:
-    """Return the duration of every frame.
+def most_frames(seconds: Fraction | float) -> int:
+    """Return the largest number of steps that a film shows, with the start, 0.
 
     Args:
-      num_frames: number of frames, at least 1.
-      seconds: largest duration of the whole film, in seconds; films of few frames are shorter.
+      seconds: duration of the whole film, in seconds.
+    """
+    return max(2, int((Fraction(str(seconds)) - find_opening(seconds) - HOLD) / _SHORTEST))
+
+
+def find_durations(num_steps: int, *, seconds: Fraction | float) -> list[Fraction]:
+    """Return the durations of the images of a film: the photograph, the steps, and the result.
+
+    Args:
+      num_steps: number of the steps, with the start.
+      seconds: largest duration of the whole film, in seconds; films of few steps are shorter.
 
     Returns:
-      Durations in seconds, in whole hundredths; `HOLD` for the last frame.
+      Durations in seconds, in whole hundredths, of `num_steps` + 2 images; `HOLD` for the last.
     """
-    if num_frames < 2:
-        return [HOLD] * num_frames
-    each = (Fraction(str(seconds)) - HOLD) / (num_frames - 1)
-    each = min(_LONGEST, max(_SHORTEST, each // _HUNDREDTH * _HUNDREDTH))
-    return [each] * (num_frames - 1) + [HOLD]
+    opening = find_opening(seconds)
+    each = (Fraction(str(seconds)) - opening - HOLD) / max(num_steps, 1)
+    return [opening, *[min(_LONGEST, max(_SHORTEST, _whole(each)))] * num_steps, HOLD]
+
+
+def _whole(seconds: Fraction) -> Fraction:
+    return seconds // _HUNDREDTH * _HUNDREDTH
+
+
+def plan_fade(duration: Fraction, fade: Fraction | float) -> list[tuple[float, Fraction]]:
+    """Split the time of an image into that before, and the pictures of, a fade into the next image.
+
+    Pictures follow one another no faster than 25 per second, so that images that are shown for
+    less than two of them are followed by a cut.
+
+    Args:
+      duration: duration of the image, in seconds.
+      fade: longest duration of the fade, at the end of that time, in seconds; 0 for a cut.
+
+    Returns:
+      The share of the next image in each picture, and the duration of the picture in seconds. The
+      first share is 0; the sum of the durations is that of the image.
+    """
+    length = min(duration, Fraction(str(fade)))
+    count = int(length / _SHORTEST)
+    if count < 2:
+        return [(0.0, duration)]
+    each = length / count
+    return [(0.0, duration - length + each), *((k / count, each) for k in range(1, count))]
 
 
 def round_times(durations: Sequence[Fraction], tick: Fraction) -> list[int]:

@@ -178,7 +178,11 @@ class Painter:
         began = time.perf_counter()
         shot, motion = self._find_shot(unit, source)
         pair = with_frame(
-            self._plan.pair, source.image, paint=source.paint, name=f"frame {unit.frame + 1}"
+            self._plan.pair,
+            source.image,
+            paint=source.paint,
+            memberships=source.memberships,
+            name=f"frame {unit.frame + 1}",
         )
         began_painting = time.perf_counter()
         if self._shows_nothing_new(unit, source, motion):
@@ -229,7 +233,7 @@ class Painter:
         The frame isn't compared with its predecessor, as slow changes would go unnoticed.
         """
         video = self._config.video
-        changes = video.style_blend_end or self._prepared.paint is not None
+        changes = video.style_blend_end or self._prepared.masks_move
         if motion is None or video.passes > 1 or changes:
             return False
         if self._seen is None:  # This run resumes an earlier one.
@@ -267,8 +271,10 @@ class Painter:
             [plan.with_content(pair)],
             self._params,
             heritage=[heritage],
-            # Targets of styles depend on the masks, so that moving masks rule out sharing.
-            style_targets=self._style_targets if self._prepared.paint is None else None,
+            # The target of a style has the content's soft masks and the regions' shares of the
+            # frame in it, so that moving masks rule out sharing; the styles pass through the
+            # network again, once per frame, next to about 17 evaluations.
+            style_targets=None if self._prepared.masks_move else self._style_targets,
             finishes=False,
             callback=report,
             restored=checkpoints.restore(self._config.output),

@@ -16,11 +16,12 @@ from neuart_jax.config.sections import OutputConfig, VideoConfig
 from neuart_jax.engine.plan import Plan, make_plan
 from neuart_jax.inputs.canvas import is_gray
 from neuart_jax.inputs.pair import make_pair
+from neuart_jax.inputs.regions.memberships import MaskSamples
 from neuart_jax.io.clips.animation_writing import check_animation
 from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film
-from neuart_jax.io.clips.frames import Clip
+from neuart_jax.io.clips.frames import Clip, Still
 from neuart_jax.io.clips.opening import is_clip, open_clip
-from neuart_jax.io.images import LoadedImage, load_image, resize_image
+from neuart_jax.io.images import LoadedImage, load_image, resize_image, show_over_black
 from neuart_jax.io.paths import resolve_place
 from neuart_jax.runs.prepare import check_given, read_given
 from neuart_jax.runs.video.motion import MotionFinder
@@ -41,7 +42,8 @@ class PreparedClip(NamedTuple):
     Attributes:
       config: resolved configuration, with absolute paths.
       clip: source clip.
-      paint: clip of the paint masks; None if masks don't move.
+      paint: clip of the paint masks; None if they don't move.
+      mask: clip of the content masks; None if they don't move.
       height: height of the painted frames, in pixels.
       width: width of the painted frames, in pixels.
       plan: plan of the frames; its content is the first frame.
@@ -56,6 +58,7 @@ class PreparedClip(NamedTuple):
     config: Config
     clip: Clip
     paint: Clip | None
+    mask: Clip | None
     height: int
     width: int
     plan: Plan
@@ -71,9 +74,47 @@ class PreparedClip(NamedTuple):
         """Distances to the reference frames, in frames, ascending."""
         return self.config.video.references or (1,)
 
+    @property
+    def masks_move(self) -> bool:
+        """Whether any mask of the content differs from frame to frame."""
+        return self.paint is not None or self.mask is not None
+
     def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Scale an image of the clip, or its transparency, to the size of the painted frames."""
         return _scale(image, self.height, self.width)
+
+    def read_mask(self, mask: Still, number: int) -> npt.NDArray[np.float32]:
+        """Read a frame's content mask, one of `mask`, as the soft masks of the clip's regions.
+
+        Args:
+          mask: the mask.
+          number: number of the frame, from 0.
+
+        Returns:
+          float32[height, width, regions].
+        """
+        # Imported here, as in `pair`.
+        from neuart_jax.inputs.regions.moving import read_regions
+
+        regions, size = self.plan.pair.regions, (self.height, self.width)
+        assert regions is not None and self.mask is not None, "there are masks"
+        return read_regions(
+            regions, mask.image, size, name=f"frame {number + 1} of {self.mask.name}"
+        )
+
+
+class _MovingMasks(NamedTuple):
+    """Content masks that move.
+
+    Attributes:
+      clip: clip of the masks.
+      samples: masks that show every region.
+      first: mask of the first frame, with the digest of the clip's files.
+    """
+
+    clip: Clip
+    samples: MaskSamples
+    first: LoadedImage
 
 
 class Look(NamedTuple):
@@ -86,7 +127,8 @@ class Look(NamedTuple):
       fitted: as in `PreparedClip`.
       paint: as in `PreparedClip`.
       painted: maximum of sampled paint masks, as one mask, with the digest of their files; None if
-        masks don't move.
+        they don't move.
+      masks: content masks; None if they don't move.
     """
 
     clip: Clip
@@ -95,6 +137,7 @@ class Look(NamedTuple):
     fitted: tuple[npt.NDArray[np.float32], ...]
     paint: Clip | None
     painted: LoadedImage | None
+    masks: _MovingMasks | None
 
 
 def look_at_clip(config: Config) -> Look:
@@ -109,7 +152,6 @@ def look_at_clip(config: Config) -> Look:
     check_given(config)
     _refuse_others(config)
     _check_distances(config.video)
-    _check_mask(config.regions.content_mask)
     images, regions = config.images, config.regions
     clip = _open(images.content, config.video, name="content")
     height, width = _find_size(clip, size=images.size or None, enlarge=images.enlarge)
@@ -124,11 +166,59 @@ def look_at_clip(config: Config) -> Look:
     first = LoadedImage(scaled[0], None, _digest(clip.files), (clip.height, clip.width))
     paint = painted = None
     if _is_clip(regions.paint_mask, name="paint_mask"):
-        paint = _open(regions.paint_mask, config.video, name="paint_mask")
-        _check_paint_masks(paint, clip, config)
-        white = np.max([still.image for still in paint.stills(numbers)], axis=0)
+        paint = _open_masks(regions.paint_mask, config.video, clip, name="paint_mask")
+        white = np.max([show_over_black(*still) for still in paint.stills(numbers)], axis=0)
         painted = LoadedImage(white, None, _digest(paint.files), (paint.height, paint.width))
-    return Look(clip, first, np.concatenate(colors), tuple(scaled), paint, painted)
+    masks = None
+    if _is_clip(regions.content_mask, name="content_mask"):
+        masks = _look_at_masks(config, clip, numbers, stride)
+    return Look(clip, first, np.concatenate(colors), tuple(scaled), paint, painted, masks)
+
+
+def _look_at_masks(config: Config, clip: Clip, numbers: Sequence[int], stride: int) -> _MovingMasks:
+    """Read the content masks of all frames, to settle and check the regions of the clip.
+
+    Args:
+      config: configuration whose content mask is a clip.
+      clip: clip of the frames.
+      numbers: numbers of evenly spread frames.
+      stride: stride of the pixels that are looked at.
+    """
+    # Imported here, as in `pair`.
+    from neuart_jax.inputs.regions.matching import check_mask_size
+    from neuart_jax.inputs.regions.moving import find_showing, join_colors, sample_mask
+
+    named = config.regions.regions
+    masks = _open_masks(config.regions.content_mask, config.video, clip, name="content_mask")
+    size = clip.height, clip.width
+    check_mask_size((masks.height, masks.width), size, name=masks.name)
+    height, width = (-(-side // stride) for side in size)
+
+    def look() -> Iterator[npt.NDArray[np.float32]]:
+        for frame in masks.frames():
+            yield sample_mask(frame.image, height, width)
+
+    colors = tuple(named) or join_colors(look())
+    # All of them, as a region may come in at any frame.
+    showing = find_showing(look(), colors, name=masks.name)
+    numbers = sorted({*numbers, *showing})
+    frames = [still.image[::stride, ::stride] for still in clip.stills(numbers)]
+    chosen = [sample_mask(still.image, height, width) for still in masks.stills(numbers)]
+    samples = MaskSamples(np.stack(chosen), np.stack(frames), colors, bool(named))
+    first = LoadedImage(chosen[0], None, _digest(masks.files), (masks.height, masks.width))
+    return _MovingMasks(masks, samples, first)
+
+
+def _open_masks(path: str, video: VideoConfig, clip: Clip, *, name: str) -> Clip:
+    """Open a clip of masks, and check that it has as many frames as the clip they are for."""
+    masks = _open(path, video, name=name)
+    if masks.num_frames != clip.num_frames:
+        raise InputError(
+            f"{masks.name} has {masks.num_frames} frames, and {clip.name} has {clip.num_frames}",
+            expected="as many masks as frames",
+            remedy="make one for every frame, or give one image for all of them",
+        )
+    return masks
 
 
 def _open(path: str, video: VideoConfig, *, name: str) -> Clip:
@@ -149,22 +239,6 @@ def _is_clip(path: str, *, name: str) -> bool:
     return place.is_dir() or is_clip(place)
 
 
-def _check_paint_masks(paint: Clip, clip: Clip, config: Config) -> None:
-    if paint.num_frames != clip.num_frames:
-        raise InputError(
-            f"{paint.name} has {paint.num_frames} frames, and {clip.name} has {clip.num_frames}",
-            expected="as many masks as frames",
-            remedy="make one for every frame, or give one image for all of them",
-        )
-    if config.regions.content_mask or len(config.images.style) > 1:
-        raise InputError(
-            f"--paint_mask={config.regions.paint_mask} moves, and came with several regions or "
-            "styles",
-            expected="one style, which goes everywhere that is painted",
-            remedy="give one image as --paint_mask, or one --style and no --content_mask",
-        )
-
-
 def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     """Check everything about a clip run that needs no network, and read what all frames share.
 
@@ -178,19 +252,21 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     look = look or look_at_clip(config)
     config = config.replace(references=_check_distances(config.video))
     place = find_film_place(config)
-    clip, content = look.clip, resolve_place(config.images.content, name="--content")
-
-    masks = config.regions.paint_mask and resolve_place(
-        config.regions.paint_mask, name="--paint_mask"
-    )
+    clip, regions = look.clip, config.regions
+    clips: dict[str, LoadedImage] = {}
+    if look.masks is not None:
+        clips[resolve_place(regions.content_mask, name="--content_mask")] = look.masks.first
+    if look.painted is not None:
+        clips[resolve_place(regions.paint_mask, name="--paint_mask")] = look.painted
+    clips[resolve_place(config.images.content, name="--content")] = look.first
 
     def load(path: str, **options: Any) -> LoadedImage:
-        if look.painted is not None and path == masks:
-            return look.painted
-        return look.first if path == content else load_image(path, **options)
+        return clips[path] if path in clips else load_image(path, **options)
 
     given = read_given(config, load=load)
-    config = given.config
+    config, masks = given.config, given.masks
+    if look.masks is not None:
+        masks = masks._replace(content=look.masks.samples)
     height, width, _ = given.content.image.shape
     motion = MotionFinder(config.video.flow, distances=config.video.references, clip=clip)
     film = _plan_film(config, clip, place, height=height, width=width)
@@ -199,7 +275,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
         _mix_blends(config, len(styles)),
         given.content.image,
         styles,
-        masks=given.masks,
+        masks=masks,
         name="the first frame",
         palette=_find_palette(look, styles),
     )
@@ -209,6 +285,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
         config=plan.config.replace(style_blend=config.losses.style_blend),
         clip=clip,
         paint=look.paint,
+        mask=None if look.masks is None else look.masks.clip,
         height=height,
         width=width,
         plan=plan,
@@ -291,15 +368,6 @@ def _check_distances(video: VideoConfig) -> tuple[int, ...]:
             remedy="leave one of the two out",
         )
     return distances
-
-
-def _check_mask(path: str) -> None:
-    if _is_clip(path, name="content_mask"):
-        raise InputError(
-            f"--content_mask={path} is a clip",
-            expected="one image, which counts for all frames",
-            remedy="give an image; regions that move aren't read yet",
-        )
 
 
 def _plan_film(

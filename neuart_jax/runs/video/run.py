@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +19,14 @@ from neuart_jax.inputs.pair import with_frame
 from neuart_jax.io.clips.animation_writing import save_animation
 from neuart_jax.io.clips.film_writing import writing_film
 from neuart_jax.io.decoding import Float32
-from neuart_jax.io.files import remove_leftovers
+from neuart_jax.io.files import dump_json, remove_leftovers
 from neuart_jax.io.images import load_image
 from neuart_jax.models.params.load import Network, settle_network
 from neuart_jax.runs.destination import removing_empty_folders
 from neuart_jax.runs.folder import default_folders
 from neuart_jax.runs.own_folder import is_in_use
 from neuart_jax.runs.prepare import without_folders
-from neuart_jax.runs.record import RECORD_NAME, Record, read_record
+from neuart_jax.runs.record import RECORD_NAME, Record, make_film_metadata, read_record
 from neuart_jax.runs.video.film_progress import FilmObserver, FilmReporter
 from neuart_jax.runs.video.frames import (
     FRAMES_NAME,
@@ -181,7 +181,11 @@ def _paint(
             figures = describe_result(painted.lines)
             if not reporter.stopped:
                 if film is not None:
-                    _encode(prepared, painted, place)
+                    # No times, so that equal frames make equal films.
+                    timeless = {n: value for n, value in figures.items() if n != "seconds"}
+                    document = {"film": description, "result": timeless}
+                    metadata = _make_metadata(prepared, record, document, name=film.name)
+                    _encode(prepared, painted, place, metadata)
                 painted.finish({"film": description, "result": figures})
         finally:
             painted.close()
@@ -200,7 +204,23 @@ def _paint(
     )
 
 
-def _encode(prepared: PreparedClip, painted: PaintedFrames, place: FilmPlace) -> None:
+def _make_metadata(
+    prepared: PreparedClip, record: Record, document: Mapping[str, object], *, name: str
+) -> dict[str, str]:
+    """Return the metadata of a film: its record, with the sections of a document."""
+    record = record.without_command()
+    if prepared.clip.sound is None:
+        # The setting has no effect.
+        record = record._replace(config=record.config.replace(sound=True))
+    return make_film_metadata(dump_json({**record.to_dict(), **document}), name=name)
+
+
+def _encode(
+    prepared: PreparedClip,
+    painted: PaintedFrames,
+    place: FilmPlace,
+    metadata: Mapping[str, str],
+) -> None:
     """Write the film from the painted frames.
 
     Raises:
@@ -215,9 +235,11 @@ def _encode(prepared: PreparedClip, painted: PaintedFrames, place: FilmPlace) ->
     durations = [end - time for time, end in zip(clip.times, ends, strict=True)]
     try:
         if prepared.film is None:
-            save_animation(place.film, _read_frames(prepared, painted), durations)
+            save_animation(
+                place.film, _read_frames(prepared, painted), durations, metadata=metadata
+            )
             return
-        with writing_film(place.film, prepared.film) as film:
+        with writing_film(place.film, prepared.film._replace(metadata=metadata)) as film:
             for image, time_, duration in zip(
                 _read_frames(prepared, painted), clip.times, durations, strict=True
             ):

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from neuart_jax.io.clips.frames import Clip, Still
 from neuart_jax.io.decoding import Float32
+from neuart_jax.io.images import show_over_black
 from neuart_jax.runs.video.motion import Motion
 from neuart_jax.runs.video.prepare import PreparedClip
 
@@ -31,7 +32,9 @@ class Source(NamedTuple):
       number: number of the frame, from 0.
       image: frame at the size of painting, float32[height, width, 3], sRGB in [0, 1].
       alpha: opacity, float32[height, width]; None for an opaque frame.
-      paint: paint mask of the frame, float32[height', width', 3]; None if masks don't move.
+      paint: paint mask of the frame, float32[height', width', 3]; None if they don't move.
+      memberships: soft masks of the clip's regions, float32[height, width, regions]; None if
+        content masks don't move.
       others: frames that this frame is compared with, by number.
       motions: motion to each of these frames, by number, computed by threads.
     """
@@ -40,6 +43,7 @@ class Source(NamedTuple):
     image: Float32
     alpha: Float32 | None
     paint: Float32 | None
+    memberships: Float32 | None
     others: Mapping[int, Other]
     motions: Mapping[int, "Future[Motion]"]
 
@@ -70,17 +74,19 @@ def follow(
     step, farthest = (-1, max(distances)) if backward else (1, max(distances))
     before = min(frames[-1], first + farthest) if backward else max(frames[0], first - farthest)
     read = _read_backward if backward else _read
-    masks: Iterator[Still | None] = itertools.repeat(None)
-    if prepared.paint is not None:
-        masks = read(prepared.paint, before)
+
+    def read_along(masks: Clip | None) -> Iterator[Still | None]:
+        return itertools.repeat(None) if masks is None else read(masks, before)
 
     def sources() -> Iterator[Source]:
         recent: deque[tuple[int, Other]] = deque(maxlen=farthest + 1)
         number = before
-        for still, mask in zip(read(prepared.clip, before), masks, strict=False):
+        stills = read(prepared.clip, before)
+        paints, masks = read_along(prepared.paint), read_along(prepared.mask)
+        for still, white, mask in zip(stills, paints, masks, strict=False):
             if number not in frames:
                 return
-            paint = None if mask is None else mask.image
+            paint = None if white is None else show_over_black(*white)
             image = prepared.scale(still.image)
             alpha = None if still.alpha is None else prepared.scale(still.alpha)
             wanted = {number - step * distance for distance in distances}
@@ -91,7 +97,8 @@ def follow(
                     other: finders.submit(prepared.motion.find, number, other, image, seen.image)
                     for other, seen in others.items()
                 }
-                yield Source(number, image, alpha, paint, others, motions)
+                memberships = None if mask is None else prepared.read_mask(mask, number)
+                yield Source(number, image, alpha, paint, memberships, others, motions)
             number += step
 
     return _look_ahead(sources(), readers)
