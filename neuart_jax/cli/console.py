@@ -1,6 +1,7 @@
 """Terminal output and interrupts: progress bars, summaries, and a stop that keeps the result."""
 
 import codecs
+import contextlib
 import functools
 import io
 import logging
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from neuart_jax.config.presets import describe_presets
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.runs.batch import BatchProgress, BatchResult
 from neuart_jax.runs.batch.names import GALLERY_NAME
+from neuart_jax.runs.profile import profiling
 from neuart_jax.runs.video import Film, FilmProgress
 
 _T = TypeVar("_T")
@@ -296,6 +298,15 @@ def print_summary(result: Result, image_path: Path) -> None:
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
     _print_path(image_path)
+
+
+@contextlib.contextmanager
+def showing_profile(folder: Path) -> Iterator[None]:
+    """Profile a block, and print the report to stderr; see `profile.profiling`."""
+    with profiling(folder) as finished:
+        yield
+    [profile] = finished
+    print(f"\n{profile.text}\n{profile.path}", file=sys.stderr)
 
 
 def print_film_summary(film: Film) -> None:

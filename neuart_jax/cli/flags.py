@@ -45,6 +45,12 @@ flags.DEFINE_string(
     None,
     "recipe of a paper or of another project, whose settings are used; other flags override them",
 )
+flags.DEFINE_string(
+    "profile",
+    None,
+    "new folder for a profile: the seconds of reading, compiling, steps, writing; and traces that "
+    "divide a step into network, losses, optimizer",
+)
 
 
 class PairFlags(NamedTuple):
@@ -201,7 +207,10 @@ def _run_command(command: Command, *, usage: str) -> None:
             use_compilation_cache(user_cache("jit"))
         give_back_after_compiling()
         keep_memory_between_steps()
-        return command(config, record)
+        if (folder := _value("profile")) is None:
+            return command(config, record)
+        with console.showing_profile(check_place(folder, name="--profile")):
+            return command(config, record)
 
     try:
         app.run(run, flags_parser=_parse_arguments)

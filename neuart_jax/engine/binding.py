@@ -10,6 +10,7 @@ from neuart_jax.engine.cache_key import cache_key
 from neuart_jax.engine.kernel_transforms import prepare_params
 from neuart_jax.engine.own_parts import FeatureNetwork, check_loss
 from neuart_jax.engine.plan import Plan
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.program import Program
 from neuart_jax.engine.scales import Scale
 from neuart_jax.engine.sharding import share_copies
@@ -22,6 +23,7 @@ StyleTargets = dict[Hashable, Targets]
 """Targets that the frames of a clip share, those of terms `of_styles`, by program and size."""
 
 
+@phase("weights")
 def load_run_network(plans: Sequence[Plan]) -> Network:
     """Load the network that pairs share, or fit it to all of them.
 
@@ -50,6 +52,7 @@ def bind_network(plan: Plan, network: Network | FeatureNetwork) -> tuple[Plan, A
     return plan.with_source(source), share_copies(params, plan.config.compute.shard_rows)
 
 
+@phase("targets")
 def find_plan_targets(
     plan: Plan,
     program: Program,

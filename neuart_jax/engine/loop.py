@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.compile import compile_fn
+from neuart_jax.engine.profiling import count_evaluations, traced
 from neuart_jax.engine.result import BatchCallback, Progress
 from neuart_jax.engine.sharding import fetch
 from neuart_jax.engine.state import CheckpointFn, RunState, ScaleResult
@@ -269,6 +270,7 @@ def run_loop(
         if carried is not None:
             opt_state = loop.resize(state.image, carried)
             state = state._replace(opt_state=loop.share(opt_state))
+        count_evaluations(num_pairs)
         return loop.chunk(state, params, packed_targets, given, jnp.int32(0))
 
     images = jax.tree.map(lambda array: jnp.asarray(array, dtype=jnp.float32), list(images))
@@ -346,13 +348,14 @@ def run_loop(
             fetch_figures()
             run.note_first_step()
         while True:
-            state = loop.chunk(state, params, packed_targets, given, jnp.int32(until))
+            state = traced(loop.chunk, state, params, packed_targets, given, jnp.int32(until))
             figures = fetch_figures()
             # The chunk may have ended early because the buffer of losses was full.
             if all(now.num_steps >= until or now.status != Status.RUNNING for now in figures):
                 break
         changes = zip(figures, before, strict=True)
         made = sum(int(now.num_evaluations - then.num_evaluations) for now, then in changes)
+        count_evaluations(made)
         run.paces.append((time.perf_counter() - began) / max(made, 1))
         # Pairs that have ended were reported before.
         statuses = [

@@ -21,6 +21,7 @@ from neuart_jax.engine.binding import (
 from neuart_jax.engine.loop import make_next_stop, run_loop
 from neuart_jax.engine.own_parts import FeatureNetwork
 from neuart_jax.engine.plan import Plan, check_pairs_in_memory
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.program import build_loop, make_numbers
 from neuart_jax.engine.result import BatchCallback, Progress, Result
 from neuart_jax.engine.scales import Scale, make_initial_image, make_scale
@@ -190,26 +191,27 @@ def _run_stage(
 
     output, carries = config.output, known(config.optimizer.carry_state)
     devices = num_devices if len(members) > 1 else 1
-    results = run_loop(
-        build_loop(program, batched=len(members) > 1, num_devices=devices),
-        images,
-        params,
-        targets,
-        make_numbers(config, num_steps=stage.num_steps, optimizer=chosen[0].own.optimizer),
-        run=run,
-        members=members,
-        chunk_steps=config.run.report_every,
-        next_stop=make_next_stop(
-            every=output.save_every,
-            at=chosen[0].frame_steps,
-            first_step=min(pair.num_steps for pair in pairs),
-        ),
-        size=stage.size,
-        callback=report,
-        carried=carried if carries and carried else None,
-        keep_state=carries and level + 1 < len(chosen[0].stages),
-        checkpoint=checkpoint,
-    )
+    with phase(f"steps at {stage.size[1]}x{stage.size[0]}"):
+        results = run_loop(
+            build_loop(program, batched=len(members) > 1, num_devices=devices),
+            images,
+            params,
+            targets,
+            make_numbers(config, num_steps=stage.num_steps, optimizer=chosen[0].own.optimizer),
+            run=run,
+            members=members,
+            chunk_steps=config.run.report_every,
+            next_stop=make_next_stop(
+                every=output.save_every,
+                at=chosen[0].frame_steps,
+                first_step=min(pair.num_steps for pair in pairs),
+            ),
+            size=stage.size,
+            callback=report,
+            carried=carried if carries and carried else None,
+            keep_state=carries and level + 1 < len(chosen[0].stages),
+            checkpoint=checkpoint,
+        )
     return [
         result._replace(layer_weights=find_layer_weights(target))
         for result, target in zip(results, targets, strict=True)

@@ -20,6 +20,7 @@ from jax import Array, export
 from jax.sharding import SingleDeviceSharding
 
 from neuart_jax.engine.plain_trees import from_plain, to_plain
+from neuart_jax.engine.profiling import PROGRAMS, phase
 from neuart_jax.io.sealed import DamagedError, seal, unseal
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def cache_programs_in(store: Store | None) -> None:
 class _Program(NamedTuple):
     """A program from the leaves of the arguments to the leaves of the results."""
 
-    call: Callable[..., Sequence[Array]]
+    call: jax.stages.Wrapped
     results: jax.tree_util.PyTreeDef
 
 
@@ -94,11 +95,18 @@ class CachedFn:
             return self._jitted(*args)
         signature = tree, tuple(map(jax.typeof, leaves))
         if signature not in self._programs:
-            self._programs[signature] = self._find(_stores[0], args, repr(signature))
+            with phase(PROGRAMS):
+                self._programs[signature] = self._find(_stores[0], args, repr(signature))
         program = self._programs[signature]
         if program is None:
             return self._jitted(*args)
         return jax.tree.unflatten(program.results, program.call(*leaves))
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Lower the program for arguments that the function was called with; see `jax.jit`."""
+        leaves, tree = jax.tree.flatten(args)
+        program = self._programs.get((tree, tuple(map(jax.typeof, leaves))))
+        return self._jitted.lower(*args) if program is None else program.call.lower(*leaves)
 
     def _find(self, store: Store, args: Sequence[Any], signature: str) -> _Program | None:
         name = _name(self._key, signature)

@@ -12,6 +12,9 @@ from jax import Array
 from neuart_jax.objective.term import LossTerms, Objective, Targets
 from neuart_jax.optimizers.base import Evaluation, Optimizer, Point
 
+OPTIMIZER = "optimizer"
+"""Name of the optimizer's part in the metadata of compiled programs; see `term.NETWORK`."""
+
 
 class Status(enum.IntEnum):
     """Status of a run. Numerical failures are data, not exceptions."""
@@ -251,9 +254,11 @@ def make_tick_fn(
         observe = jax.vmap(observe, (0, 0, 0, 0, 0, None))
 
     def tick(state: LoopState, params: Any, targets: Targets, numbers: Numbers) -> LoopState:
-        image, opt_state = propose(state, numbers)
+        with jax.named_scope(OPTIMIZER):
+            image, opt_state = propose(state, numbers)
         evaluation, terms = evaluate(image, params, targets)
-        return observe(state, image, opt_state, evaluation, terms, numbers)
+        with jax.named_scope(OPTIMIZER):
+            return observe(state, image, opt_state, evaluation, terms, numbers)
 
     return tick
 

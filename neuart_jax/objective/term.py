@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -16,6 +17,9 @@ from neuart_jax.objective.windows import WHOLE, Measure, Window
 LossTerms = dict[str, Array]
 """Each term's loss before its coefficient, and their weighted sum as "total"."""
 
+
+NETWORK, LOSSES = "network", "losses"
+"""Names of the parts of an objective in the metadata of compiled programs."""
 
 Memberships = dict[str, Array]
 """Soft masks by layer, float32[height', width', regions], which sum to 1 at every position."""
@@ -180,9 +184,11 @@ def make_objective(feature_fn: FeatureFn, terms: Sequence[Term]) -> Objective:
     """
 
     def objective(image: Array, params: Any, targets: Targets) -> tuple[Array, LossTerms]:
-        features = feature_fn(params, image)
-        losses = {t.name: t.loss_fn(image, features, targets.values[t.name]) for t in terms}
-        total = weighted_sum(losses, targets.weights)
+        with jax.named_scope(NETWORK):
+            features = feature_fn(params, image)
+        with jax.named_scope(LOSSES):
+            losses = {t.name: t.loss_fn(image, features, targets.values[t.name]) for t in terms}
+            total = weighted_sum(losses, targets.weights)
         return total, {"total": total, **losses}
 
     return objective

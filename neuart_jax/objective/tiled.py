@@ -18,6 +18,8 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.models.features import FeatureFn, Features
 from neuart_jax.models.receptive_field import Reach
 from neuart_jax.objective.term import (
+    LOSSES,
+    NETWORK,
     LossTerms,
     Memberships,
     Objective,
@@ -79,18 +81,23 @@ def make_tiled_objective(
     additive = {term.name: term.additive for term in terms if term.additive is not None}
 
     def sums_of(pixels: Array, params: Any, targets: Targets, tile: tuple[Span, Span]) -> Any:
-        features = feature_fn(params, pixels)
+        with jax.named_scope(NETWORK):
+            features = feature_fn(params, pixels)
         window = _open(tiling, tile, features, reaches)
-        return {n: form.sums(features, targets.values[n], window) for n, form in additive.items()}
+        with jax.named_scope(LOSSES):
+            return {
+                n: form.sums(features, targets.values[n], window) for n, form in additive.items()
+            }
 
     def losses_of(image: Array, sums: Any, targets: Targets) -> tuple[Array, LossTerms]:
-        losses = {
-            term.name: term.loss_fn(image, {}, targets.values[term.name])
-            if term.additive is None
-            else term.additive.loss(sums[term.name], targets.values[term.name])
-            for term in terms
-        }
-        total = weighted_sum(losses, targets.weights)
+        with jax.named_scope(LOSSES):
+            losses = {
+                term.name: term.loss_fn(image, {}, targets.values[term.name])
+                if term.additive is None
+                else term.additive.loss(sums[term.name], targets.values[term.name])
+                for term in terms
+            }
+            total = weighted_sum(losses, targets.weights)
         return total, {"total": total, **losses}
 
     @jax.custom_vjp

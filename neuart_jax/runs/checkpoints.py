@@ -20,6 +20,7 @@ import numpy as np
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import PairState, RunState, ScaleResult
 from neuart_jax.engine.step import Status
@@ -121,6 +122,7 @@ class Checkpoints:
         pairs = zip(self._records, records, strict=True)
         return [difference for here, there in pairs for difference in here.unlike(there)]
 
+    @phase("output")
     def keep(self, fetch: Callable[[], RunState], *, now: bool = False) -> None:
         """Write a checkpoint if one is due. A failure is a warning: the run continues.
 

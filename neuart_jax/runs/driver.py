@@ -13,6 +13,7 @@ from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig
 from neuart_jax.engine.own_parts import FeatureNetwork, Parametrization, read_own_parts
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.result import Callback, Result
 from neuart_jax.engine.sharding import describe_devices, writes_files
 from neuart_jax.io.images import load_image
@@ -104,7 +105,8 @@ def transfer(
     elif isinstance(network, Network):
         found = network.config
     else:
-        found, reason = settle_network(config.network)
+        with phase("weights"):
+            found, reason = settle_network(config.network)
     if (found.model, found.weights) != (config.network.model, config.network.weights):
         # Other settings left empty may depend on the resolved model and weights.
         config = config.replace(model=found.model, weights=found.weights)

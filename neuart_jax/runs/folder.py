@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.config.errors import InputError
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.engine.sharding import writes_files
 from neuart_jax.io.files import Room, brief_cause, dump_json, remove_leftovers, write_atomically
@@ -117,6 +118,7 @@ class RunFolder:
                     remedy="free some space, or give another --output",
                 ) from error
 
+    @phase("output")
     def report(self, progress: Progress) -> None:
         """Append a line to metrics.jsonl; the first one also removes an earlier run's frames."""
         if not self._metrics:
@@ -132,6 +134,7 @@ class RunFolder:
         """Resume an interrupted run after these reports."""
         self._metrics = list(history)
 
+    @phase("output")
     def save_frame(
         self,
         num_steps: int,

@@ -16,6 +16,7 @@ from neuart_jax.config.fields import known
 from neuart_jax.engine.binding import load_run_network
 from neuart_jax.engine.own_parts import FeatureNetwork
 from neuart_jax.engine.pairs import stylize_pairs
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.result import BatchCallback, Progress, Result
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import RunState
@@ -56,6 +57,7 @@ class Painted(NamedTuple):
     checkpoints: Checkpoints | None
     at_the_end: contextlib.ExitStack
 
+    @phase("output")
     def save(self) -> list[Path]:
         """Write every result to its folder; return the paths of the images.
 

@@ -13,6 +13,7 @@ from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import ImagesConfig
 from neuart_jax.engine.own_parts import NO_OWN_PARTS, OwnParts
 from neuart_jax.engine.plan import Plan, make_plan
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.scales import SMALLEST_SIDE
 from neuart_jax.inputs.initial_image import STARTS, check_start
@@ -74,6 +75,7 @@ class Given(NamedTuple):
     digests: dict[str, str]
 
 
+@phase("input")
 def prepare(
     config: Config,
     *,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from neuart_jax.config.errors import InputError
+from neuart_jax.engine.profiling import phase
 from neuart_jax.io.clips.frame_files import FrameFolder
 from neuart_jax.io.decoding import Float32
 from neuart_jax.io.files import brief_cause, dump_json, remove_leftovers, write_atomically
@@ -123,6 +124,7 @@ class PaintedFrames:
         """Return the path of a frame's file; frames are numbered from 0."""
         return self.path / FRAMES_NAME / f"frame_{frame + 1:06d}.png"
 
+    @phase("output")
     def save(
         self,
         image: Float32,

@@ -14,6 +14,7 @@ from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.sections import OutputConfig, VideoConfig
 from neuart_jax.engine.plan import Plan, make_plan
+from neuart_jax.engine.profiling import phase
 from neuart_jax.inputs.canvas import is_gray
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.inputs.regions.memberships import MaskSamples
@@ -140,6 +141,7 @@ class Look(NamedTuple):
     masks: _MovingMasks | None
 
 
+@phase("input")
 def look_at_clip(config: Config) -> Look:
     """Refuse settings that clips don't have, and look through a clip.
 
@@ -239,6 +241,7 @@ def _is_clip(path: str, *, name: str) -> bool:
     return place.is_dir() or is_clip(place)
 
 
+@phase("input")
 def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     """Check everything about a clip run that needs no network, and read what all frames share.
 

@@ -13,6 +13,7 @@ import jax
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.binding import bind_network, load_run_network
+from neuart_jax.engine.profiling import phase
 from neuart_jax.engine.sharding import check_devices, describe_devices
 from neuart_jax.engine.step import Status
 from neuart_jax.inputs.pair import with_frame
@@ -105,7 +106,8 @@ def paint_film(
     look, reason = look_at_clip(config), ""
     prepared = prepare_clip(config, look)
     if network is None:
-        found, reason = settle_network(config.network)
+        with phase("weights"):
+            found, reason = settle_network(config.network)
     else:
         found = network.config
     if (found.model, found.weights) != (config.network.model, config.network.weights):
@@ -215,6 +217,7 @@ def _make_metadata(
     return make_film_metadata(dump_json({**record.to_dict(), **document}), name=name)
 
 
+@phase("output")
 def _encode(
     prepared: PreparedClip,
     painted: PaintedFrames,
