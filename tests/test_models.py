@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.errors
+import flax.linen
 import h5py
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from neuart_jax.models import (
     vgg,
 )
 from neuart_jax.models.features import make_feature_fn
-from neuart_jax.models.layers import collect_layers, pool
+from neuart_jax.models.layers import collect_layers, pool, pool_overlapping
 from neuart_jax.models.params.canonical import flatten, nest
 from neuart_jax.models.params.catalog import CAFFE
 from neuart_jax.models.params.formats.convert import read_weights
@@ -382,10 +383,35 @@ def test_pooling_equals_a_loop_over_windows(shape, kind, reduce):
     np.testing.assert_allclose(pool(inputs, kind=kind), reference, rtol=1e-6, atol=1e-7)
 
 
-def test_elements_that_share_a_maximum_share_its_gradient():
-    gradient = jax.grad(lambda x: pool(x, kind="max").sum())(jnp.ones((1, 4, 5, 1)))
-    np.testing.assert_array_equal(gradient[0, :, :4, 0], np.full((4, 4), 0.25))
-    np.testing.assert_array_equal(gradient[0, :, 4, 0], np.zeros(4))
+@pytest.mark.parametrize(
+    ("pooling", "side", "shape"),
+    [
+        (functools.partial(pool, kind="max"), 2, (2, 7, 6, 3)),
+        (pool_overlapping, 3, (2, 7, 9, 3)),
+        (pool_overlapping, 3, (1, 8, 4, 2)),
+        (pool_overlapping, 3, (1, 3, 3, 1)),
+    ],
+)
+def test_maxima_and_their_gradients_are_those_of_a_window_reduction(pooling, side, shape):
+    inputs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    # Of equal elements, the first takes the gradient; zeros are frequent after a ReLU.
+    for values in (inputs, np.maximum(inputs, 0), np.ones(shape, np.float32)):
+        found, pull_back = jax.vjp(pooling, values)
+        reference, pull_reference_back = jax.vjp(
+            lambda x: flax.linen.max_pool(x, (side, side), strides=(2, 2)), values
+        )
+        np.testing.assert_array_equal(found, reference)
+        cotangent = np.random.default_rng(1).standard_normal(found.shape).astype(np.float32)
+        expected = pull_reference_back(cotangent)[0]
+        np.testing.assert_allclose(pull_back(cotangent)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (2, 2)])
+def test_maxima_pass_on_what_is_no_number(place):
+    inputs = jnp.ones((1, 3, 3, 1)).at[0, *place].set(jnp.nan)
+    assert np.isnan(pool_overlapping(inputs)).all()
+    if max(place) < 2:
+        assert np.isnan(pool(inputs, kind="max")).all()
 
 
 def test_average_pooling_replaces_every_pooling_of_vgg19(variables_of):

@@ -16,6 +16,7 @@ from neuart_jax.models.layers import (
     convolution_shapes,
     layer_channels,
     pool,
+    pool_overlapping,
 )
 from neuart_jax.models.receptive_field import PIXELS, Reach
 
@@ -232,7 +233,7 @@ class ResNet50(nn.Module):
                 # After a ReLU, padding with zeros doesn't change a maximum.
                 features = _pad(features, 1, "zero")
                 yield "pool1_pad", features
-                features = nn.max_pool(features, (3, 3), strides=(2, 2), padding="VALID")
+                features = pool_overlapping(features)
             yield "pool1_pool", features
             for stage, (width, num_blocks) in enumerate(STAGES, 2):
                 for block in range(1, num_blocks + 1):
