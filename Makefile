@@ -9,9 +9,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py
 
-# Nearly all of its time is compilation, which takes a third less without optimizations.
 test: $(VENV)/installed
-	XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m slow

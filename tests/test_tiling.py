@@ -47,9 +47,6 @@ def thin_networks(monkeypatch):
     resnet50.layer_reaches.cache_clear()
 
 
-# Most of a test's time would go to the compiler.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 FINE = PIXELS.slide(3, margin=1)
 TOY_REACHES = {"fine": FINE, "coarse": FINE.slide(2, stride=2).slide(3, margin=1)}
 
@@ -121,7 +118,7 @@ def both_ways(feature_fn, params, reaches, terms, images, *, window, num_regions
         ]
         places, style_places = drawn[0], tuple(drawn[1:])
 
-    @quick_jit
+    @jax.jit
     def whole(params, image, content, styles, places, style_places):
         targets = make_targets(
             terms,
@@ -137,7 +134,7 @@ def both_ways(feature_fn, params, reaches, terms, images, *, window, num_regions
         targets = targets._replace(weights={t.name: 1 / losses[t.name] for t in terms})
         return targets, *make_evaluate_fn(objective)(image, params, targets)
 
-    @quick_jit
+    @jax.jit
     def tiled(params, image, content, styles, places, style_places, weights):
         targets = make_tiled_targets(
             terms,
@@ -333,7 +330,7 @@ def test_the_gradient_of_any_mixture_of_terms_is_right(float64):
     """The weights of the terms may be chosen after the values are known."""
     terms = make_terms(TOY)
     kernels, (image, content, style) = toy_kernels(), pictures(jnp.float64)
-    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, content, style)
+    targets = jax.jit(functools.partial(toy_targets, terms))(kernels, content, style)
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
     tiled = make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
 
@@ -342,7 +339,7 @@ def test_the_gradient_of_any_mixture_of_terms_is_right(float64):
             total, found = objective(image, kernels, targets)
             return jnp.log(total) + 3 * found["style"] ** 2 - found["tv"]
 
-        return quick_jit(jax.grad(loss))(image)
+        return jax.jit(jax.grad(loss))(image)
 
     assert worst_difference(mixed(tiled), mixed(make_objective(toy_features, terms))) < 1e-10
 
@@ -356,9 +353,9 @@ def test_pairs_can_be_mapped_over(float64):
         jnp.stack([picture, picture[::-1] ** 2]) for picture in pictures(jnp.float64)
     )
     find_targets = jax.vmap(functools.partial(toy_targets, terms), (None, 0, 0))
-    targets = quick_jit(find_targets)(kernels, content, style)
+    targets = jax.jit(find_targets)(kernels, content, style)
     found = [
-        quick_jit(jax.vmap(make_evaluate_fn(objective), (0, None, 0)))(image, kernels, targets)
+        jax.jit(jax.vmap(make_evaluate_fn(objective), (0, None, 0)))(image, kernels, targets)
         for objective in (
             make_tiled_objective(toy_features, terms, tiling, TOY_REACHES),
             make_objective(toy_features, terms),
@@ -370,7 +367,7 @@ def test_pairs_can_be_mapped_over(float64):
 def test_the_loop_runs_in_windows():
     terms = make_terms(TOY)
     kernels, (_, content, style) = toy_kernels(jnp.float32), pictures(jnp.float32)
-    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, content, style)
+    targets = jax.jit(functools.partial(toy_targets, terms))(kernels, content, style)
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
     optimizer = make_optimizer(OptimizerConfig(optimizer="adam"), num_steps=4)
     results = [
@@ -394,10 +391,10 @@ def test_flat_pictures_have_finite_gradients(value, smoothing):
     )
     flat = jnp.full((20, 20, 3), value)
     kernels = toy_kernels(jnp.float32)
-    targets = quick_jit(functools.partial(toy_targets, terms))(kernels, flat, flat)
+    targets = jax.jit(functools.partial(toy_targets, terms))(kernels, flat, flat)
     tiling = plan_tiles(20, 20, halo=5, stride=2, window=17)
     objective = make_tiled_objective(toy_features, terms, tiling, TOY_REACHES)
-    evaluation, _ = quick_jit(make_evaluate_fn(objective))(flat + 0.1, kernels, targets)
+    evaluation, _ = jax.jit(make_evaluate_fn(objective))(flat + 0.1, kernels, targets)
     assert np.isfinite(evaluation.loss)
     assert np.all(np.isfinite(evaluation.gradient))
 
@@ -409,7 +406,7 @@ def test_small_differences_survive_single_precision():
     tiling = plan_tiles(37, 46, halo=5, stride=2, window=24)
 
     def evaluate(dtype, objective):
-        @quick_jit
+        @jax.jit
         def run(kernels, image, content, style):
             targets = toy_targets(terms, kernels, content, style)
             return make_evaluate_fn(objective)(image, kernels, targets)
@@ -451,7 +448,7 @@ def test_memory_is_that_of_a_window():
         if in_windows:
             tiling = plan_tiles(height, 96, halo=halo, stride=stride, window=96)
             objective = make_tiled_objective(feature_fn, terms, tiling, reaches)
-        compiled = quick_jit(make_evaluate_fn(objective)).lower(image, params, targets).compile()
+        compiled = jax.jit(make_evaluate_fn(objective)).lower(image, params, targets).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     tiled, whole = (
