@@ -24,6 +24,7 @@ from benchmarks.rows import (
     evaluation_rows,
     find_error,
     loss_rows,
+    picture_rows,
     start_rows,
     step_rows,
     torch_rows,
@@ -93,6 +94,9 @@ class _Session:
 
     def measure(self) -> None:
         plan = self._plan
+        if "picture" in plan.parts:
+            for model, size in itertools.product(plan.models, plan.sizes):
+                self._measure_picture(model, size)
         if "torch" in plan.parts:
             self._find_torch()
         if {"evaluation", "torch"} & set(plan.parts):
@@ -112,6 +116,7 @@ class _Session:
         """Write all measurements so far."""
         plan, groups = self._plan, self._groups
         tables: dict[str, list[Row]] = {
+            "picture": [row for group in groups["picture"] for row in picture_rows(group)],
             "evaluation": [
                 row
                 for group in groups["evaluation"]
@@ -252,6 +257,15 @@ class _Session:
         }
         runs = run_rounds(jobs, rounds=self._plan.rounds, run=self._run)
         self._keep(Group(model, size, 1, runs), "steps")
+
+    def _measure_picture(self, model: str, size: int) -> None:
+        config = self._with_network(self._config.replace(model=model, size=size))
+        runs: dict[str, list[Figures]] = {"compiled": [], "cached": []}
+        for number in range(self._plan.rounds):
+            caches = str(self._scratch / f"picture_{model}_{size}_{number}")
+            for rounds in runs.values():
+                rounds.append(self._run(_job("picture", config, caches=caches)))
+        self._keep(Group(model, size, 1, runs), "picture")
 
     def _measure_start(self, model: str) -> None:
         size = min(self._plan.sizes)

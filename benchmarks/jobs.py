@@ -4,9 +4,13 @@ A job is a JSON object: "kind", a key of `JOBS`; "config", a complete configurat
 arguments of that kind's function. Its figures are JSON as well.
 """
 
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +30,7 @@ from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.engine.result import Progress
 from neuart_jax.engine.stylizer import stylize
 from neuart_jax.inputs.pair import make_pair
+from neuart_jax.io.files import dump_json
 from neuart_jax.models.params.canonical import flatten
 from neuart_jax.objective.build import run_layers
 from neuart_jax.objective.term import Targets
@@ -284,6 +289,43 @@ def measure_start(job: Job) -> Figures:
     }
 
 
+def paint_from_the_shell(job: Job) -> Figures:
+    """Time a whole command, from its start to its end, with its seconds by phase.
+
+    Its caches are in "caches"; steps at all sizes are one phase.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        settings, where = Path(scratch, "config.json"), Path(scratch, "profile")
+        settings.write_text(dump_json(job["config"]))
+        command = [sys.executable, "-m", "neuart_jax.main", f"--config={settings}", "--offline"]
+        command += [f"--output={Path(scratch, 'painted.png')}", f"--profile={where}"]
+        environment = {
+            name: text for name, text in os.environ.items() if "COMPILATION_CACHE" not in name
+        }
+        began = time.time()
+        done = subprocess.run(
+            command,
+            env=environment | {"XDG_CACHE_HOME": job["caches"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.time() - began
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["no word"]
+            raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
+        profile = json.loads((where / "profile.json").read_text())
+    phases: dict[str, float] = {}
+    for name, spent in profile["seconds"].items():
+        name = "steps" if name.startswith("steps ") else name
+        phases[name] = phases.get(name, 0.0) + spent
+    return {
+        "seconds": seconds,
+        "evaluations": sum(profile["evaluations"].values()),
+        "phases": phases,
+    }
+
+
 def follow_loss(job: Job) -> Figures:
     """Run a configuration, and record how the loss at full size falls.
 
@@ -328,6 +370,7 @@ JOBS: dict[str, Callable[[Job], Figures]] = {
     "steps": measure_steps,
     "start": measure_start,
     "loss": follow_loss,
+    "picture": paint_from_the_shell,
 }
 """Jobs of a measured process, by kind."""
 

@@ -12,7 +12,7 @@ from neuart_jax.engine.resolution import resolve_config
 from neuart_jax.models import check_image_size, find_architecture
 from neuart_jax.objective.build import run_layers
 
-PARTS = ("evaluation", "steps", "start", "torch", "time_to_loss")
+PARTS = ("picture", "evaluation", "steps", "start", "torch", "time_to_loss")
 """Parts of a benchmark."""
 
 OPTIMIZERS = ("adam", "lbfgs")

@@ -180,6 +180,24 @@ def step_rows(group: Group) -> list[Row]:
     return rows
 
 
+def picture_rows(group: Group) -> list[Row]:
+    """Tabulate whole commands, whose variants are the cache's states, with seconds by phase."""
+    rows: list[Row] = []
+    for variant, rounds in group.runs.items():
+        row: dict[str, Any] = {
+            "model": group.model,
+            "size": group.size,
+            "programs": variant,
+            "seconds": median(rounds, "seconds"),
+            "evaluations": median(rounds, "evaluations"),
+        }
+        phases = [figures.get("phases", {}) for figures in rounds]
+        names = dict.fromkeys(name for each in phases for name in each)
+        row |= {f"{name}_s": median(phases, name) for name in names}
+        rows.append(row | ({"error": error} if (error := find_error(rounds)) else {}))
+    return rows
+
+
 def start_rows(group: Group) -> list[Row]:
     """Tabulate starts, whose variants are the cache's states."""
     names = ("import_seconds", "before_seconds", "compile_seconds", "first_step_seconds")

@@ -44,7 +44,7 @@ def run(config: Config, record: Record | None) -> int:
     jax.config.update("jax_platforms", "cpu")
     network, config = config.network, with_images(config)
     parts = flags.FLAGS["parts"].value
-    if network.weights == "auto" and "time_to_loss" not in parts:
+    if network.weights == "auto" and not {"picture", "time_to_loss"} & set(parts):
         # Filters don't affect the time; random ones need no download and no fit.
         config = config.replace(weights="random")
     plan = read_plan(config, {name: flags.FLAGS[name].value for name in Plan._fields})

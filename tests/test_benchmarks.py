@@ -373,6 +373,44 @@ def test_what_is_too_large_for_a_reference_is_timed_nevertheless(config, tmp_pat
     assert row["seconds"] > 0 and row["gradient_error"] is None
 
 
+def test_whole_commands_are_compiled_once_and_then_cached(config, tmp_path):
+    plan = read_plan(config, FLAGS | {"parts": ["picture"], "sizes": ["32", "48"]})
+    folders = []
+
+    def run(job):
+        if job.task["kind"] != "picture":
+            return do_here(job)
+        folders.append(job.task["caches"])
+        settings = job.task["config"]
+        assert settings["images"]["size"] in (32, 48)
+        assert settings["network"]["weights"].endswith(".safetensors")
+        cached = folders.count(folders[-1]) > 1
+        phases = {"steps": 5.0, "programs": 1.0} if cached else {"steps": 5.5, "programs": 9.0}
+        return {"seconds": sum(phases.values()), "evaluations": 72, "phases": phases}
+
+    outcome = benchmark(config, plan, tmp_path, run=run)
+    assert len(folders) == 8 and len(set(folders)) == 4  # Two sizes, two rounds.
+    rows = outcome.tables["picture"]
+    assert [(row["size"], row["programs"], row["seconds"]) for row in rows] == [
+        *((32, "compiled", 14.5), (32, "cached", 6.0)),
+        *((48, "compiled", 14.5), (48, "cached", 6.0)),
+    ]
+    assert rows[1]["programs_s"] == 1.0 and rows[1]["evaluations"] == 72
+    assert "| vgg19 |" in outcome.text
+
+
+@pytest.mark.slow
+def test_a_whole_command_is_timed_in_its_phases(config, tmp_path):
+    do("network", config, weights=str(tmp_path / "network.safetensors"))
+    config = config.replace(weights=str(tmp_path / "network.safetensors"), steps=3)
+    figures = do("picture", config, caches=str(tmp_path / "caches"))
+    assert {"input", "weights", "programs", "targets", "steps", "output"} <= set(figures["phases"])
+    assert sum(figures["phases"].values()) == pytest.approx(figures["seconds"], rel=0.3)
+    assert figures["evaluations"] >= 5
+    with pytest.raises(RuntimeError, match="exit code 2: .*no.png"):
+        do("picture", config.replace(content="no.png"), caches=str(tmp_path / "caches"))
+
+
 def test_a_benchmark_that_is_cut_leaves_what_it_measured(config, tmp_path):
     plan = read_plan(config, FLAGS | {"sizes": ["32", "48"]})
 

@@ -45,7 +45,7 @@ def make_target_gaussian(statistic: tuple[Array, Array]) -> TargetGaussian:
     mean, covariance = statistic
     channels = mean.shape[0]
     ridge = 1e-4 * jnp.trace(covariance) / channels + TINY
-    root, _ = _square_roots(covariance + ridge * jnp.eye(channels, dtype=covariance.dtype))
+    root = _find_root(covariance + ridge * jnp.eye(channels, dtype=covariance.dtype))
     return TargetGaussian(mean, covariance, ridge, root)
 
 
@@ -96,37 +96,71 @@ def _stretches(least: float) -> list[float]:
     return factors
 
 
-def _square_roots(matrix: Array) -> tuple[Array, Array]:
-    """Compute the square root of a positive definite matrix, and the root's inverse.
+class _Pair(NamedTuple):
+    """An iteration before its last two products: the root is `root` @ `factor`.
+
+    Attributes:
+      root: estimate of the root of the matrix divided by `scale`, float[channels, channels].
+      inverse: estimate of the inverse of the root.
+      factor: factor of both in the last step.
+      scale: scale of the matrix, float[].
+    """
+
+    root: Array
+    inverse: Array
+    factor: Array
+    scale: Array
+
+
+def _approach_roots(matrix: Array) -> _Pair:
+    """Approach the square root of a positive definite matrix, and the root's inverse.
 
     Source: the coupled Newton-Schulz iteration, Higham 2008, "Functions of Matrices", (6.35), with
-    the scaling of `_stretches`.
+    the scaling of `_stretches`. All matrices are polynomials of the given one, so they commute and
+    are symmetric.
     """
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
     # A bound on the largest eigenvalue. Not the Frobenius norm, as squares of small entries
     # underflow in float32.
     scale = jnp.max(jnp.sum(jnp.abs(matrix), axis=1))
+    root = matrix / scale
+
+    def find_factor(product: Array, stretch: Array) -> Array:
+        return stretch * (1.5 * identity - 0.5 * stretch**2 * product)
 
     def improve(pair: tuple[Array, Array], stretch: Array) -> tuple[tuple[Array, Array], None]:
         root, inverse = pair
-        product = _matmul(inverse, root)
-        factor = stretch * (1.5 * identity - 0.5 * stretch**2 * product)
+        factor = find_factor(_matmul(inverse, root), stretch)
         return (_matmul(root, factor), _matmul(factor, inverse)), None
 
     stretches = jnp.asarray(_stretches(_LEAST_ROOTS[matrix.dtype.name]), matrix.dtype)
-    (root, inverse), _ = lax.scan(improve, (matrix / scale, identity), stretches)
-    return root * jnp.sqrt(scale), inverse / jnp.sqrt(scale)
+    # The inverse begins as the identity, which needs no products.
+    inverse = find_factor(root, stretches[0])
+    (root, inverse), _ = lax.scan(improve, (_matmul(root, inverse), inverse), stretches[1:-1])
+    return _Pair(root, inverse, find_factor(_matmul(inverse, root), stretches[-1]), scale)
+
+
+def _find_root(matrix: Array) -> Array:
+    """Compute the square root of a positive definite matrix."""
+    pair = _approach_roots(matrix)
+    return _matmul(pair.root, pair.factor) * jnp.sqrt(pair.scale)
+
+
+def _trace_root(pair: _Pair) -> Array:
+    # The trace of a product of symmetric matrices, without the product.
+    return jnp.sum(pair.root * pair.factor) * jnp.sqrt(pair.scale)
 
 
 @jax.custom_vjp
 def trace_of_root(matrix: Array) -> Array:
     """Compute tr(A^1/2) of a positive definite matrix; its gradient is A^-1/2 / 2."""
-    return jnp.trace(_square_roots(matrix)[0])
+    return _trace_root(_approach_roots(matrix))
 
 
 def _trace_of_root_forward(matrix: Array) -> tuple[Array, Array]:
-    root, inverse = _square_roots(matrix)
-    return jnp.trace(root), inverse
+    pair = _approach_roots(matrix)
+    inverse = _matmul(pair.factor, pair.inverse) / jnp.sqrt(pair.scale)
+    return _trace_root(pair), inverse
 
 
 def _trace_of_root_backward(inverse: Array, cotangent: Array) -> tuple[Array]:
