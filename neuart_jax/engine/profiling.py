@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 PROGRAMS = "programs"
 """Phase of tracing, lowering, compiling, and loading what an earlier run compiled."""
 
+PROFILER = "profiler"
+"""Phase of what a recording itself takes."""
+
 # JAX reports these from whatever phase the first call of a program is in. Tracing isn't among them,
 # as traces of functions within functions are reported one by one, besides their sum.
 _COMPILATION = ("/jaxpr_to_mlir_module_duration", "/backend_compile_duration")
@@ -90,7 +93,7 @@ class Recording:
 
     def move(self, seconds: float) -> None:
         """Count the last seconds of the current phase as compilation."""
-        if self.phase != PROGRAMS:
+        if self.phase not in (PROGRAMS, PROFILER):
             self.switch()
             self.add(self.phase, -seconds)
             self.add(PROGRAMS, seconds)
@@ -101,23 +104,26 @@ class Recording:
         if name in self._traced:
             return fn(*args)
         self._traced.add(name)
-        with self.inside(PROGRAMS):
+        folder = self._folder / name.replace(" ", "_")
+        with self.inside(PROFILER):
             # With arrays, as the function may donate them. Compiled already.
             program = fn.lower(*args).compile().as_text()
-        options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0
-        folder = self._folder / name.replace(" ", "_")
-        try:
-            jax.profiler.start_trace(str(folder), profiler_options=options)
-        except RuntimeError as error:  # Such as a profiler that another process uses.
-            logger.warning("There is no trace of %s: %s.", name, brief_cause(error))
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            try:
+                jax.profiler.start_trace(str(folder), profiler_options=options)
+            except RuntimeError as error:  # Such as a profiler that another process uses.
+                logger.warning("There is no trace of %s: %s.", name, brief_cause(error))
+                program = ""
+        if not program:
             return fn(*args)
         began = time.perf_counter()
         try:
             found = jax.block_until_ready(fn(*args))
             seconds = time.perf_counter() - began
         finally:
-            jax.profiler.stop_trace()
+            with self.inside(PROFILER):
+                jax.profiler.stop_trace()
         self.traces[name] = Trace(folder, program, seconds)
         return found
 
