@@ -172,6 +172,12 @@ def test_a_run_from_the_command_line_is_profiled(run_main, capsys):
     assert "where" not in json.dumps(records[0])
 
 
+def test_other_machines_profile_nothing(run_main, monkeypatch):
+    monkeypatch.setattr("neuart_jax.cli.flags.writes_files", lambda: False)
+    assert run_main(**TINY, output="painted", profile="where") == 0
+    assert not Path("where").exists()
+
+
 def test_a_profile_replaces_nothing(run_main, capsys):
     Path("where").mkdir()
     Path("where/notes.txt").write_text("mine")

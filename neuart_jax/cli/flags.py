@@ -19,6 +19,7 @@ from neuart_jax.config.presets import apply_preset
 from neuart_jax.engine.compilation_cache import use_compilation_cache
 from neuart_jax.engine.compile import give_back_after_compiling, keep_memory_between_steps
 from neuart_jax.engine.distributed import join_machines
+from neuart_jax.engine.sharding import writes_files
 from neuart_jax.io.files import brief_cause, user_cache
 from neuart_jax.io.paths import check_place
 from neuart_jax.runs.record import Record, read_record
@@ -207,7 +208,9 @@ def _run_command(command: Command, *, usage: str) -> None:
             use_compilation_cache(user_cache("jit"))
         give_back_after_compiling()
         keep_memory_between_steps()
-        if (folder := _value("profile")) is None:
+        folder = _value("profile")
+        # Of several machines, the first shows where the time goes.
+        if folder is None or not writes_files():
             return command(config, record)
         with console.showing_profile(check_place(folder, name="--profile")):
             return command(config, record)
