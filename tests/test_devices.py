@@ -70,7 +70,8 @@ def start(config, *flags, num_devices):
     environment = {
         **os.environ,
         "PYTHONPATH": str(root),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
+        f"--xla_force_host_platform_device_count={num_devices}",
     }
     command = [sys.executable, "-m", "neuart_jax.main", *given, *flags]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -499,7 +499,9 @@ def test_pairs_are_shared_out_among_devices(jobs, alone, tmp_path, config):
     same = [job for job in jobs if job.name.startswith(("photo0", "photo2", "photo4"))][:5]
     rows = [f"{job.content},{job.style[0]}" for job in same]
     (tmp_path / "t.csv").write_text("\n".join(["content,style", *rows]))
-    run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    run_python(
+        code, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    )
     found = load_results(tmp_path / "out")
     assert found.keys() == {job.name for job in same}
     for name, image in found.items():
@@ -529,7 +531,9 @@ def test_devices_exchange_nothing_within_a_chunk():
         assert not any(word in text for word in words)
         assert len(state.image.sharding.device_set) == 4
         """
-    run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    run_python(
+        code, XLA_FLAGS=f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    )
 
 
 def test_more_devices_than_there_are_is_one_sentence(jobs, tmp_path):

@@ -287,7 +287,7 @@ print(len(jax.devices()), len(traced), compile_fn(double, key="double")(spread).
 
 def test_a_program_of_one_device_among_several_is_found(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL_DEVICES, str(tmp_path)],
         env=environment,
