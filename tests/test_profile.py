@@ -214,5 +214,8 @@ def test_an_old_program_has_no_parts(tmp_path):
 
 def test_the_folder_must_be_one_that_can_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError), profile.profiling(tmp_path / "file" / "where"):
+    with (
+        pytest.raises(InputError, match="--profile=.*created.*give another --profile"),
+        profile.profiling(tmp_path / "file" / "where"),
+    ):
         pass

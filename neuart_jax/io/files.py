@@ -32,8 +32,12 @@ def user_cache(name: str) -> Path:
     return Path(platformdirs.user_cache_dir("neuart_jax")) / name
 
 
-def make_folder(path: Path) -> None:
-    """Create the folder that --output names, with its parents.
+def make_folder(path: Path, *, name: str = "output") -> None:
+    """Create a folder that a flag names, with its parents.
+
+    Args:
+      path: path of the folder.
+      name: name of the flag.
 
     Raises:
       InputError: the folder can't be created.
@@ -43,9 +47,9 @@ def make_folder(path: Path) -> None:
     # A name with a null character is a ValueError.
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--output={path} can't be created ({brief_cause(error)})",
+            f"--{name}={path} can't be created ({brief_cause(error)})",
             expected="a writable folder",
-            remedy="give another --output",
+            remedy=f"give another --{name}",
         ) from error
 
 

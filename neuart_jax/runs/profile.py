@@ -167,7 +167,7 @@ def profiling(folder: Path) -> Iterator[list[Profile]]:
             remedy="give another name",
         )
     was_there = folder.exists()
-    make_folder(folder)
+    make_folder(folder, name="profile")
     finished: list[Profile] = []
     began, age = time.perf_counter(), _find_age()
     try:
