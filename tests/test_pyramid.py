@@ -47,6 +47,19 @@ def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
     assert_array_equal(full.content_image, pictures[0])
 
 
+def test_the_coarsest_scale_is_the_same_whatever_the_full_size(pictures):
+    """Bit for bit, as steps let the smallest differences grow."""
+    config = resolve_config(CONFIG, check_names=False)
+    content, style = pictures
+    halved = resize_image(content, 100, 150), resize_image(style, 130, 110)
+    large, small = make_pair(config, *pictures), make_pair(config, *halved)
+    for factor in (2, 4):
+        coarse, same = make_scale(large, 2 * factor), make_scale(small, factor)
+        assert_array_equal(coarse.content_image, same.content_image)
+        assert_array_equal(coarse.style_images[0], same.style_images[0])
+    assert coarse.content_image.shape == (25, 38, 3)
+
+
 @pytest.mark.parametrize(
     ("longest", "count"), [(97, 2), (512, 2), (724, 2), (725, 3), (1024, 3), (2048, 4), (10**6, 8)]
 )
