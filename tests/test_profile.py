@@ -13,9 +13,9 @@ from conftest import smooth_image
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine import profiling
 from neuart_jax.engine.profiling import count_evaluations, phase, recording, traced
-from neuart_jax.io.images import save_image
+from neuart_jax.io.images import load_image, save_image
 from neuart_jax.runs import profile
-from neuart_jax.runs.profile import find_part, read_trace, share_parts
+from neuart_jax.runs.profile import find_part, read_trace, record_profile, sum_parts
 
 TINY = {
     "content": "photo.png",
@@ -123,7 +123,7 @@ def test_a_trace_is_divided_into_the_parts_that_its_program_names(tmp_path):
     assert np.isfinite(again).all() and list(recorded.traces) == ["steps at 256x256"]
     trace = recorded.traces["steps at 256x256"]
     operations = read_trace(trace)
-    parts = share_parts(operations)
+    parts = sum_parts(operations)
     assert {"network", "network, gradient", "losses", "optimizer"} <= set(parts)
     assert sum(parts.values()) <= trace.seconds * 1.05
     assert not any(each.name.startswith("while") for each in operations)
@@ -136,11 +136,16 @@ def test_without_a_recording_nothing_is_traced():
     assert traced(lambda x: x + 1, 1) == 2
 
 
-def test_a_failing_profiler_costs_the_trace_and_nothing_else(monkeypatch, caplog, tmp_path):
-    def fail(*_, **__):
+@pytest.mark.parametrize("call", ["start_trace", "stop_trace"])
+def test_a_failing_profiler_costs_the_trace_and_nothing_else(monkeypatch, caplog, tmp_path, call):
+    work = getattr(jax.profiler, call)
+
+    def fail(*args, **options):
+        if call == "stop_trace":
+            work(*args, **options)
         raise RuntimeError("Only one profile may be run at a time.")
 
-    monkeypatch.setattr(jax.profiler, "start_trace", fail)
+    monkeypatch.setattr(jax.profiler, call, fail)
     with recording(tmp_path) as recorded, phase("steps"):
         assert traced(jax.jit(lambda x: x + 1), jnp.float32(1)) == 2
     assert recorded.traces == {}
@@ -166,7 +171,8 @@ def test_a_run_from_the_command_line_is_profiled(run_main, capsys):
 
     # Equal pixels without it, and no record of it.
     assert run_main(**TINY, output="plain") == 0
-    assert Path("plain/result.png").read_bytes() != b""
+    images = [load_image(Path(name, "result.png")).image for name in ("painted", "plain")]
+    np.testing.assert_array_equal(*images)
     records = [json.loads(Path(name, "config.json").read_text()) for name in ("painted", "plain")]
     assert records[0]["result"]["losses"] == records[1]["result"]["losses"]
     assert "where" not in json.dumps(records[0])
@@ -207,7 +213,7 @@ def test_an_old_program_has_no_parts(tmp_path):
     with recording(tmp_path) as recorded, phase("steps"):
         traced(jax.jit(lambda x: jnp.fft.fft(x @ x)), jnp.ones((64, 64)))
     operations = read_trace(recorded.traces["steps"])
-    assert set(share_parts(operations)) == {"other"}
+    assert set(sum_parts(operations)) == {"other"}
     text = profile._describe(recorded, {"steps": operations}, total=1.0)
     assert "compiled by an earlier version" in text
 
@@ -216,6 +222,26 @@ def test_the_folder_must_be_one_that_can_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(InputError, match="--profile=.*created.*give another --profile"),
-        profile.profiling(tmp_path / "file" / "where"),
     ):
-        pass
+        record_profile(lambda: 0, tmp_path / "file" / "where")
+
+
+def test_a_report_that_cannot_be_written_costs_the_report_only(monkeypatch, caplog, tmp_path):
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(profile, "write_atomically", fail)
+    assert record_profile(lambda: 3, tmp_path / "where") == (3, None)
+    assert "can't be written" in caplog.text and "No space left on device" in caplog.text
+
+
+def test_a_run_that_fails_leaves_no_traces(tmp_path):
+    def fail():
+        with phase("steps"):
+            traced(jax.jit(lambda x: x + 1), jnp.float32(1))
+        assert (tmp_path / "where" / "steps").exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_profile(fail, tmp_path / "where")
+    assert not (tmp_path / "where").exists()

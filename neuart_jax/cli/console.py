@@ -1,7 +1,6 @@
 """Terminal output and interrupts: progress bars, summaries, and a stop that keeps the result."""
 
 import codecs
-import contextlib
 import functools
 import io
 import logging
@@ -10,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from neuart_jax.config.presets import describe_presets
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.runs.batch import BatchProgress, BatchResult
 from neuart_jax.runs.batch.names import GALLERY_NAME
-from neuart_jax.runs.profile import profiling
+from neuart_jax.runs.profile import Profile
 from neuart_jax.runs.video import Film, FilmProgress
 
 _T = TypeVar("_T")
@@ -300,12 +299,8 @@ def print_summary(result: Result, image_path: Path) -> None:
     _print_path(image_path)
 
 
-@contextlib.contextmanager
-def showing_profile(folder: Path) -> Iterator[None]:
-    """Profile a block, and print the report to stderr; see `profile.profiling`."""
-    with profiling(folder) as finished:
-        yield
-    [profile] = finished
+def print_profile(profile: Profile) -> None:
+    """Print where the time of a command went, and the report's path, to stderr."""
     print(f"\n{profile.text}\n{profile.path}", file=sys.stderr)
 
 

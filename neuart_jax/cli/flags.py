@@ -22,6 +22,7 @@ from neuart_jax.engine.distributed import join_machines
 from neuart_jax.engine.sharding import writes_files
 from neuart_jax.io.files import brief_cause, user_cache
 from neuart_jax.io.paths import check_place
+from neuart_jax.runs.profile import record_profile
 from neuart_jax.runs.record import Record, read_record
 
 Command = Callable[[Config, Record | None], int]
@@ -212,8 +213,11 @@ def _run_command(command: Command, *, usage: str) -> None:
         # Of several machines, the first shows where the time goes.
         if folder is None or not writes_files():
             return command(config, record)
-        with console.showing_profile(check_place(folder, name="--profile")):
-            return command(config, record)
+        place = check_place(folder, name="--profile")
+        code, profile = record_profile(lambda: command(config, record), place)
+        if profile is not None:
+            console.print_profile(profile)
+        return code
 
     try:
         app.run(run, flags_parser=_parse_arguments)

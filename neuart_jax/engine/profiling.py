@@ -113,19 +113,26 @@ class Recording:
             try:
                 jax.profiler.start_trace(str(folder), profiler_options=options)
             except RuntimeError as error:  # Such as a profiler that another process uses.
-                logger.warning("There is no trace of %s: %s.", name, brief_cause(error))
+                _warn(name, error)
                 program = ""
         if not program:
             return fn(*args)
-        began = time.perf_counter()
+        began, seconds = time.perf_counter(), 0.0
         try:
             found = jax.block_until_ready(fn(*args))
             seconds = time.perf_counter() - began
         finally:
             with self.inside(PROFILER):
-                jax.profiler.stop_trace()
-        self.traces[name] = Trace(folder, program, seconds)
+                try:
+                    jax.profiler.stop_trace()
+                    self.traces[name] = Trace(folder, program, seconds)
+                except (OSError, RuntimeError) as error:  # Such as a full disk.
+                    _warn(name, error)
         return found
+
+
+def _warn(name: str, error: Exception) -> None:
+    logger.warning("There is no trace of %s: %s.", name, brief_cause(error))
 
 
 _current: ContextVar[Recording | None] = ContextVar("recording", default=None)

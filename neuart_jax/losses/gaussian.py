@@ -96,7 +96,7 @@ def _stretches(least: float) -> list[float]:
     return factors
 
 
-class _Pair(NamedTuple):
+class _Roots(NamedTuple):
     """An iteration before its last two products: the root is `root` @ `factor`.
 
     Attributes:
@@ -112,7 +112,7 @@ class _Pair(NamedTuple):
     scale: Array
 
 
-def _approach_roots(matrix: Array) -> _Pair:
+def _approach_roots(matrix: Array) -> _Roots:
     """Approach the square root of a positive definite matrix, and the root's inverse.
 
     Source: the coupled Newton-Schulz iteration, Higham 2008, "Functions of Matrices", (6.35), with
@@ -137,18 +137,18 @@ def _approach_roots(matrix: Array) -> _Pair:
     # The inverse begins as the identity, which needs no products.
     inverse = find_factor(root, stretches[0])
     (root, inverse), _ = lax.scan(improve, (_matmul(root, inverse), inverse), stretches[1:-1])
-    return _Pair(root, inverse, find_factor(_matmul(inverse, root), stretches[-1]), scale)
+    return _Roots(root, inverse, find_factor(_matmul(inverse, root), stretches[-1]), scale)
 
 
 def _find_root(matrix: Array) -> Array:
     """Compute the square root of a positive definite matrix."""
-    pair = _approach_roots(matrix)
-    return _matmul(pair.root, pair.factor) * jnp.sqrt(pair.scale)
+    roots = _approach_roots(matrix)
+    return _matmul(roots.root, roots.factor) * jnp.sqrt(roots.scale)
 
 
-def _trace_root(pair: _Pair) -> Array:
+def _trace_root(roots: _Roots) -> Array:
     # The trace of a product of symmetric matrices, without the product.
-    return jnp.sum(pair.root * pair.factor) * jnp.sqrt(pair.scale)
+    return jnp.sum(roots.root * roots.factor) * jnp.sqrt(roots.scale)
 
 
 @jax.custom_vjp
@@ -158,9 +158,9 @@ def trace_of_root(matrix: Array) -> Array:
 
 
 def _trace_of_root_forward(matrix: Array) -> tuple[Array, Array]:
-    pair = _approach_roots(matrix)
-    inverse = _matmul(pair.factor, pair.inverse) / jnp.sqrt(pair.scale)
-    return _trace_root(pair), inverse
+    roots = _approach_roots(matrix)
+    inverse = _matmul(roots.factor, roots.inverse) / jnp.sqrt(roots.scale)
+    return _trace_root(roots), inverse
 
 
 def _trace_of_root_backward(inverse: Array, cotangent: Array) -> tuple[Array]:

@@ -2,20 +2,27 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import re
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from neuart_jax.config.errors import InputError
 from neuart_jax.engine.profiling import Recording, Trace, recording
 from neuart_jax.engine.step import OPTIMIZER
-from neuart_jax.io.files import dump_json, make_folder, write_atomically
+from neuart_jax.io.files import brief_cause, dump_json, make_folder, write_atomically
 from neuart_jax.objective.term import LOSSES, NETWORK
+from neuart_jax.runs.tables import Row, to_markdown
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 REPORT_NAME = "profile.md"
 """Name of the tables' file in the folder of a profile."""
@@ -26,7 +33,7 @@ _GRADIENT = "{}, gradient"
 # An operation's metadata have the scopes that it was traced in: those of the parts, and what JAX
 # made of them, such as transpose(jvp(network)).
 _PART = re.compile(rf"\b({NETWORK}|{LOSSES}|{OPTIMIZER})\b")
-_OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (?:\(.*?\) |\S+ )([a-z][\w-]*)\(", re.MULTILINE)
+_OPERATION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (?:\(.*?\) |\S+ )([a-z][\w-]*)\(")
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 # Operations whose time is that of the operations within them.
 _CONTAINERS = {"while", "conditional", "call"}
@@ -122,11 +129,11 @@ def find_part(scope: str) -> str:
     match = _PART.search(scope)
     if match is None:
         return _OTHER
-    is_gradient = match[1] != OPTIMIZER and "transpose(" in scope[: match.end() + 1]
+    is_gradient = match[1] != OPTIMIZER and "transpose(" in scope[: match.start()]
     return _GRADIENT.format(match[1]) if is_gradient else match[1]
 
 
-def share_parts(operations: Sequence[Operation]) -> dict[str, float]:
+def sum_parts(operations: Sequence[Operation]) -> dict[str, float]:
     """Return the seconds of every part of the step, for those that have any."""
     parts = (NETWORK, _GRADIENT.format(NETWORK), LOSSES, _GRADIENT.format(LOSSES), OPTIMIZER)
     seconds = dict.fromkeys((*parts, _OTHER), 0.0)
@@ -147,15 +154,16 @@ class Profile(NamedTuple):
     text: str
 
 
-@contextlib.contextmanager
-def profiling(folder: Path) -> Iterator[list[Profile]]:
-    """Record where the time of a block goes, and write it to a folder.
+def record_profile(fn: Callable[[], _T], folder: Path) -> tuple[_T, Profile | None]:
+    """Call a function, and write where its time went to a folder.
 
     Args:
+      fn: the function.
       folder: folder of the report and the traces, new or empty.
 
-    Yields:
-      An empty list, to which the profile is added at the end of the block, unless it raises.
+    Returns:
+      The function's result, and the profile; None, and a log line, if it can't be written. If the
+      function raises, nothing is left in the folder.
 
     Raises:
       InputError: the folder can't be made, or isn't empty.
@@ -168,18 +176,27 @@ def profiling(folder: Path) -> Iterator[list[Profile]]:
         )
     was_there = folder.exists()
     make_folder(folder, name="profile")
-    finished: list[Profile] = []
     began, age = time.perf_counter(), _find_age()
-    try:
-        with recording(folder) as recorded:
-            yield finished
-    except BaseException:
-        if not was_there:
-            with contextlib.suppress(OSError):  # With traces of an interrupted run it isn't empty.
-                folder.rmdir()
-        raise
+    with recording(folder) as recorded:
+        try:
+            found = fn()
+        except BaseException:
+            for trace in recorded.traces.values():
+                shutil.rmtree(trace.folder, ignore_errors=True)
+            if not was_there:
+                with contextlib.suppress(OSError):  # Somebody else's files may be there by now.
+                    folder.rmdir()
+            raise
     recorded.add("start of Python and JAX", age)
-    total = age + time.perf_counter() - began
+    try:
+        return found, _report(recorded, folder, total=age + time.perf_counter() - began)
+    # The work is done; a full disk or a damaged trace must not make a failure of it.
+    except (OSError, RuntimeError) as error:
+        logger.warning("The profile can't be written to %s: %s.", folder, brief_cause(error))
+        return found, None
+
+
+def _report(recorded: Recording, folder: Path, *, total: float) -> Profile:
     traces = {name: read_trace(trace) for name, trace in recorded.traces.items()}
     text = _describe(recorded, traces, total=total)
     document = {
@@ -190,7 +207,7 @@ def profiling(folder: Path) -> Iterator[list[Profile]]:
             name: {
                 "folder": recorded.traces[name].folder.name,
                 "seconds": recorded.traces[name].seconds,
-                "parts": share_parts(operations),
+                "parts": sum_parts(operations),
                 "operations": [each._asdict() for each in operations],
             }
             for name, operations in traces.items()
@@ -199,7 +216,7 @@ def profiling(folder: Path) -> Iterator[list[Profile]]:
     for name, content in {REPORT_NAME: text, _JSON_NAME: dump_json(document, indent=2)}.items():
         with write_atomically(folder / name) as file:
             file.write(content.encode())
-    finished.append(Profile(folder / REPORT_NAME, text))
+    return Profile(folder / REPORT_NAME, text)
 
 
 def _find_age() -> float:
@@ -208,7 +225,7 @@ def _find_age() -> float:
         # The process's name, the second field, may have spaces and parentheses.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError):
         return 0.0
 
@@ -217,49 +234,38 @@ def _describe(
     recorded: Recording, traces: Mapping[str, Sequence[Operation]], *, total: float
 ) -> str:
     """Return the report in Markdown."""
-    lines = _table(
-        ("phase", "seconds", "share", "evaluations", "seconds each"),
-        [
-            (name or _OTHER, f"{spent:.2f}", f"{spent / total:.1%}", *_each(recorded, name))
-            for name, spent in sorted(recorded.seconds.items(), key=lambda item: -item[1])
-        ],
-    )
-    lines.append(f"{total:.1f} seconds altogether.")
+    rows: list[Row] = []
+    for name, spent in sorted(recorded.seconds.items(), key=lambda item: -item[1]):
+        row: dict[str, Any] = {"phase": name or _OTHER, "seconds": spent}
+        row["share"] = f"{spent / total:.1%}"
+        if number := recorded.evaluations.get(name):
+            row |= {"evaluations": number, "seconds each": spent / number}
+        rows.append(row)
+    parts = [f"{to_markdown(rows)}\n{total:.1f} seconds altogether.\n"]
     for name, operations in traces.items():
-        trace, parts = recorded.traces[name], share_parts(operations)
-        busy = sum(parts.values()) or 1e-9
-        note = [_UNNAMED, ""] if list(parts) == [_OTHER] else []
-        lines += [
-            "",
-            f"A chunk of {name}, traced: {trace.seconds:.2f} s, {busy:.2f} s of it in these parts.",
-            "",
-            *note,
-            *_table(
-                ("part", "seconds", "share"),
-                [(part, f"{spent:.3f}", f"{spent / busy:.1%}") for part, spent in parts.items()],
-            ),
-            *_table(
-                ("operation", "part", "seconds", "share"),
+        seconds = sum_parts(operations)
+        busy = sum(seconds.values()) or 1e-9
+        parts.append(
+            f"A chunk of {name}, traced: {recorded.traces[name].seconds:.2f} s, {busy:.2f} s of it "
+            "in these parts.\n"
+        )
+        if list(seconds) == [_OTHER]:
+            parts.append(f"{_UNNAMED}\n")
+        shares = {part: f"{spent / busy:.1%}" for part, spent in seconds.items()}
+        parts.append(
+            to_markdown([{"part": n, "seconds": s, "share": shares[n]} for n, s in seconds.items()])
+        )
+        parts.append(
+            to_markdown(
                 [
-                    (each.name, each.part, f"{each.seconds:.3f}", f"{each.seconds / busy:.1%}")
+                    {
+                        "operation": each.name,
+                        "part": each.part,
+                        "seconds": each.seconds,
+                        "share": f"{each.seconds / busy:.1%}",
+                    }
                     for each in operations[:_MOST_OPERATIONS]
-                ],
-            ),
-        ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _each(recorded: Recording, name: str) -> tuple[str, str]:
-    number = recorded.evaluations.get(name, 0)
-    return (str(number), f"{recorded.seconds[name] / number:.3f}") if number else ("", "")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, whose columns are aligned in the terminal as well."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (cell.ljust(w) for cell, w in zip(cells, widths, strict=True))
-        return f"| {' | '.join([first, *others])} |"
-
-    return [line(head), line(["-" * width for width in widths]), *map(line, rows), ""]
+                ]
+            )
+        )
+    return "\n".join(parts)
