@@ -1,40 +1,27 @@
 """Prepare a clip run: resolve and check its settings, and read what all frames share."""
 
-import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.config.config import Config
 from neuart_jax.config.errors import InputError
-from neuart_jax.config.sections import OutputConfig, VideoConfig
 from neuart_jax.engine.plan import Plan, make_plan
 from neuart_jax.engine.profiling import phase
 from neuart_jax.inputs.canvas import is_gray
 from neuart_jax.inputs.pair import make_pair
-from neuart_jax.inputs.regions.memberships import MaskSamples
 from neuart_jax.io.clips.animation_writing import check_animation
 from neuart_jax.io.clips.film_writing import FILM_EXTENSIONS, FilmPlan, check_film
 from neuart_jax.io.clips.frames import Clip, Still
-from neuart_jax.io.clips.opening import is_clip, open_clip
-from neuart_jax.io.images import LoadedImage, load_image, resize_image, show_over_black
+from neuart_jax.io.images import LoadedImage, load_image
 from neuart_jax.io.paths import resolve_place
-from neuart_jax.runs.prepare import check_given, read_given
+from neuart_jax.runs.prepare import read_given
+from neuart_jax.runs.video.look import Look, check_distances, look_at_clip, scale_frame
 from neuart_jax.runs.video.motion import MotionFinder
 from neuart_jax.runs.video.place import FilmPlace, find_film_place
-
-logger = logging.getLogger(__name__)
-
-# Number of frames, spread over a clip, whose colors represent all frames, and the approximate
-# pixels of their longer side.
-_NUM_SAMPLED, _SAMPLED_SIZE = 16, 256
-_NUM_FITTED = 4
-_CHUNK_BYTES = 1 << 20
 
 
 class PreparedClip(NamedTuple):
@@ -82,7 +69,7 @@ class PreparedClip(NamedTuple):
 
     def scale(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Scale an image of the clip, or its transparency, to the size of the painted frames."""
-        return _scale(image, self.height, self.width)
+        return scale_frame(image, self.height, self.width)
 
     def read_mask(self, mask: Still, number: int) -> npt.NDArray[np.float32]:
         """Read a frame's content mask, one of `mask`, as the soft masks of the clip's regions.
@@ -104,143 +91,6 @@ class PreparedClip(NamedTuple):
         )
 
 
-class _MovingMasks(NamedTuple):
-    """Content masks that move.
-
-    Attributes:
-      clip: clip of the masks.
-      samples: masks that show every region.
-      first: mask of the first frame, with the digest of the clip's files.
-    """
-
-    clip: Clip
-    samples: MaskSamples
-    first: LoadedImage
-
-
-class Look(NamedTuple):
-    """Data from one look through a clip, independent of settings that are still unresolved.
-
-    Attributes:
-      clip: clip with the frames that the settings select.
-      first: first frame at the size of the painted frames, with the digest of the clip's files.
-      colors: subsampled frames, spread over the clip, as one image.
-      fitted: as in `PreparedClip`.
-      paint: as in `PreparedClip`.
-      painted: maximum of sampled paint masks, as one mask, with the digest of their files; None if
-        they don't move.
-      masks: content masks; None if they don't move.
-    """
-
-    clip: Clip
-    first: LoadedImage
-    colors: npt.NDArray[np.float32]
-    fitted: tuple[npt.NDArray[np.float32], ...]
-    paint: Clip | None
-    painted: LoadedImage | None
-    masks: _MovingMasks | None
-
-
-@phase("input")
-def look_at_clip(config: Config) -> Look:
-    """Refuse settings that clips don't have, and look through a clip.
-
-    Args:
-      config: configuration with `content` and `style` set.
-
-    Raises:
-      InputError: a setting or the clip can't be used.
-    """
-    check_given(config)
-    _refuse_others(config)
-    _check_distances(config.video)
-    images, regions = config.images, config.regions
-    clip = _open(images.content, config.video, name="content")
-    height, width = _find_size(clip, size=images.size or None, enlarge=images.enlarge)
-    stride = max(1, max(clip.height, clip.width) // _SAMPLED_SIZE)
-    numbers = _spread(clip.num_frames, _NUM_SAMPLED)
-    kept = {numbers[place] for place in _spread(len(numbers), _NUM_FITTED)}
-    colors, scaled = [], []
-    for number, still in zip(numbers, clip.stills(numbers), strict=True):
-        colors.append(still.image[::stride, ::stride])
-        if number in kept:
-            scaled.append(_scale(still.image, height, width))
-    first = LoadedImage(scaled[0], None, _digest(clip.files), (clip.height, clip.width))
-    paint = painted = None
-    if _is_clip(regions.paint_mask, name="paint_mask"):
-        paint = _open_masks(regions.paint_mask, config.video, clip, name="paint_mask")
-        white = np.max([show_over_black(*still) for still in paint.stills(numbers)], axis=0)
-        painted = LoadedImage(white, None, _digest(paint.files), (paint.height, paint.width))
-    masks = None
-    if _is_clip(regions.content_mask, name="content_mask"):
-        masks = _look_at_masks(config, clip, numbers, stride)
-    return Look(clip, first, np.concatenate(colors), tuple(scaled), paint, painted, masks)
-
-
-def _look_at_masks(config: Config, clip: Clip, numbers: Sequence[int], stride: int) -> _MovingMasks:
-    """Read the content masks of all frames, to settle and check the regions of the clip.
-
-    Args:
-      config: configuration whose content mask is a clip.
-      clip: clip of the frames.
-      numbers: numbers of evenly spread frames.
-      stride: stride of the pixels that are looked at.
-    """
-    # Imported here, as in `pair`.
-    from neuart_jax.inputs.regions.matching import check_mask_size
-    from neuart_jax.inputs.regions.moving import find_showing, join_colors, sample_mask
-
-    named = config.regions.regions
-    masks = _open_masks(config.regions.content_mask, config.video, clip, name="content_mask")
-    size = clip.height, clip.width
-    check_mask_size((masks.height, masks.width), size, name=masks.name)
-    height, width = (-(-side // stride) for side in size)
-
-    def look() -> Iterator[npt.NDArray[np.float32]]:
-        for frame in masks.frames():
-            yield sample_mask(frame.image, height, width)
-
-    colors = tuple(named) or join_colors(look())
-    # All of them, as a region may come in at any frame.
-    showing = find_showing(look(), colors, name=masks.name)
-    numbers = sorted({*numbers, *showing})
-    frames = [still.image[::stride, ::stride] for still in clip.stills(numbers)]
-    chosen = [sample_mask(still.image, height, width) for still in masks.stills(numbers)]
-    samples = MaskSamples(np.stack(chosen), np.stack(frames), colors, bool(named))
-    first = LoadedImage(chosen[0], None, _digest(masks.files), (masks.height, masks.width))
-    return _MovingMasks(masks, samples, first)
-
-
-def _open_masks(path: str, video: VideoConfig, clip: Clip, *, name: str) -> Clip:
-    """Open a clip of masks, and check that it has as many frames as the clip they are for."""
-    masks = _open(path, video, name=name)
-    if masks.num_frames != clip.num_frames:
-        raise InputError(
-            f"{masks.name} has {masks.num_frames} frames, and {clip.name} has {clip.num_frames}",
-            expected="as many masks as frames",
-            remedy="make one for every frame, or give one image for all of them",
-        )
-    return masks
-
-
-def _open(path: str, video: VideoConfig, *, name: str) -> Clip:
-    """Open the part of a clip that the settings select."""
-    return open_clip(
-        resolve_place(path, name=f"--{name}"),
-        start=video.start,
-        end=video.end,
-        every=video.every,
-        frame_rate=video.frame_rate,
-    )
-
-
-def _is_clip(path: str, *, name: str) -> bool:
-    if not path:
-        return False
-    place = Path(resolve_place(path, name=f"--{name}"))
-    return place.is_dir() or is_clip(place)
-
-
 @phase("input")
 def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     """Check everything about a clip run that needs no network, and read what all frames share.
@@ -253,7 +103,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
       InputError: an argument is invalid.
     """
     look = look or look_at_clip(config)
-    config = config.replace(references=_check_distances(config.video))
+    config = config.replace(references=check_distances(config.video))
     place = find_film_place(config)
     clip, regions = look.clip, config.regions
     clips: dict[str, LoadedImage] = {}
@@ -301,78 +151,6 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
     )
 
 
-def _find_size(clip: Clip, *, size: int | None, enlarge: bool) -> tuple[int, int]:
-    """Return the height and width of the painted frames; see `images.load_image`."""
-    longest = max(clip.height, clip.width)
-    if size is None or not (size < longest or enlarge):
-        return clip.height, clip.width
-    height, width = (max(1, round(side * size / longest)) for side in (clip.height, clip.width))
-    return height, width
-
-
-def _scale(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    return image if image.shape[:2] == (height, width) else resize_image(image, height, width)
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of a file, or of the digests of several files."""
-
-    def digest(path: Path) -> "hashlib._Hash":
-        found = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                found.update(chunk)
-        return found
-
-    if len(files) == 1:
-        return digest(files[0]).hexdigest()
-    whole = hashlib.sha256()
-    for path in files:
-        whole.update(digest(path).digest())
-    return whole.hexdigest()
-
-
-def _refuse_others(config: Config) -> None:
-    """Refuse settings that have no meaning for clips, or that clips don't support yet."""
-    output, compute, images = config.output, config.compute, config.images
-    usual = OutputConfig().image_name
-    reasons = {
-        "animation": (bool(output.animation), "progress films"),
-        "save_every": (output.save_every > 0, "images of the progress"),
-        "save_at": (bool(output.save_at), "images of the progress"),
-        "print_losses": (output.print_losses, "lines of losses, which are in metrics.jsonl"),
-        "image_name": (output.image_name != usual, "an image name; --output names the film"),
-        "auto_masks": (config.regions.auto_masks > 0, "regions found anew in every frame"),
-        "size_step": (images.size_step > 1, "rounded sizes, as all frames have one size"),
-        "shard_rows": (compute.shard_rows > 1, "rows sharded over devices"),
-        "num_processes": (jax.process_count() > 1, "work shared by several machines"),
-    }
-    for name, (is_there, what) in reasons.items():
-        if is_there:
-            raise InputError(
-                f"--{name} came with a clip",
-                expected=f"an image as --content, as clips have no {what}",
-                remedy=f"leave --{name} out",
-            )
-
-
-def _check_distances(video: VideoConfig) -> tuple[int, ...]:
-    distances = tuple(sorted(set(video.references))) or (1,)
-    if distances[0] < 1:
-        raise InputError(
-            f"--references={','.join(map(str, video.references))}",
-            expected="numbers of frames to go back, at least 1",
-            remedy="write --references=1, or 1,10,20",
-        )
-    if video.passes > 1 and distances != (1,):
-        raise InputError(
-            f"--references={','.join(map(str, distances))} came with --passes={video.passes}",
-            expected="1 alone, since passes hold a frame to its neighbor",
-            remedy="leave one of the two out",
-        )
-    return distances
-
-
 def _plan_film(
     config: Config, clip: Clip, place: FilmPlace, *, height: int, width: int
 ) -> FilmPlan | None:
@@ -397,11 +175,6 @@ def _plan_film(
             remedy="add --nosound, or end --output in .mkv, which takes nearly all",
         ) from error
     return plan
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Return evenly spread frame numbers, including the first and the last."""
-    return sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
 
 
 def _find_palette(look: Look, styles: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -35,10 +35,11 @@ from neuart_jax.runs.video.frames import (
     count_bytes,
     describe_result,
 )
+from neuart_jax.runs.video.look import look_at_clip
 from neuart_jax.runs.video.passes import Painter
 from neuart_jax.runs.video.place import FilmPlace, find_film_place
 from neuart_jax.runs.video.place import is_clip_run as is_clip_run
-from neuart_jax.runs.video.prepare import PreparedClip, look_at_clip, prepare_clip
+from neuart_jax.runs.video.prepare import PreparedClip, prepare_clip
 from neuart_jax.runs.video.shots import find_shots, paint_shots
 
 logger = logging.getLogger(__name__)
