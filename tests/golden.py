@@ -15,6 +15,7 @@ from conftest import smooth_image
 
 from neuart_jax import Config, Result, load_image, save_image, stylize, stylize_batch, transfer
 from neuart_jax.config.presets import apply_preset
+from neuart_jax.io.images import resize_image
 
 FILE = Path(__file__).with_name("golden.npz")
 
@@ -33,13 +34,19 @@ def _images(height: int, width: int, *, seed: int = 1) -> tuple[np.ndarray, np.n
     return smooth_image(height, width, seed=seed), smooth_image(56, 40, seed=seed + 1)
 
 
+def _reduced(image: np.ndarray) -> np.ndarray:
+    """Reduce to 128 pixels at once: how files are reduced may change without moving these."""
+    height, width = (round(side * 128 / max(image.shape)) for side in image.shape[:2])
+    return resize_image(image, height, width)
+
+
 def demo() -> list[Result]:
     """What `make demo` does, at 128 pixels and with its default number of steps cut to ten."""
     with tempfile.TemporaryDirectory() as folder:
         content = Path(folder) / "chelsea.png"
         save_image(content, skimage.data.chelsea().astype(np.float32) / 255)
-        photograph = load_image(content, size=128).image
-    strokes = load_image(ROOT / "docs" / "images" / "brush_strokes.png", size=128).image
+        photograph = _reduced(load_image(content).image)
+    strokes = _reduced(load_image(ROOT / "docs" / "images" / "brush_strokes.png").image)
     return [stylize(photograph, strokes, Config().replace(**RANDOM, steps=10, coarse_steps=10))]
 
 

@@ -167,7 +167,7 @@ def _run_stage(
     for pair in pairs:
         # Don't keep two copies of the optimizer's state, which is as large as several images.
         pair.scales[-1:] = [scale._replace(opt_state=None) for scale in pair.scales[-1:]]
-    scales = [make_scale(plan.pair, stage.factor, num_devices=rows) for plan in chosen]
+    scales = [make_scale(plan.pair, stage.halvings, num_devices=rows) for plan in chosen]
     inherited = [heritage[n] for n in members]
     targets = [
         _inherit(
@@ -175,7 +175,7 @@ def _run_stage(
                 plan, plan.programs[level], scale, params, style_targets=style_targets
             ),
             own,
-            at_full_size=stage.factor == 1,
+            at_full_size=stage.halvings == 0,
         )
         for plan, scale, own in zip(chosen, scales, inherited, strict=True)
     ]

@@ -109,7 +109,7 @@ class Plan(NamedTuple):
           num_steps: largest number of updates of the first stage.
           stop_patience: see `RunConfig.stop_patience`.
         """
-        first = next(number for number, stage in enumerate(self.stages) if stage.factor == 1)
+        first = next(number for number, stage in enumerate(self.stages) if stage.halvings == 0)
         stages = self.stages[first:]
         config = self.config.replace(scales=1, steps=num_steps, stop_patience=stop_patience)
         return self._replace(

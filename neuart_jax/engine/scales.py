@@ -23,7 +23,7 @@ from neuart_jax.inputs.color import luminance
 from neuart_jax.inputs.initial_image import make_start
 from neuart_jax.inputs.pair import Pair
 from neuart_jax.inputs.regions.memberships import Regions, resize_memberships
-from neuart_jax.io.images import resize_image
+from neuart_jax.io.images import halve_image, halve_side, resize_image
 
 SMALLEST_SIDE = 96
 """Smallest side of a coarse scale in pixels; below, deep layers have only a few positions."""
@@ -34,13 +34,13 @@ class Stage(NamedTuple):
 
     Attributes:
       size: (height, width) of the image, in pixels.
-      factor: factor by which all images are reduced from full size.
+      halvings: how often all images are halved from full size.
       num_steps: largest number of updates.
       realistic: whether the stage has the photorealism term, if the run has it.
     """
 
     size: tuple[int, int]
-    factor: int
+    halvings: int
     num_steps: int
     realistic: bool
 
@@ -79,9 +79,9 @@ def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage
     realism_steps = realism.realism_steps if realism.realism_weight else 0
     stages = []
     for halvings in reversed(range(count_scales(sizes, at_most=known(run.scales)))):
-        height, width = (_reduce(side, 2**halvings) for side in sizes[0][:2])
+        height, width = (halve_side(side, halvings) for side in sizes[0][:2])
         num_steps = known(run.coarse_steps if halvings else run.steps)
-        stages.append(Stage((height, width), 2**halvings, num_steps, realism_steps == 0))
+        stages.append(Stage((height, width), halvings, num_steps, realism_steps == 0))
     if realism_steps:
         stages.append(stages[-1]._replace(num_steps=realism_steps, realistic=True))
     return tuple(stages)
@@ -96,7 +96,7 @@ def count_scales(sizes: Sequence[tuple[int, ...]], *, at_most: int) -> int:
     """
     shortest = min(map(min, sizes))
     counts = range(2, at_most + 1)
-    return max((n for n in counts if _reduce(shortest, 2 ** (n - 1)) >= SMALLEST_SIDE), default=1)
+    return max((n for n in counts if halve_side(shortest, n - 1) >= SMALLEST_SIDE), default=1)
 
 
 class Scale(NamedTuple):
@@ -104,7 +104,7 @@ class Scale(NamedTuple):
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_images: one float32[height', width', 3] per style, reduced by the same factor.
+      style_images: one float32[height', width', 3] per style, halved as often.
       regions: regions of these images, or None.
       paint: paint mask, float32[height, width, 1]; None paints everything.
     """
@@ -115,17 +115,17 @@ class Scale(NamedTuple):
     paint: Any = None
 
 
-def make_scale(pair: Pair, factor: int, *, num_devices: int = 1) -> Scale:
-    """Reduce a pair's images by a factor.
+def make_scale(pair: Pair, halvings: int, *, num_devices: int = 1) -> Scale:
+    """Halve a pair's images again and again.
 
     Args:
       pair: the pair at full size.
-      factor: factor by which sides are reduced; 1 keeps the size.
+      halvings: how often; 0 keeps the size.
       num_devices: number of devices over which the images' rows are sharded.
     """
-    content, *styles = (_reduce_image(image, factor) for image in (pair.content, *pair.styles))
+    content, *styles = (_halve(image, halvings) for image in (pair.content, *pair.styles))
     regions, paint = pair.regions, None
-    if regions is not None and factor > 1:
+    if regions is not None and halvings:
         regions = _resize_regions(regions, content, styles)
     if pair.paint is not None:
         paint = jax.device_put(resize_memberships(pair.paint[..., None], *content.shape[:2]))
@@ -184,25 +184,9 @@ def _resize_regions(regions: Regions, content: Array, styles: Sequence[Array]) -
     )
 
 
-def _reduce(side: int, factor: int) -> int:
-    return round(side / factor)
-
-
 def _resize(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return image if image.shape[:2] == size else resize_image(image, size[0], size[1])
 
 
-def _reduce_image(image: Array, factor: int) -> Array:
-    """Reduce an image by a power of 2, halving it again and again.
-
-    The steps of L-BFGS let the smallest differences grow: a photograph of 1024 pixels that was
-    reduced to 256 at once, and by way of 512, gave other strokes. By way of all sizes between, the
-    coarsest scale is the same whatever the full size.
-    """
-    if factor == 1:
-        return image
-    reduced, halved = np.asarray(image), 1
-    while halved < factor:
-        halved *= 2
-        reduced = resize_image(reduced, *(_reduce(side, halved) for side in image.shape[:2]))
-    return jax.device_put(reduced)
+def _halve(image: Array, halvings: int) -> Array:
+    return jax.device_put(halve_image(image, halvings)) if halvings else image
