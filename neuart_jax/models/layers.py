@@ -1,7 +1,8 @@
 """Building blocks shared by the networks. Arrays are [batch, height, width, channels]."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,11 +12,8 @@ from jax import Array, lax
 from neuart_jax.models.convolution import convolve, has_fast_form
 from neuart_jax.models.winograd import TransformedKernels, transform_kernel
 
-FitConvolution = Callable[[Array, tuple[int, int, int, int], Callable[[Array], Array]], Array]
-"""Chooses a kernel during `init`: (inputs, kernel shape, convolve) -> [kh, kw, in, out].
-
-`convolve(kernel)` returns the convolution's response to the inputs, without bias.
-"""
+FitConvolution = Callable[[Array, tuple[int, int, int, int]], Array]
+"""Chooses a kernel during `init`: (inputs, kernel shape) -> [kh, kw, in, out]."""
 
 NamedLayers = Iterator[tuple[str, Array]]
 
@@ -106,35 +104,20 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """Map float[batch, height, width, in] to float[batch, height', width', features]."""
-
-        def respond(kernel: Array) -> Array:
-            stride = 1 if self.average else self.stride
-            return convolve(inputs, kernel, stride=stride, padding=self.padding)
-
         shape = (self.size, self.size, inputs.shape[-1], self.features)
-        make_kernel = jax.nn.initializers.he_normal()
-        bias = jnp.zeros(self.features)
+        sliding: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "average": self.average,
+        }
         if self.is_initializing() and self.fit is not None:
-            fitted = self.fit(inputs, shape, respond)
-            responses = respond(fitted)
-            deviation = jnp.std(responses, axis=(0, 1, 2))
-            # A filter with a constant response (to a constant image) keeps its scale: its standard
-            # deviation is rounding.
-            rounding = 1e-5 * jnp.sqrt(jnp.mean(responses**2, axis=(0, 1, 2)))
-            deviation = jnp.where(deviation > rounding, deviation, 1)
-            bias = -jnp.mean(responses, axis=(0, 1, 2)) / deviation
-            fitted = fitted / deviation.reshape(1, 1, 1, -1)
-            make_kernel = lambda *_: fitted  # noqa: E731
-        kernel = self.param("kernel", make_kernel, shape)
-        bias = self.param("bias", lambda _: bias)
-        responses = convolve(
-            inputs,
-            kernel,
-            stride=self.stride,
-            padding=self.padding,
-            average=self.average,
-            transformed=self._transform(kernel),
-        )
+            calibrated = _calibrate(inputs, self.fit(inputs, shape), **sliding)
+            self.param("kernel", lambda _: calibrated.kernel)
+            self.param("bias", lambda _: calibrated.bias)
+            return calibrated.outputs
+        kernel = self.param("kernel", jax.nn.initializers.he_normal(), shape)
+        bias = self.param("bias", lambda _: jnp.zeros(self.features))
+        responses = convolve(inputs, kernel, transformed=self._transform(kernel), **sliding)
         return responses + bias.reshape(1, 1, 1, -1)
 
     def _transform(self, kernel: Array) -> TransformedKernels | None:
@@ -147,6 +130,32 @@ class Convolution(nn.Module):
         return TransformedKernels(*variable.value)
 
 
+class _Calibrated(NamedTuple):
+    kernel: Array
+    bias: Array
+    outputs: Array
+
+
+# Compiled whole: its operations one by one were a hundred small programs per shape of the images.
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "average"))
+def _calibrate(
+    inputs: Array, kernel: Array, *, stride: int, padding: str, average: bool
+) -> _Calibrated:
+    """Scale a kernel and find a bias, so that responses have mean 0 and standard deviation 1."""
+    responses = convolve(inputs, kernel, stride=1 if average else stride, padding=padding)
+    deviation = jnp.std(responses, axis=(0, 1, 2))
+    # A filter with a constant response (to a constant image) keeps its scale: its standard
+    # deviation is rounding.
+    rounding = 1e-5 * jnp.sqrt(jnp.mean(responses**2, axis=(0, 1, 2)))
+    deviation = jnp.where(deviation > rounding, deviation, 1)
+    bias = -jnp.mean(responses, axis=(0, 1, 2)) / deviation
+    kernel = kernel / deviation.reshape(1, 1, 1, -1)
+    outputs = convolve(inputs, kernel, stride=stride, padding=padding, average=average)
+    return _Calibrated(kernel, bias, outputs + bias.reshape(1, 1, 1, -1))
+
+
+# One program for calls outside of another one; inside, as if it were written there.
+@functools.partial(jax.jit, static_argnames="kind", inline=True)
 def pool(inputs: Array, *, kind: str) -> Array:
     """Pool 2x2 windows at stride 2; an odd last row or column is dropped (VALID).
 
@@ -167,6 +176,7 @@ def pool(inputs: Array, *, kind: str) -> Array:
     return sum(corners[1:], corners[0]) / 4
 
 
+@functools.partial(jax.jit, inline=True)
 def pool_overlapping(inputs: Array) -> Array:
     """Pool the maxima of 3x3 windows at stride 2, without padding, along one axis after the other.
 

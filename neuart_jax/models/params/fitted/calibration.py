@@ -79,6 +79,7 @@ def _scale(variables: Mapping[str, Any], factor: float) -> dict[str, Any]:
     params = dict(variables["params"])
     for index, (name, layer) in enumerate(params.items()):
         # Linen keeps the order in which the layers were created.
-        kernel = layer["kernel"] * (factor if index == 0 else 1.0)
-        params[name] = {"kernel": kernel, "bias": layer["bias"] * factor}
+        kernel = np.asarray(layer["kernel"]) * np.float32(factor if index == 0 else 1)
+        bias = np.asarray(layer["bias"]) * np.float32(factor)
+        params[name] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     return {"params": params}

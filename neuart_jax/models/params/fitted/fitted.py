@@ -19,7 +19,7 @@ from jax import Array
 from neuart_jax.io.images import fill_resize
 from neuart_jax.models.params.fitted.calibration import calibrated_variables
 
-VERSION = 3
+VERSION = 4
 """Part of the cache key and of the weights' identity; increment when the numbers change."""
 
 Float32 = npt.NDArray[np.float32]
@@ -92,7 +92,7 @@ def fit_variables(
     """
     rng = np.random.default_rng(seed)
 
-    def fit(inputs: Array, shape: tuple[int, ...], respond: Callable[[Array], Array]) -> Array:
+    def fit(inputs: Array, shape: tuple[int, ...]) -> Array:
         return jnp.asarray(_fit_kernel(np.asarray(inputs), shape, recipe, rng))
 
     return calibrated_variables(make_module, batch, fit, layers=layers)

@@ -19,7 +19,7 @@ from jax import Array
 
 from neuart_jax.models.params.fitted.calibration import calibrated_variables
 
-VERSION = 1
+VERSION = 2
 """Part of the weights' identity; increment when the numbers change."""
 
 
@@ -47,9 +47,7 @@ def random_variables(
     """
     index = itertools.count()
 
-    def choose_kernel(
-        inputs: Array, shape: tuple[int, ...], respond: Callable[[Array], Array]
-    ) -> Array:
+    def choose_kernel(inputs: Array, shape: tuple[int, ...]) -> Array:
         return jnp.asarray(draw_orthogonal(shape, np.random.default_rng((seed, next(index)))))
 
     return calibrated_variables(make_module, batch, choose_kernel, layers=layers)
