@@ -195,7 +195,7 @@ def make_objective(
     plan = make_plan(pair, own)
     plan, params = bind_network(plan, network or load_run_network([plan]))
     program = plan.programs[-1]
-    targets = find_plan_targets(plan, program, make_scale(pair, 1), params)
+    targets = find_plan_targets(plan, program, make_scale(pair, 0), params)
     return bind_objective(build_objective(program), ObjectiveData(params, targets))
 
 
