@@ -12,7 +12,7 @@ from neuart_jax.runs.manifest import find_jobs
 from neuart_jax.runs.record import Record
 from neuart_jax.runs.video import is_clip_run, paint_film
 
-_USAGE = """Paint one picture in the style of another, or many pictures, or a film.
+_USAGE = """Paint one image in the style of another, or many images, or a film.
 
   python -m neuart_jax.main [--content=]PHOTO [--style=]PAINTING [--flags]
   python -m neuart_jax.main --content=CLIP.mp4 --style=PAINTING --output=FILM.mp4 [--flags]

@@ -160,7 +160,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     pictures = [picture / 255 for picture in moving_picture(2)]
     with pytest.raises(ValueError, match="shorter|longer"):
         save_animation(path, pictures, [HOLD])
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         save_animation(path, [], [])
     assert path.read_bytes() == b"before"
     assert [file.name for file in tmp_path.iterdir()] == ["progress.gif"]

@@ -219,7 +219,7 @@ def test_what_has_no_moving_picture_is_a_sentence(tmp_path):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         frame.sample_rate = 44100
         container.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(InputError, match="sound.mp4 has no moving picture; expected a film"):
+    with pytest.raises(InputError, match="sound.mp4 has no video stream; expected a film"):
         open_clip(path)
     (tmp_path / "text.mp4").write_text("nothing of that kind")
     with pytest.raises(InputError, match="text.mp4 can't be read as a film"):
@@ -358,7 +358,7 @@ def test_pictures_of_several_sizes_are_a_sentence(tmp_path):
     save_image(tmp_path / "2.png", np.zeros((9, 8, 3)))
     with pytest.raises(InputError, match="2.png has 8x9 pixels, and .*1.png has 9x8; expected"):
         open_clip(tmp_path)
-    with pytest.raises(InputError, match="0 pictures came as a clip; expected at least 2"):
+    with pytest.raises(InputError, match="0 images came as a clip; expected at least 2"):
         open_clip([])
 
 

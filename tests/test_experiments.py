@@ -567,7 +567,7 @@ def test_a_script_runs_and_goes_on(tmp_path, pictures):
     # Not said where another test has left the program in the cache, or where the machine is fast.
     sometimes = ("Compiling for pictures", "Still", "At step")
     lines = [line for line in first.stderr.splitlines() if not line.startswith(sometimes)]
-    assert lines[0] == "Weights: random orthogonal filters, seed 0, calibrated on the pictures."
+    assert lines[0] == "Weights: random orthogonal filters, seed 0, calibrated on the images."
     assert lines[1].startswith("1/1 photo__painting took ")
     assert len(lines) == 2
     second = run_script("evaluate", *arguments, cwd=tmp_path)

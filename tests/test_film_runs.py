@@ -865,7 +865,7 @@ def test_flows_of_ones_own_are_followed():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"content": "sound.mp4"}, "sound.mp4 has no moving picture"),
+        ({"content": "sound.mp4"}, "sound.mp4 has no video stream"),
         ({"content": "cut_off.mp4"}, "cut_off.mp4 can't be read as a film"),
         ({"end": 0.04}, "has 1 frame in the part that was chosen"),
         ({"start": 3.0}, "the part from 3 seconds came of"),

@@ -394,7 +394,7 @@ def test_the_gallery_is_one_page_with_all_pictures(config, jobs, pictures, tmp_p
     assert page.links == [f"{name}/result.png" for name in (jobs[0].name, jobs[1].name, "odd")]
     assert all((tmp_path / link).is_file() for link in page.links)
     assert any("nowhere.png can't be read" in word for word in page.words)
-    assert any(word.startswith("3 of 4 pictures") for word in page.words)
+    assert any(word.startswith("3 of 4 images") for word in page.words)
 
 
 def test_mixed_sizes_share_programs_with_a_size_step(jobs, tmp_path, groups_run, alone):
@@ -472,7 +472,7 @@ def test_many_sizes_are_worth_a_word(config, tmp_path):
         overwrite=False,
         num_threads=1,
     )
-    assert advise_on_sizes(checked).startswith("The pictures have 9 sizes")
+    assert advise_on_sizes(checked).startswith("The images have 9 sizes")
     assert advise_on_sizes(checked).endswith("--size_step=64 reduces them to 1.")
     assert advise_on_sizes(checked[:7]) == ""
 

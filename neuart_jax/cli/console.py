@@ -100,7 +100,7 @@ class ProgressBar:
     def _describe(self, elapsed: float) -> str:
         last = self._last
         if last is None or not last.num_steps:
-            return f"Still preparing after {elapsed:.0f} s: pictures, weights, compilation."
+            return f"Still preparing after {elapsed:.0f} s: images, weights, compilation."
         total = f"total {last.losses['total']:.4g}"
         return f"At step {last.num_steps} of {last.total_steps}: {total}{self._wait()}."
 
@@ -152,7 +152,7 @@ class BatchBar(_CountBar):
     """Shows pairs done, pairs per hour and time left."""
 
     def __init__(self) -> None:
-        super().__init__("pair", "Still checking the pictures {}.")
+        super().__init__("pair", "Still checking the images {}.")
 
     def __call__(self, progress: BatchProgress) -> None:
         """Show the progress of the batch."""

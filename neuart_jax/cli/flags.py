@@ -39,7 +39,7 @@ for _name, _field in FIELDS.items():
 flags.DEFINE_string(
     "config",
     None,
-    "config.json, picture or film of an earlier run, whose settings are used; other flags override "
+    "config.json, image or film of an earlier run, whose settings are used; other flags override "
     "them",
 )
 flags.DEFINE_string(
@@ -153,7 +153,7 @@ def define_machine_flags() -> None:
     flags.DEFINE_string(
         "coordinator",
         None,
-        "several machines for one huge picture: HOST:PORT of the first; start all with the same "
+        "several machines for one huge image: HOST:PORT of the first; start all with the same "
         "flags except --process_id, on shared files",
     )
     flags.DEFINE_string("num_processes", "1", "several machines: their number")

@@ -35,7 +35,7 @@ from neuart_jax.engine.step import (
 from neuart_jax.objective.term import Objective, Targets
 from neuart_jax.optimizers.base import Optimizer
 
-_ANNOUNCEMENT = "Compiling for pictures of this size, once, which can take a minute."
+_ANNOUNCEMENT = "Compiling for images of this size, once, which can take a minute."
 
 
 class Loop(NamedTuple):

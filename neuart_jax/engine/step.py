@@ -35,12 +35,12 @@ class Status(enum.IntEnum):
             Status.PLATEAU: "The loss stopped falling, so the run ended early.",
             Status.NON_FINITE: (
                 "The loss was no longer a finite number, so the run ended there with the best "
-                "picture before it; a smaller --learning_rate or other weights may help."
+                "image before it; a smaller --learning_rate or other weights may help."
             ),
-            Status.STOPPED: "The run was stopped on request, with the best picture so far.",
+            Status.STOPPED: "The run was stopped on request, with the best image so far.",
             Status.STUCK: (
                 "No step lowered the loss any more, not even along its gradient, so the run ended "
-                "early with the best picture; losses this large or flat may need other weights."
+                "early with the best image; losses this large or flat may need other weights."
             ),
         }[self]
 

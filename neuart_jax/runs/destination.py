@@ -63,7 +63,7 @@ def find_destination(output: OutputConfig) -> Destination:
     if extension in FILM_EXTENSIONS:
         raise InputError(
             f"--output={output.output} ends in {path.suffix}, and --content is no clip",
-            expected=f"a folder, or a picture that ends in {', '.join(WRITABLE)}",
+            expected=f"a folder, or an image that ends in {', '.join(WRITABLE)}",
             remedy="give a film, an animation or a folder of numbered frames as --content, or "
             "change the end",
         )

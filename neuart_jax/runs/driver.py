@@ -29,7 +29,7 @@ from neuart_jax.runs.folder import CHECKPOINTS, default_folders
 from neuart_jax.runs.more_steps import ask_for_more_steps
 from neuart_jax.runs.own_folder import is_in_use
 from neuart_jax.runs.painting import paint
-from neuart_jax.runs.prepare import Prepared, prepare
+from neuart_jax.runs.prepare import Prepared, list_files, prepare
 from neuart_jax.runs.record import RECORD_NAME, Record
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,8 @@ def transfer(
     read = functools.partial(
         prepare, load=functools.lru_cache(maxsize=None)(load_image), own=own, label=label
     )
+    # It may be read again, with settings that follow from the weights.
+    config = list_files(config)
     prepared, reason = read(config), ""
     if own.network is not None:
         found = config.network

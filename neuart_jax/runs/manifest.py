@@ -121,7 +121,7 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
     images = config.images
     if not manifest:
         jobs = make_jobs(config, images.content, images.style, pair=pair or "zip")
-        return Manifest("the pictures", jobs, [])
+        return Manifest("the images", jobs, [])
     if images.content or images.style or pair:
         raise InputError(
             "--manifest is given, and --content, --style or --pair as well",

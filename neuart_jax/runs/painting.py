@@ -286,7 +286,7 @@ def describe_lost_content(config: Config, result: Result) -> str:
         return ""
     weight = known(config.losses.content_weight)
     return (
-        f"Little of the photograph is left in the picture (content loss {content:.2f}): with "
+        f"Little of the photograph is left in the image (content loss {content:.2f}): with "
         f"--init={config.run.init}, use a larger --content_weight, {3 * weight:g} say, or more "
         "--steps."
     )

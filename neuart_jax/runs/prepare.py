@@ -147,7 +147,7 @@ def read_given(
     Raises:
       InputError: a setting or a file can't be used.
     """
-    config = resolve_run(_list_files(config), check_names=check_names)
+    config = resolve_run(list_files(config), check_names=check_names)
     images, regions = config.images, config.regions
     content = load(images.content, size=images.size or None, enlarge=images.enlarge)
     # Masks refer to the untrimmed images.
@@ -247,8 +247,14 @@ def _check_content(path: str) -> None:
         )
 
 
-def _list_files(config: Config) -> Config:
-    """Replace folders and patterns in the styles and their masks by their files."""
+def list_files(config: Config) -> Config:
+    """Replace folders and patterns in the styles and their masks by their files.
+
+    What they stand for is logged; doing it again changes and logs nothing.
+
+    Raises:
+      InputError: one of them names no image.
+    """
     lists = {"style": config.images.style, "style_mask": config.regions.style_mask}
     found = {}
     for name, texts in lists.items():

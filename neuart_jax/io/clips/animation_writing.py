@@ -93,7 +93,7 @@ def save_animation(
     scaled = _scale(pictures, size)
     first = next(scaled, None)
     if first is None:
-        raise ValueError("there are no pictures")
+        raise ValueError("there are no images")
     height, width, _ = first.shape
     check_animation(path, height=height, width=width)
     frames = _fade(itertools.chain([first], scaled), durations, fade)
@@ -164,7 +164,7 @@ def _save_with_pillow(
         except ValueError as error:
             raise InputError(
                 f"{path} can't be written ({brief_cause(error)})",
-                expected="pictures that such a file holds",
+                expected="images that such a file holds",
                 remedy="take a smaller size, or another kind of file",
             ) from error
 

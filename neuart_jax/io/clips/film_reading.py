@@ -64,7 +64,7 @@ def survey_film(path: Path) -> Survey:
         has_sound = bool(container.streams.audio)
     if size is None:
         raise InputError(
-            f"{path} has a moving picture without any frame",
+            f"{path} has a video stream without any frame",
             expected="a complete film",
             remedy="get it again",
         )
@@ -129,14 +129,14 @@ def _find_pictures(container: Any, path: PathLike) -> Any:
     ]
     if not moving:
         raise InputError(
-            f"{path} has no moving picture",
+            f"{path} has no video stream",
             expected="a film with a video stream",
             remedy="give another file",
         )
     stream = moving[0]
     if stream.codec_context is None:
         raise InputError(
-            f"the moving picture of {path} is of a kind that isn't known",
+            f"the video stream of {path} is of a kind that isn't known",
             expected="a film that FFmpeg decodes",
             remedy="convert it to H.264",
         )
@@ -213,7 +213,7 @@ def _check_frame(frame: Any, path: Path) -> None:
     if frame.color_trc in _HDR_TRANSFERS:
         raise InputError(
             f"{path} is HDR ({_HDR_TRANSFERS[frame.color_trc]})",
-            expected="a film in the range that pictures have (SDR, BT.709 or BT.601)",
+            expected="a film in the range that images have (SDR, BT.709 or BT.601)",
             remedy="convert it to SDR with a program that maps its tones",
         )
     if frame.colorspace not in (*MATRICES, _RGB, _UNSPECIFIED):

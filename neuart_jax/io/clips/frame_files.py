@@ -31,7 +31,7 @@ def survey_files(files: Sequence[Path], *, frame_rate: Fraction) -> Survey:
         if shape[:2] != (height, width):
             raise InputError(
                 f"{file} has {shape[1]}x{shape[0]} pixels, and {files[0]} has {width}x{height}",
-                expected="pictures of one size",
+                expected="images of one size",
                 remedy="scale them to one size, or take those of other sizes out",
             )
     _tell_gaps(files)

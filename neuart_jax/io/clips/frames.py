@@ -202,7 +202,7 @@ def choose_frames(
             expected="a clip of at least 2 frames",
             remedy="change the start, the end or the step"
             if has_part
-            else "give it as a picture, saved as PNG",
+            else "give it as an image, saved as PNG",
         )
     first = survey.times[chosen[0]]
     sound = None

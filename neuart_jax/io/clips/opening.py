@@ -79,7 +79,7 @@ def open_clip(
     part = Part(start, end, every)
     if not isinstance(source, str | Path) and isinstance(source, Sequence):
         files = [Path(file) for file in source]
-        return _open_files(files, f"{len(files)} pictures", frame_rate, part)
+        return _open_files(files, f"{len(files)} images", frame_rate, part)
     place = check_place(str(source), name="clip")
     if place.is_dir():
         listed = [Path(file) for file in list_named_images(str(source), name="clip")]
@@ -109,12 +109,12 @@ def _open_files(
     if rate <= 0:
         raise InputError(
             f"frame_rate={frame_rate} came for {name}",
-            expected="a number of pictures a second above 0, such as 25 or 30000/1001",
+            expected="frames per second above 0, such as 25 or 30000/1001",
             remedy=f"leave it out for {_FRAMES_A_SECOND}",
         )
     if not files:
         raise InputError(
-            f"{name} came as a clip", expected="at least 2 pictures", remedy="name its frames"
+            f"{name} came as a clip", expected="at least 2 images", remedy="name its frames"
         )
     survey = survey_files(files, frame_rate=rate)
     read = functools.partial(read_files, files)

@@ -30,7 +30,7 @@ def load_pyav(name: PathLike) -> Any:
         raise InputError(
             f"{name} is a film, which takes an extra to read and to write",
             expected="PyAV beside this package",
-            remedy='install it with pip install "neuart_jax[video]", or take the pictures out into '
+            remedy='install it with pip install "neuart_jax[video]", or take the frames out into '
             "a folder",
         ) from error
     # FFmpeg reports every defect of a damaged file; the user gets a single sentence.

@@ -197,7 +197,7 @@ def _load_random(request: Request) -> Loaded:
             "sha256": digest_variables(arrays),
         },
         message=f"Weights: random orthogonal filters, seed {request.seed}, calibrated on the "
-        "pictures.",
+        "images.",
         source="the random filters",
     )
 

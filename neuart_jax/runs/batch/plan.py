@@ -235,7 +235,7 @@ def advise_on_sizes(checked: Sequence[CheckedJob]) -> str:
     if len(sizes) < _MANY_SIZES or 2 * len(fewer) > len(sizes):
         return ""
     return (
-        f"The pictures have {len(sizes)} sizes, each of which takes a compilation; "
+        f"The images have {len(sizes)} sizes, each of which takes a compilation; "
         f"--size_step={_SIZE_STEP} reduces them to {len(fewer)}."
     )
 

@@ -122,7 +122,7 @@ def write_gallery(folder: Path, lines: Sequence[SummaryLine]) -> Path:
     good = sum(bool(line.image) for line in lines)
     page = _PAGE.substitute(
         title=html.escape(folder.resolve().name),
-        count=f"{good} of {len(lines)} pictures"
+        count=f"{good} of {len(lines)} images"
         + (f", {sum(seconds) / 3600:.2f} hours of work" if seconds else ""),
         cards="\n".join(cards),
     )

@@ -42,7 +42,7 @@ def load_fitted(request: Request) -> Loaded:
     params = _read(path, request)
     how = "from the cache"
     if params is None:
-        logger.info("Fitting filters to the pictures, which can take a minute.")
+        logger.info("Fitting filters to the images, which can take a minute.")
         variables = fit_variables(
             request.make_module, batch, layers=request.layers, seed=request.seed, recipe=recipe
         )
@@ -61,7 +61,7 @@ def load_fitted(request: Request) -> Loaded:
             "file": "",
             "sha256": digest_variables(params.variables),
         },
-        message=f"Weights: fitted to the {count} pictures {how}, no ImageNet weights.",
+        message=f"Weights: fitted to the {count} images {how}, no ImageNet weights.",
         source="the fit",
     )
 
