@@ -140,7 +140,7 @@ def test_pillow_is_enough_for_all_but_films(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     pictures = [picture / 255 for picture in moving_picture(2)]
     save_animation(tmp_path / "progress.webp", pictures, [Fraction(1, 10)] * 2)
-    with pytest.raises(InputError, match=r"an extra to read and to write.*neuart_jax\[video\]"):
+    with pytest.raises(InputError, match=r"films need the package PyAV.*neuart_jax\[video\]"):
         save_animation(tmp_path / "progress.mp4", pictures, [Fraction(1, 10)] * 2)
     assert [file.name for file in tmp_path.iterdir()] == ["progress.webp"]
 

@@ -50,7 +50,7 @@ def test_words_become_flags(line, expected):
         ("--init=a.png --init=b.png", "--init has 2 files"),
         ("--size --style=a.jpg", "--size came without a value; expected --size=VALUE"),
         ("--style=a.jpg rubbish", "'rubbish' is neither a flag nor a file"),
-        ("--contnt=a.jpg", "--contnt is no flag here; .*did you mean --content"),
+        ("--contnt=a.jpg", "--contnt is not a flag of this command; .*did you mean --content"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_told(line, message):
@@ -89,8 +89,9 @@ def test_all_of_them_at_once():
     with pytest.raises(InputError) as refused:
         arrange("-content_image a.jpg -style_image b.jpg -image_size 512 -wibble -init random")
     assert str(refused.value).startswith(
-        "-content_image, -style_image, -image_size, -wibble are no flags here; expected those of "
-        "--help; write --content=a.jpg, write --style=b.jpg, write --size=512, for -wibble, did you"
+        "-content_image, -style_image, -image_size, -wibble are not flags of this command; "
+        "expected flags that --help lists; write --content=a.jpg, write --style=b.jpg, write "
+        "--size=512, for -wibble, did you"
     )
 
 

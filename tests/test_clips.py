@@ -151,13 +151,13 @@ def test_a_part_of_a_film(film):
 @pytest.mark.parametrize(
     ("part", "sentence"),
     [
-        ({"start": 3}, "the part from 3 seconds came of .*within its 0.240 seconds"),
+        ({"start": 3}, "the part from 3 seconds can't be taken from .*within its 0.240 seconds"),
         ({"start": 0.2, "end": 0.1}, "the part from 0.2 to 0.1 seconds"),
         ({"start": float("nan")}, "the part from nan seconds"),
         ({"start": -1}, "the part from -1 seconds"),
         ({"every": 0}, "every=0 came for .*; expected 1 for all"),
-        ({"every": 9}, "has 1 frame in the part that was chosen, of 6; expected a clip"),
-        ({"start": 0.21}, "has no frames in the part that was chosen, of 6"),
+        ({"every": 9}, "has 1 frame in the chosen part, of 6 in all; expected a clip"),
+        ({"start": 0.21}, "has no frames in the chosen part, of 6 in all"),
     ],
 )
 def test_a_part_that_is_none_is_a_sentence(film, part, sentence):
@@ -246,7 +246,7 @@ def test_without_the_extra_a_sentence_names_it(film, monkeypatch):
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(InputError, match=r'an extra .*pip install "neuart_jax\[video\]"'):
+    with pytest.raises(InputError, match=r'need .* PyAV.*pip install "neuart_jax\[video\]"'):
         open_clip(film[0])
 
 
@@ -327,7 +327,7 @@ def test_pictures_of_a_folder_are_frames_in_the_order_of_their_numbers(tmp_path,
     (tmp_path / "frame_4.png").unlink()
     with caplog.at_level(logging.WARNING, "neuart_jax"):
         assert open_clip(tmp_path).num_frames == 11
-    assert "1 of the numbers from 1 to 12 are missing, the first of them 4." in caplog.text
+    assert "1 frame numbers between 1 and 12 are missing, beginning with 4." in caplog.text
 
 
 def test_frames_go_into_numbered_files_and_come_back(tmp_path):

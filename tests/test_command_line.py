@@ -82,7 +82,7 @@ def test_two_styles_from_the_command_line_and_again(run_main, capsys, mix):
     # Another picture of the same name is told by the number of its style.
     save_image(Path("texture.png"), smooth_image(16, 12, seed=9))
     assert run_main(config=folder / "config.json", output="other", steps=1) == 0
-    assert "made with other style2" in capsys.readouterr().err
+    assert "made with a different setup (style2" in capsys.readouterr().err
 
 
 def test_flags_over_a_recipe_over_a_record(run_main):
@@ -246,7 +246,7 @@ def test_normalized_weights_of_another_preprocessing_and_again_from_elsewhere(
 
     save_image(home / "photos/two.png", smooth_image(20, 24, seed=6))
     assert run_main(config=home / "out/config.json", output="other", steps=1) == 0
-    assert "made with other weights" in capsys.readouterr().err
+    assert "made with a different setup (weights" in capsys.readouterr().err
     # Without its rescaling and with its own preprocessing it is another network.
     empty = {"preprocessing": "", "normalize_weights": ""}
     assert run_main(config=home / "out/config.json", output="plain", **empty) == 0

@@ -37,7 +37,7 @@ def test_a_signal_during_the_run_asks_first_and_the_second_quits(request_to_stop
     signal.raise_signal(number)
     assert request_to_stop.wanted()
     assert request_to_stop.signal == number
-    assert "once more to quit at once" in capsys.readouterr().err
+    assert "again to quit at once" in capsys.readouterr().err
     with pytest.raises(SystemExit) as quitting:
         signal.raise_signal(number)
     assert quitting.value.code == 128 + number
@@ -150,7 +150,7 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     bar = ProgressBar()
-    assert "Still preparing after 0 s: pictures, weights" in wait_for(stream, "Still")
+    assert "Still preparing after 0 s: images, weights" in wait_for(stream, "Still")
     bar(run_progress(0, 10.0, 0.0))
     # A quarter of the steps, at half the size: a sixteenth of the work.
     bar(run_progress(20, 20.0, 1 / 16))

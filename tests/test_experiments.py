@@ -280,12 +280,12 @@ def test_lists_of_numbers():
             read_numbers(text, flag="ratios", example="1e-5,1e-4")
     with pytest.raises(InputError, match="finite numbers from 0 to 1 .*write --shares=0,1, say"):
         read_numbers("0.5,1.5", flag="shares", example="0,1", at_most=1)
-    with pytest.raises(InputError, match="--shares=0.5,0.5 has a number twice"):
+    with pytest.raises(InputError, match="--shares=0.5,0.5 has the same number twice"):
         read_numbers("0.5,0.5", flag="shares", example="0,1", at_most=1)
 
 
 def test_bad_ratios(config):
-    with pytest.raises(InputError, match="has a ratio twice"):
+    with pytest.raises(InputError, match="has the same ratio twice"):
         layer_grid(config, ratios=(1, 1.0001))
     with pytest.raises(InputError, match="have no ratio"):
         layer_grid(config.replace(style_weight=0))

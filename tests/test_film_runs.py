@@ -81,7 +81,7 @@ def test_a_clip_becomes_a_film_with_its_sound_and_times(run_main, capsys):
     said = capsys.readouterr()
     assert said.out == "film.mp4\n"
     assert "clip.mp4: 6 frames of 64x48, 0." in said.err
-    assert "Computing on" in said.err and "Warping error" in said.err
+    assert "Computing on" in said.err and "warping error" in said.err
     clip = open_clip("film.mp4")
     assert clip.times == tuple(Fraction(time, 1000) for time in times)
     assert (clip.height, clip.width) == (48, 64)
@@ -356,7 +356,7 @@ def test_frames_stay_where_the_encoder_fails(monkeypatch, caplog):
     config = config_of(output="film.mkv")
     with monkeypatch.context() as patch:
         patch.setattr(run, "writing_film", fail)
-        with pytest.raises(InputError, match="all 6 frames are painted, in film/frames;"):
+        with pytest.raises(InputError, match="all 6 frames are painted, in film/frames"):
             paint_film(config)
     assert len(list(Path("film/frames").iterdir())) == 6
     # The same command only encodes, also with another codec's film.
@@ -373,7 +373,7 @@ def test_a_result_that_is_there_stays():
     with pytest.raises(InputError, match="film.mkv is there already"):
         paint_film(config)
     Path("film.mkv").unlink()
-    with pytest.raises(InputError, match="already holds a result of another run .style_weight"):
+    with pytest.raises(InputError, match="already holds the result of another run .style_weight"):
         paint_film(config.replace(style_weight=3))
     # Frames that are there make the film again; its codec is none of their settings.
     assert paint_film(config.replace(sound=False)).path == Path("film.mkv")
@@ -829,7 +829,7 @@ def test_two_real_devices(whole):
     [
         ({"devices": 99}, "--devices=99; expected 1 to "),
         ({"devices": "many"}, "--devices=many; expected a whole number"),
-        ({"batch": 2}, "--batch came without many pairs"),
+        ({"batch": 2}, "--batch came without pairs to paint"),
         ({"devices": 1, "content": "painting.png"}, "folders with --pair, or a clip as"),
     ],
 )
@@ -867,17 +867,17 @@ def test_flows_of_ones_own_are_followed():
     [
         ({"content": "sound.mp4"}, "sound.mp4 has no video stream"),
         ({"content": "cut_off.mp4"}, "cut_off.mp4 can't be read as a film"),
-        ({"end": 0.04}, "has 1 frame in the part that was chosen"),
-        ({"start": 3.0}, "the part from 3 seconds came of"),
+        ({"end": 0.04}, "has 1 frame in the chosen part"),
+        ({"start": 3.0}, "the part from 3 seconds can't be taken from"),
         ({"output": "film.png"}, "film.png ends in .png, and --content=.* is a clip"),
         ({"output": "film.avi"}, "film.avi ends in .avi"),
-        ({"output": "film.mp4", "film_codec": "prores"}, "film.mp4 came with the codec prores"),
+        ({"output": "film.mp4", "film_codec": "prores"}, "film.mp4 can't hold the codec prores"),
         ({"output": "film.gif", "film_codec": "h264"}, "h264 came with an animation"),
         ({"flow": "flows"}, "--flow=flows is neither a way to find motion nor a folder"),
         ({"flow": "few"}, r"few lacks backward_6_5.flo and 1 more"),
         ({"flow": "many"}, "many has flows of 7 frames, and .* has 6"),
         ({"content_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
-        ({"content_mask": "clip.mkv"}, "of frame 1 of .*clip.mkv has none of the colors"),
+        ({"content_mask": "clip.mkv"}, "of frame 1 of .*clip.mkv is neither"),
         ({"content_mask": "wide_masks"}, "wide_masks has 96 x 48 pixels, its image 64 x 48"),
         ({"content_mask": "masks"}, r"mask has 2 regions \(black, white\) and there are 1 style"),
         ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
@@ -923,7 +923,7 @@ def test_what_cannot_be_painted_is_a_sentence_before_the_work(
 def test_a_disk_without_room_is_a_sentence(monkeypatch):
     usage = type("Usage", (), {"free": 1 << 10})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match="film has room for 0 MiB on its disk"):
+    with pytest.raises(InputError, match="film has only 0 MiB of free disk space"):
         paint_film(config_of(output="film.mkv"))
     assert not Path("film").exists()
 

@@ -138,7 +138,9 @@ def test_odd_sides_are_padded_with_their_edge_and_told(
     with caplog.at_level(logging.INFO, "neuart_jax"):
         check_film(path, plan_of(pictures, codec))
     height, width = size[0] + rows, size[1] + columns
-    assert f"{path} gets {width}x{height} pixels, since {codec} takes even sides" in caplog.text
+    assert (
+        f"{path} will have {width}x{height} pixels, because {codec} needs even sides" in caplog.text
+    )
     write(path, pictures, plan_of(pictures, codec))
     expected = np.pad(pictures, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
     assert luma_error(path, expected) < 3
@@ -190,8 +192,8 @@ def test_sound_that_does_not_fit_is_a_sentence_before_the_work(tmp_path):
     ("name", "codec", "size", "sentence"),
     [
         ("film.mp4", "h265", (16, 16), "h265 came as a film's codec; expected one of h264, prores"),
-        ("film.mp4", "ffv1", (16, 16), "film.mp4 came with the codec ffv1; expected .* in .mkv;"),
-        ("film.avi", "h264", (16, 16), "film.avi came with the codec h264; expected .* .mp4 or"),
+        ("film.mp4", "ffv1", (16, 16), "film.mp4 can't hold the codec ffv1; expected .* in .mkv;"),
+        ("film.avi", "h264", (16, 16), "film.avi can't hold the codec h264; expected .* .mp4 or"),
         ("film.mp4", "h264", (16, 17000), r"film.mp4 can't be written \(.*\); expected a film"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_picture_that_has_the_name_of_the_kept_one_stays():
     config = Config().replace(**TINY, scales=1, output="out", report_every=2)
     transfer(config.replace(steps=4))
     Path("out/result_4_steps.png").write_bytes(b"mine")
-    with pytest.raises(InputError, match="result_4_steps.png exists already"):
+    with pytest.raises(InputError, match="result_4_steps.png already exists"):
         transfer(config.replace(steps=7))
     assert Path("out/result_4_steps.png").read_bytes() == b"mine"
     # What a kill has left of the same is no obstacle.
@@ -72,7 +72,7 @@ def test_a_finished_run_is_prolonged(caplog):
     earlier = load_image("out/result.png").image
     with caplog.at_level("INFO", "neuart_jax"):
         longer = transfer(config.replace(steps=7))
-    assert "out has this run with 4 steps; 3 more follow, from its image" in caplog.text
+    assert "out holds this run with 4 steps; 3 more follow from its image" in caplog.text
     assert (longer.result.num_steps, longer.image_path) == (3, Path("out/result.png"))
     assert longer.result.losses["total"] < first.result.losses["total"]
     assert_array_equal(load_image("out/result_4_steps.png").image, earlier)

@@ -449,10 +449,10 @@ def test_the_command_line_paints_many(config, pictures, tmp_path, run_main, caps
         ({"pair": "zip", "output": "x", "devices": "-1"}, "--devices=-1; expected a whole number"),
         ({"pair": "zip", "output": "x", "engine": "rya"}, "--engine=rya is not known"),
         ({"manifest": "t.csv", "output": "x", "pair": "zip"}, "one way of naming the pairs"),
-        ({"batch": "4"}, "--batch came without many pairs; .* --manifest=FILE, or .* --pair"),
-        ({"keep_going": True}, "--keep_going came without many pairs"),
-        ({"engine": "ray"}, "--engine came without many pairs"),
-        ({"devices": "2"}, "--devices came without many pairs"),
+        ({"batch": "4"}, "--batch came without pairs to paint; .* --manifest=FILE, or .* --pair"),
+        ({"keep_going": True}, "--keep_going came without pairs to paint"),
+        ({"engine": "ray"}, "--engine came without pairs to paint"),
+        ({"devices": "2"}, "--devices came without pairs to paint"),
     ],
 )
 def test_nonsense_in_flags_is_one_sentence(flags, sentence, pictures, tmp_path, run_main, capsys):

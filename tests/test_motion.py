@@ -84,7 +84,7 @@ def test_ways_that_are_none_or_take_opencv_are_a_sentence(monkeypatch):
             (_ for _ in ()).throw(ImportError()) if name == "cv2" else real(name, *rest)
         ),
     )
-    with pytest.raises(InputError, match=r"dis takes OpenCV.*neuart_jax\[video\].*or take tvl1"):
+    with pytest.raises(InputError, match=r"dis needs OpenCV.*jax\[video\].*or use --flow=tvl1"):
         find_flow(frame, frame)
     assert find_flow(frame, frame, method="tvl1").shape == (40, 40, 2)
 

@@ -68,7 +68,7 @@ def test_a_dark_frame_with_noise_has_its_label():
 
 def test_a_frame_with_other_colors_is_named():
     masks = [paint_mask(), paint_mask(("green", 0, 40))]
-    with pytest.raises(InputError, match=r"50 % of frame 2 of masks.mp4 has none of the colors"):
+    with pytest.raises(InputError, match=r"50 % of frame 2 of masks.mp4 is neither"):
         find_showing(masks, ["black", "white"], name="masks.mp4")
 
 

@@ -262,12 +262,12 @@ def test_as_many_styles_as_regions(count):
 
 
 def test_style_masks_alone():
-    with pytest.raises(InputError, match="style masks are given without a mask of the content"):
+    with pytest.raises(InputError, match="style masks came without a content mask"):
         match(None, [stripes("red")])
 
 
 def test_named_regions_alone():
-    with pytest.raises(InputError, match="regions are given without a mask of the content"):
+    with pytest.raises(InputError, match="regions came without a content mask"):
         match(None, [], style_images=[], colors=("red",))
 
 
@@ -307,11 +307,11 @@ def test_region_smaller_than_a_position(where):
     check_regions(regions, stride=3)
     with pytest.raises(
         InputError,
-        match=f"region 2 has 12 pixels of the {where} images?; expected at least 16, one",
+        match=f"region 2 covers only 12 pixels of the {where} images?; expected at least 16,",
     ):
         check_regions(regions, stride=4)
     check_regions(Regions(("red", "blue"), large, (large,)), stride=4)
-    with pytest.raises(InputError, match="; use larger images"):
+    with pytest.raises(InputError, match="; use a larger --size"):
         check_regions(Regions(("red", "blue"), large, (large,)), stride=5)
 
 

@@ -235,7 +235,8 @@ def test_no_stream_ends_a_run(config, tmp_path, redirections):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
     if redirections == ">/dev/full":
         assert done.stderr.endswith(
-            "out/result.png is there; stdout can't be written (No space left on device).\n"
+            "out/result.png is written; its name can't be printed to stdout (No space left on "
+            "device).\n"
         )
 
 

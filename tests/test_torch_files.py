@@ -120,9 +120,9 @@ def test_without_torch_a_pth_file_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         read_pth(tmp_path / "w.pth", model="vgg19")
     assert str(caught.value) == (
-        f"{tmp_path}/w.pth is a .pth file, which only torch can read; expected an "
-        "installed torch, or another kind of file; pip install 'neuart_jax[torch]', or give timm's "
-        ".safetensors file instead."
+        f"{tmp_path}/w.pth is a .pth file, which only torch can read; expected "
+        "PyTorch to be installed, or another kind of file; run pip install 'neuart_jax[torch]', or "
+        "give timm's .safetensors file instead."
     )
 
 

@@ -143,7 +143,7 @@ def test_what_a_person_reads(finished):
         "Computing on the CPU.",
         "Fitting filters to the images",
         "Weights: fitted to the two images",
-        "Compiling for pictures of this size",
+        "Compiling for images of this size",
         "All steps were made.",
         "5 steps in ",
     )
@@ -199,7 +199,7 @@ def test_a_repeated_run_says_what_is_not_the_same(pictures, tmp_path, caplog):
     )
     with caplog.at_level(logging.INFO):
         transfer(config, repeated=repeated)
-    assert "made with other content, weights, jax 0.0.1" in caplog.text
+    assert "made with a different setup (content, weights, jax 0.0.1" in caplog.text
 
 
 @pytest.mark.slow
@@ -479,7 +479,7 @@ BAD_FLAGS = [
     ({"convolution": ""}, "convolution"),
     ({"convolution": "winograd", "precision": "bfloat16"}, "--convolution=winograd came with"),
     ({"memory_check": "maybe"}, "memory_check"),
-    ({"stile": "x"}, "--stile is no flag here"),
+    ({"stile": "x"}, "--stile is not a flag of this command"),
 ]
 
 

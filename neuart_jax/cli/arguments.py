@@ -133,7 +133,9 @@ def _check_single(name: str, values: Sequence[str]) -> None:
         f"--{name} has {len(values)} files: {', '.join(values[:3])}"
         + (", ..." if len(values) > 3 else ""),
         expected="one",
-        remedy=f"leave the others out; {many}=cross (or zip)" if name == "content" else "choose",
+        remedy=f"leave the others out; {many}=cross (or zip)"
+        if name == "content"
+        else "keep one of them",
     )
 
 
@@ -150,8 +152,9 @@ def _refuse_unknown(unknown: Sequence[tuple[str, str | None]], flags: Flags) -> 
         else:
             advice.append(f"leave out {strange[-1]}")
     raise InputError(
-        f"{', '.join(strange)} {'is no flag' if len(strange) == 1 else 'are no flags'} here",
-        expected="those of --help",
+        f"{', '.join(strange)} {'is not a flag' if len(strange) == 1 else 'are not flags'} of this "
+        "command",
+        expected="flags that --help lists",
         remedy=", ".join(advice),
     )
 

@@ -220,7 +220,9 @@ class StopRequest:
             sys.unraisablehook = functools.partial(_quit_soon, number, sys.unraisablehook)
             sys.exit(128 + number)
         self.signal = number
-        print("Stopping after these steps; once more to quit at once.", file=sys.stderr)
+        print(
+            "Stopping after the current steps; press Ctrl-C again to quit at once.", file=sys.stderr
+        )
 
 
 def _quit_soon(number: int, hook: Callable[[Any], object], unraisable: Any) -> None:
@@ -311,8 +313,8 @@ def print_film_summary(film: Film) -> None:
     """Print how many frames are painted to stderr, and the film's path to stdout."""
     if film.stopped:
         print(
-            f"{film.num_painted} of {film.num_frames} frames are painted; the same command goes on "
-            "from there.",
+            f"{film.num_painted} of {film.num_frames} frames are painted; run the same command "
+            "again to go on.",
             file=sys.stderr,
         )
     else:
@@ -324,7 +326,8 @@ def print_film_summary(film: Film) -> None:
         )
     if film.error is not None:
         print(
-            f"Warping error {film.error[0]:.2g}, that of the clip itself {film.error[1]:.2g}.",
+            f"Flicker (warping error, less is steadier): {film.error[0]:.2g}; of the clip itself: "
+            f"{film.error[1]:.2g}.",
             file=sys.stderr,
         )
     _print_path(film.path)
@@ -333,7 +336,9 @@ def print_film_summary(film: Film) -> None:
 def _print_path(path: Path) -> None:
     print(path)
     if failure := flush_stdout():
-        print(f"{path} is there; stdout can't be written ({failure}).", file=sys.stderr)
+        print(
+            f"{path} is written; its name can't be printed to stdout ({failure}).", file=sys.stderr
+        )
 
 
 def print_batch_summary(result: BatchResult) -> None:

@@ -133,7 +133,7 @@ def define_batch_flags(
         for name in ("keep_going", "batch", "devices", "engine"):
             if flags.FLAGS[name].present and name not in taken:
                 raise InputError(
-                    f"--{name} came without many pairs",
+                    f"--{name} came without pairs to paint",
                     expected="a table of pairs, --manifest=FILE, or folders with --pair"
                     + (", or a clip as --content" if name == "devices" else ""),
                     remedy=f"add one of these, or leave out --{name}",

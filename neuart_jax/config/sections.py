@@ -26,12 +26,15 @@ class ImagesConfig(Section):
         "commas, a folder, or a pattern",
     )
     size: int = option(
-        512, "longest side of both images, in pixels; 0 keeps each file's own size", at_least=0
+        512,
+        "longest side in pixels to which both images are reduced (and with --enlarge enlarged); 0 "
+        "keeps each file's own size",
+        at_least=0,
     )
     size_step: int = option(
         1,
-        "round sides to multiples of this many pixels during the run; the result has its own size. "
-        "Many images of mixed sizes then share few compiled programs",
+        "round sides to multiples of this many pixels while painting, so that images of many sizes "
+        "share few compiled programs; the result is not rounded",
         at_least=1,
         at_most=512,
     )
@@ -71,8 +74,8 @@ class RegionsConfig(Section):
     )
     style_mask: Texts = option(
         (),
-        "file that names the regions of a style image in the same colors, one for each style, "
-        "given like --style; without any, each style image belongs to one region",
+        "mask of a style image in the colors of --content_mask; for several styles a mask for "
+        "each, given like --style; without masks, each style image belongs to one region",
     )
     regions: Words = option(
         (),
@@ -86,7 +89,7 @@ class RegionsConfig(Section):
     )
     auto_masks: int = option(
         0,
-        "number of regions to find by color and height, instead of masks; 0 finds none",
+        "number of regions to find by color and vertical position, instead of masks; 0 finds none",
         at_least=0,
         at_most=16,
     )
@@ -104,15 +107,15 @@ class RealismConfig(Section):
     )
     realism_steps: int = option(
         0,
-        "updates of a separate last stage with --realism_weight, which the others then lack; 0 "
-        "uses it in all stages",
+        "updates of an extra last stage, which alone then has --realism_weight; 0 gives it to all "
+        "stages",
         at_least=0,
         at_most=_MOST_STEPS,
     )
     affine_radius: int = option(
         0,
         "at the end, replace the result by the nearest locally affine function of the content's "
-        "colors, in windows of this radius in pixels; 0 doesn't",
+        "colors, in windows of this radius in pixels; 0 turns this off",
         at_least=0,
     )
 
@@ -140,7 +143,7 @@ class NetworkConfig(Section):
         "FILE: a weights file, converted or as published",
     )
     weights_dir: str = option("weights", "folder to search first for ImageNet weights")
-    offline: bool = option(False, "never use the network; HF_HUB_OFFLINE=1 does the same")
+    offline: bool = option(False, "never go online for weights; HF_HUB_OFFLINE=1 does the same")
     preprocessing: str = option(
         "",
         "input that ImageNet weights or a weights file expect; by default what they were trained "
@@ -270,9 +273,9 @@ class LossConfig(Section):
     )
     stylization: float = option(
         1.0,
-        "degree of stylization: the style loss compares with a mixture of the style's and the "
-        "content's statistics, and total variation spares the content's edges in the same "
-        "proportion; 0 leaves the content unchanged",
+        "degree of stylization, from 0, which leaves the content unchanged, to 1; in between, the "
+        "target mixes the style's and the content's statistics, and total variation spares the "
+        "content's edges in proportion",
         at_least=0,
         at_most=1,
     )
@@ -295,8 +298,8 @@ class LossConfig(Section):
     )
     range_weight: float | None = option(
         None,
-        "coefficient of the mean squared distance of pixels from the range of a file, for L-BFGS, "
-        "which has no bounds",
+        "coefficient of the mean squared distance of pixels that are darker than black or brighter "
+        "than white, for L-BFGS, which has no bounds",
         at_least=0,
     )
     pixel_scale: float = option(
@@ -442,7 +445,7 @@ class VideoConfig(Section):
     )
     references: Steps = option(
         (),
-        "clips: distances to the reference frames, in frames, such as 1,10,20 for clips in which "
+        "clips: how many frames back the reference frames are, such as 1,10,20 for clips in which "
         "objects reappear; farther frames count where no nearer one shows a pixel; by default 1",
     )
     passes: int = option(
@@ -515,19 +518,23 @@ class OutputConfig(Section):
 
     output: str = option(
         "",
-        "folder for the result; or an image, such as painted.png, with the other files in a folder "
-        "beside it, painted; for a clip, a film, such as film.mp4; by default "
-        "output/CONTENT_STYLE, numbered if that exists",
+        "folder for the result; or an image, such as painted.png, beside which the folder painted/ "
+        "gets the other files; for a clip, a film, such as film.mp4; by default "
+        "output/CONTENT_STYLE, with a number if that exists",
     )
     image_name: str = option(
         "result.png", "file name of the image; the extension selects PNG, JPEG, WebP, 16-bit TIFF"
     )
-    save_every: int = option(0, "number of steps between frames; 0 writes none", at_least=0)
-    save_at: Steps = option((), "also write frames after these steps, such as 200,400,800")
+    save_every: int = option(
+        0, "save an image of the progress after every so many steps; 0 saves none", at_least=0
+    )
+    save_at: Steps = option(
+        (), "also save images of the progress after these steps, such as 200,400,800"
+    )
     animation: str = option(
         "",
         "film of the run's progress, such as progress.webp, .gif, .png or .mp4, in the result's "
-        "folder, together with its frames",
+        "folder, together with its images",
     )
     animation_seconds: float = option(
         6.0,
@@ -538,8 +545,7 @@ class OutputConfig(Section):
     )
     animation_fade: float = option(
         0.5,
-        "longest time over which an image of the film fades into the next, in seconds; steps that "
-        "follow one another at 25 per second leave no time for it; 0 cuts from one to the next",
+        "longest fade from one image of the film to the next, in seconds; 0 cuts",
         at_least=0,
         at_most=10,
     )

@@ -36,7 +36,7 @@ def join_machines(address: str, *, num_processes: int, process_id: int) -> None:
     except (OSError, ValueError) as error:
         raise _refusal(address, brief_cause(error)) from error
     if process_id == 0 and num_processes > 1:
-        logger.info("Waiting at %s for the others of %d processes.", address, num_processes)
+        logger.info("Waiting at %s until all %d processes have joined.", address, num_processes)
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:

@@ -99,8 +99,8 @@ def check_devices(num_devices: int) -> None:
     if not 1 <= num_devices <= there:
         raise InputError(
             f"--devices={num_devices}",
-            expected=f"1 to {there}, which this machine has of the kind {jax.default_backend()}",
-            remedy="give another number, or leave it out for all",
+            expected=f"1 to {there}, the {jax.default_backend()} devices of this machine",
+            remedy="give another number, or leave the flag out to use all",
         )
 
 

@@ -100,7 +100,7 @@ class Checkpoints:
             # A truncated file, or one from another version, may raise any exception.
             except Exception as error:
                 logger.warning(
-                    "Checkpoint %s can't be used (%s).",
+                    "Skipping checkpoint %s, which can't be used (%s).",
                     _file(self._path, number),
                     brief_cause(error),
                 )
@@ -112,7 +112,11 @@ class Checkpoints:
             for there, here in zip(records, self._records, strict=True):
                 if changed := here.differences(there):
                     what = ", ".join(changed)
-                    logger.warning("Pixels may differ: the run was started with other %s.", what)
+                    logger.warning(
+                        "Pixels may differ slightly: the run was started with a different setup "
+                        "(%s).",
+                        what,
+                    )
             return state
         return None
 

@@ -62,10 +62,10 @@ def find_destination(output: OutputConfig) -> Destination:
     extension = path.suffix.lower()
     if extension in FILM_EXTENSIONS:
         raise InputError(
-            f"--output={output.output} ends in {path.suffix}, and --content is no clip",
+            f"--output={output.output} ends in {path.suffix}, but --content is no clip",
             expected=f"a folder, or an image that ends in {', '.join(WRITABLE)}",
             remedy="give a film, an animation or a folder of numbered frames as --content, or "
-            "change the end",
+            "change the extension",
         )
     if extension not in WRITABLE:
         is_image = extension in readable_extensions()

@@ -124,9 +124,9 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
         return Manifest("the images", jobs, [])
     if images.content or images.style or pair:
         raise InputError(
-            "--manifest is given, and --content, --style or --pair as well",
+            "--manifest came with --content, --style or --pair",
             expected="one way of naming the pairs",
-            remedy="leave one of them out",
+            remedy="leave out --manifest, or the others",
         )
     return read_manifest(config, manifest)
 

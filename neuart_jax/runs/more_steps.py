@@ -42,7 +42,7 @@ def ask_for_more_steps(config: Config, prepared: Prepared, folder: Path) -> Conf
     kept = folder / f"{image.stem}_{made}_steps{image.suffix}"
     _keep_image(image, kept)
     logger.info(
-        "%s has this run with %d steps; %d more follow, from its image, which is kept as %s.",
+        "%s holds this run with %d steps; %d more follow from its image, which is kept as %s.",
         folder,
         made,
         wanted - made,
@@ -59,9 +59,9 @@ def _keep_image(image: Path, kept: Path) -> None:
         if kept.is_file() and kept.read_bytes() == earlier:
             return
         raise InputError(
-            f"{kept} exists already, where the present image would be kept",
+            f"{kept} already exists, and the present image would be kept under that name",
             expected="an unused name",
-            remedy="move it away, or give another --output",
+            remedy="move that file away, or give another --output",
         )
     with write_atomically(kept) as file:
         file.write(earlier)

@@ -76,8 +76,8 @@ class OwnFolder:
                 raise
             raise InputError(
                 f"{self.path} can't be written ({brief_cause(error)})",
-                expected="a folder with room and permission to write",
-                remedy="free some space, or give another --output",
+                expected="a writable folder with free space",
+                remedy="check its permissions and the free space, or give another --output",
             ) from error
 
     def _is_there(self) -> bool:
@@ -133,8 +133,8 @@ class OwnFolder:
         except OSError as error:
             raise InputError(
                 f"{self.path / MARK_NAME} can't be written ({brief_cause(error)})",
-                expected="a folder with room and permission to write",
-                remedy="free some space, or give another --output",
+                expected="a writable folder with free space",
+                remedy="check its permissions and the free space, or give another --output",
             ) from error
         self._names.update(new)
 

@@ -127,7 +127,8 @@ def paint(
         records = [_make_record(prepared, network) for prepared in group]
         if repeated is not None and (differences := records[0].differences(repeated)):
             logger.warning(
-                "Pixels may differ: the record was made with other %s.", ", ".join(differences)
+                "Pixels may differ slightly: the record was made with a different setup (%s).",
+                ", ".join(differences),
             )
         saved = Checkpoints(checkpoints, records, seconds=group[0].config.output.checkpoint_seconds)
         results, stopped = _run(

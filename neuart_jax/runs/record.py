@@ -283,8 +283,8 @@ def make_film_metadata(text: str, *, name: str) -> dict[str, str]:
     metadata = {METADATA_KEY: text}
     if (length := len(pack_metadata(metadata))) > _MOST_METADATA:
         logger.warning(
-            "%s has no record in its metadata, which would take %d of at most %d bytes; it is in "
-            "%s.",
+            "%s has no record in its metadata, as it would take %d bytes, and %d is the limit; the "
+            "record is in %s.",
             *(name, length, _MOST_METADATA, RECORD_NAME),
         )
         return {}
@@ -317,7 +317,7 @@ def refuse(folder: Path, differences: Sequence[str]) -> NoReturn:
     more = len(differences) - _MAX_DIFFERENCES
     listed = [*differences[:_MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
     raise InputError(
-        f"{folder} already holds a result of another run ({'; '.join(listed)})",
-        expected="nothing, or a result of the same settings, images and weights",
+        f"{folder} already holds the result of another run ({'; '.join(listed)})",
+        expected="a folder without a result, or with one of the same settings, images and weights",
         remedy="give another --output, or add --overwrite",
     )

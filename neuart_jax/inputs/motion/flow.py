@@ -128,8 +128,8 @@ def _load_opencv(method: str) -> Any:
         import cv2
     except ImportError as error:
         raise InputError(
-            f"{method} takes OpenCV to find how pixels move",
-            expected="it beside this package",
-            remedy='install it with pip install "neuart_jax[video]", or take tvl1, which is slower',
+            f"--flow={method} needs OpenCV",
+            expected="OpenCV to be installed",
+            remedy='run pip install "neuart_jax[video]", or use --flow=tvl1, which is slower',
         ) from error
     return cv2

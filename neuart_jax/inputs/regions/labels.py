@@ -181,8 +181,8 @@ def read_labels(
             known = ", ".join(color_name(_round(palette[label])) for label in present)
             unknown = [color_name(_snap(color)) for color in shades[owners < 0]]
             raise InputError(
-                f"{100 * share:.0f} % of {name} has none of the colors {known}, nor a mixture",
-                expected="a mask painted with a few solid colors, all of them named if any is",
+                f"{100 * share:.0f} % of {name} is neither {known} nor a mixture of these",
+                expected="a few solid colors, all of them in --regions if that is given",
                 remedy=f"name {unknown[0]} in --regions, or repaint the mask"
                 if unknown
                 else "paint a mask; a photograph can't be used as one",
@@ -275,9 +275,9 @@ def _count(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 def _check_shades(shades: Float32, levels: Float32, name: str) -> None:
     if not len(shades):
         raise InputError(
-            f"{name} has no solid areas",
-            expected="labels painted in solid colors, or the names of a gradient's two ends",
-            remedy="name the labels: --regions=black,white",
+            f"{name} has no areas of a solid color",
+            expected="regions in solid colors, or --regions with the two ends of a gradient",
+            remedy="repaint the mask, or add --regions=black,white",
         )
     if len(shades) > MOST_LABELS:
         raise InputError(
@@ -294,8 +294,8 @@ def _check_shades(shades: Float32, levels: Float32, name: str) -> None:
         if 1 < len(common) == len(grays) and flat.mean() > 0.5:
             listed = ",".join(f"{gray:.0f}" for gray in common)
             raise InputError(
-                f"{name} is black all over, except for the gray levels {listed}",
-                expected=f"labels that differ by more than {TOLERANCE} of 255 levels",
+                f"{name} is almost entirely black, with only the gray levels {listed}",
+                expected=f"colors that differ by more than {TOLERANCE} of 255 levels",
                 remedy=f"paint the mask in bright colors, or name the levels: --regions={listed}",
             )
 

@@ -59,17 +59,17 @@ def match_regions(
     if content_mask is None:
         what = "style masks" if len(style_masks) else "regions"
         raise InputError(
-            f"{what} are given without a mask of the content",
-            expected="a mask that says where in the content each region is",
-            remedy="give the content's mask too",
+            f"{what} came without a content mask",
+            expected="a mask that shows where each region is in the content image",
+            remedy="add --content_mask=FILE",
         )
     if not style_masks:
         return _one_style_per_region(content_mask, content_image, style_images, colors)
     if len(style_masks) != len(style_images):
         raise InputError(
             f"there are {len(style_masks)} style masks and {len(style_images)} style images",
-            expected="a mask for every style image, or none at all",
-            remedy="give the masks in the order of the images",
+            expected="one mask for every style image, or none",
+            remedy="give --style_mask once for every --style, in the same order, or leave it out",
         )
     masks = [content_mask, *style_masks]
     images = [content_image, *style_images]

@@ -120,10 +120,10 @@ def check_regions(regions: Regions, *, stride: int) -> None:
         for name, area in zip(regions.names, areas, strict=True):
             if area < stride**2 * (1 - 1e-6):  # rounding in float32
                 raise InputError(
-                    f"{called(name)} has {area:.0f} pixels of {where}",
-                    expected=f"at least {stride**2}, one position of the deepest layer",
-                    remedy="use larger images, leave out the deepest layers, or merge the region "
-                    "into another",
+                    f"{called(name)} covers only {area:.0f} pixels of {where}",
+                    expected=f"at least {stride**2}, the area of a position in the deepest layer",
+                    remedy="use a larger --size, leave out the deepest layers, or merge this "
+                    "region into another",
                 )
 
 

@@ -271,15 +271,15 @@ def check_film(path: PathLike, plan: FilmPlan) -> None:
     codec, extension = _find_codec(plan.codec), Path(path).suffix.lower()
     if extension not in codec.extensions:
         raise InputError(
-            f"{path} came with the codec {plan.codec}",
+            f"{path} can't hold the codec {plan.codec}",
             expected=f"a name that ends in {' or '.join(codec.extensions)}",
-            remedy="change its end, or the codec",
+            remedy="change the extension, or choose another --film_codec",
         )
     height, width = plan.height, plan.width
     if height % codec.rows or width % codec.columns:
         logger.info(
-            "%s gets %dx%d pixels, since %s takes even sides only: the last row or column is there "
-            "twice.",
+            "%s will have %dx%d pixels, because %s needs even sides: the last row or column is "
+            "repeated.",
             *(path, width + -width % codec.columns, height + -height % codec.rows, plan.codec),
         )
     gray = np.full((height, width, 3), 0.5, np.float32)

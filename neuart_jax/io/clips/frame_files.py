@@ -83,7 +83,7 @@ def _tell_gaps(files: Sequence[Path]) -> None:
     if missing > 0:
         first = next(a for a, b in zip(numbers, numbers[1:], strict=False) if b > a + 1) + 1
         logger.warning(
-            "%s: %d of the numbers from %d to %d are missing, the first of them %d.",
+            "%s: %d frame numbers between %d and %d are missing, beginning with %d.",
             files[0].parent,
             missing,
             numbers[0],

@@ -198,9 +198,9 @@ def choose_frames(
         has_part = len(chosen) < len(survey.times)
         raise InputError(
             f"{name} has {len(chosen) or 'no'} frame{'' if len(chosen) == 1 else 's'}"
-            + (f" in the part that was chosen, of {len(survey.times)}" if has_part else ""),
+            + (f" in the chosen part, of {len(survey.times)} in all" if has_part else ""),
             expected="a clip of at least 2 frames",
-            remedy="change the start, the end or the step"
+            remedy="change --start, --end or --every"
             if has_part
             else "give it as an image, saved as PNG",
         )
@@ -263,7 +263,7 @@ def _check_part(name: str, seconds: float, part: Part) -> None:
     if not (0 <= start < last and (end is None or math.isfinite(end)) and start < seconds):
         to = "" if end is None else f" to {float(end):g}"
         raise InputError(
-            f"the part from {float(start):g}{to} seconds came of {name}",
+            f"the part from {float(start):g}{to} seconds can't be taken from {name}",
             expected=f"a start before the end, within its {seconds:.3f} seconds",
-            remedy="change the start or the end",
+            remedy="change --start or --end",
         )

@@ -28,10 +28,9 @@ def load_pyav(name: PathLike) -> Any:
         import av.logging
     except ImportError as error:
         raise InputError(
-            f"{name} is a film, which takes an extra to read and to write",
-            expected="PyAV beside this package",
-            remedy='install it with pip install "neuart_jax[video]", or take the frames out into '
-            "a folder",
+            f"{name} is a film, and films need the package PyAV",
+            expected="PyAV to be installed",
+            remedy='run pip install "neuart_jax[video]", or use a folder of frames instead',
         ) from error
     # FFmpeg reports every defect of a damaged file; the user gets a single sentence.
     av.logging.set_level(None)

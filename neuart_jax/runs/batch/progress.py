@@ -98,7 +98,7 @@ class BatchTracker:
         total = outcome.get("losses", {}).get("total")
         loss = "not finite" if total is None else f"{total:.4g}"
         logger.info(
-            "%d/%d %s took %.0f s: total %s",
+            "%d/%d %s took %.0f s; total loss %s",
             self._num_done(),
             len(self._jobs),
             name,

@@ -68,8 +68,8 @@ def read_numbers(
     written = [write_number(number) for number in numbers]
     if len(set(written)) < len(written):
         raise InputError(
-            f"--{flag}={text} has a number twice",
-            expected="numbers that differ in three digits",
+            f"--{flag}={text} has the same number twice",
+            expected="numbers that differ when rounded to three digits",
             remedy="leave one out",
         )
     return numbers

@@ -47,8 +47,8 @@ def layer_grid(config: Config, *, ratios: Sequence[float] = ()) -> Report:
     written = [write_number(ratio) for ratio in ratios]
     if len(set(written)) < len(written):
         raise InputError(
-            f"--ratios={','.join(written)} has a ratio twice",
-            expected="ratios that differ in three digits",
+            f"--ratios={','.join(written)} has the same ratio twice",
+            expected="ratios that differ when rounded to three digits",
             remedy="leave one out",
         )
     style_sets = grow_layers(losses.style_layers)

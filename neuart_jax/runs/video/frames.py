@@ -79,8 +79,8 @@ class PaintedFrames:
             self.close()
             raise InputError(
                 f"{path} can't be written ({brief_cause(error)})",
-                expected="a folder with room and permission to write",
-                remedy="free some space, or give another --output",
+                expected="a writable folder with free space",
+                remedy="check its permissions and the free space, or give another --output",
             ) from error
         except BaseException:
             self.close()
@@ -200,10 +200,10 @@ class PaintedFrames:
         free = shutil.disk_usage(self.path).free
         if num_bytes > free:
             raise InputError(
-                f"{self.path} has room for {free >> 20} MiB on its disk",
-                expected=f"{num_bytes >> 20} MiB, which the frames and the film take at the most",
-                remedy="free some space, give another --output, or take a smaller --size, --end or "
-                "--every",
+                f"{self.path} has only {free >> 20} MiB of free disk space",
+                expected=f"{num_bytes >> 20} MiB, the most that the frames and the film can take",
+                remedy="free some space, give another --output, or use a smaller --size, an "
+                "earlier --end or a larger --every",
             )
 
     def close(self) -> None:

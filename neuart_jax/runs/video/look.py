@@ -211,9 +211,9 @@ def _refuse_others(config: Config) -> None:
         "save_every": (output.save_every > 0, "images of the progress"),
         "save_at": (bool(output.save_at), "images of the progress"),
         "print_losses": (output.print_losses, "lines of losses, which are in metrics.jsonl"),
-        "image_name": (output.image_name != usual, "an image name; --output names the film"),
+        "image_name": (output.image_name != usual, "an image name, as --output names the film"),
         "auto_masks": (config.regions.auto_masks > 0, "regions found anew in every frame"),
-        "size_step": (images.size_step > 1, "rounded sizes, as all frames have one size"),
+        "size_step": (images.size_step > 1, "rounded sizes: all frames have one size"),
         "shard_rows": (compute.shard_rows > 1, "rows sharded over devices"),
         "num_processes": (jax.process_count() > 1, "work shared by several machines"),
     }
@@ -221,7 +221,7 @@ def _refuse_others(config: Config) -> None:
         if is_there:
             raise InputError(
                 f"--{name} came with a clip",
-                expected=f"an image as --content, as clips have no {what}",
+                expected=f"a single image as --content (clips have no {what})",
                 remedy=f"leave --{name} out",
             )
 
@@ -236,13 +236,13 @@ def check_distances(video: VideoConfig) -> tuple[int, ...]:
     if distances[0] < 1:
         raise InputError(
             f"--references={','.join(map(str, video.references))}",
-            expected="numbers of frames to go back, at least 1",
-            remedy="write --references=1, or 1,10,20",
+            expected="how many frames to go back, each number at least 1",
+            remedy="write --references=1 or --references=1,10,20",
         )
     if video.passes > 1 and distances != (1,):
         raise InputError(
             f"--references={','.join(map(str, distances))} came with --passes={video.passes}",
-            expected="1 alone, since passes hold a frame to its neighbor",
+            expected="--references=1, since several passes hold a frame to its neighbors only",
             remedy="leave one of the two out",
         )
     return distances

@@ -201,7 +201,7 @@ def _check_files(folder: Path, *, distances: Sequence[int], clip: Clip) -> None:
     last = max(int(number) for match in found if match for number in match.groups())
     if last > clip.num_frames:
         raise InputError(
-            f"{folder} has flows of {last} frames, and {clip.name} has {clip.num_frames}",
-            expected="as many of the one as of the other",
-            remedy="give the flows of these frames: --start, --end and --every leave some out",
+            f"{folder} has flows of {last} frames, and {clip.name} has {clip.num_frames} to paint",
+            expected="flows of the frames that are painted, after --start, --end and --every",
+            remedy="compute them for these frames, or leave --flow out",
         )

@@ -83,8 +83,8 @@ def find_film_place(config: Config) -> FilmPlace:
             f"--output={output} ends in {path.suffix}, and --content={content} is a clip",
             expected=f"a film that ends in {', '.join((*FILM_EXTENSIONS, *_ANIMATIONS))}, or a "
             "folder",
-            remedy="change its end, or put a slash behind it for a folder of numbered frames with "
-            "the film in it",
+            remedy="change the extension, or add a slash for a folder with the film and its "
+            "numbered frames",
         )
     return FilmPlace(None, None, ".mp4", _find_codec(config, ".mp4")).settle(path)
 
@@ -100,6 +100,6 @@ def _find_codec(config: Config, extension: str) -> str:
         raise InputError(
             f"--film_codec={config.video.film_codec} came with an animation ({extension})",
             expected=f"a film that ends in {', '.join(FILM_EXTENSIONS)}",
-            remedy="leave --film_codec out, or change the end of --output",
+            remedy="leave --film_codec out, or change the extension of --output",
         )
     return ""

@@ -171,8 +171,8 @@ def _plan_film(
         check_film(shown, plan._replace(sound=None))
         raise InputError(
             f"{shown} can't hold the sound of {clip.name}",
-            expected="sound of a kind that goes into such a file",
-            remedy="add --nosound, or end --output in .mkv, which takes nearly all",
+            expected="sound in a format that such a file supports",
+            remedy="add --nosound, or use an --output in .mkv, which supports nearly all formats",
         ) from error
     return plan
 
@@ -222,8 +222,8 @@ def _check_blend(plan: Plan) -> None:
         raise InputError(
             "--style_blend_end came with "
             + ("regions or transparency" if has_regions else "--style_mix=blended"),
-            expected="several styles, each with a loss of its own everywhere",
-            remedy="leave it out, or leave out masks and --style_mix",
+            expected="several opaque styles for the whole image, with --style_mix=separate",
+            remedy="leave out --style_blend_end, or the masks and --style_mix",
         )
 
 

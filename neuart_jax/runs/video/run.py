@@ -124,7 +124,10 @@ def paint_film(
         logger.info(note)
     record = _make_record(prepared, network)
     if repeated is not None and (differences := record.differences(repeated)):
-        logger.warning("Pixels may differ: the record was made with other %s.", differences)
+        logger.warning(
+            "Pixels may differ slightly: the record was made with a different setup (%s).",
+            differences,
+        )
     place = _settle(prepared.place, record)
     return _paint(prepared, network, record, place, observer, devices)
 
@@ -153,7 +156,9 @@ def _paint(
             plan, params = bind_network(prepared.plan, network)
             shots = [range(clip.num_frames)]
             if len(devices) > 1:
-                logger.info("Looking for cuts, as %d devices paint a shot each.", len(devices))
+                logger.info(
+                    "Looking for cuts, so that %d devices can paint a shot each.", len(devices)
+                )
                 shots = find_shots(prepared)
             painters = [
                 Painter(frames, prepared, plan, painted=painted, record=record) for frames in shots
@@ -250,10 +255,10 @@ def _encode(
                 film.add(image, time_, duration)
     except InputError as error:
         raise InputError(
-            f"{error.came}; all {clip.num_frames} frames are painted, in "
-            f"{painted.path / FRAMES_NAME}",
+            error.came,
             expected=error.expected,
-            remedy=f"{error.remedy}; the same command then only encodes",
+            remedy=f"{error.remedy}, then run the same command again: all {clip.num_frames} frames "
+            f"are painted, in {painted.path / FRAMES_NAME}",
         ) from error
 
 

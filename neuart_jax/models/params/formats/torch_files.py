@@ -90,8 +90,8 @@ def read_pth(path: Path, *, model: str, preprocessing: str = "") -> CanonicalPar
     except ImportError as error:
         raise InputError(
             f"{path} is a .pth file, which only torch can read",
-            expected="an installed torch, or another kind of file",
-            remedy="pip install 'neuart_jax[torch]', or give timm's .safetensors file instead",
+            expected="PyTorch to be installed, or another kind of file",
+            remedy="run pip install 'neuart_jax[torch]', or give timm's .safetensors file instead",
         ) from error
     with reading(
         path,
