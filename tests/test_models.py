@@ -658,6 +658,7 @@ def test_resolving_keeps_the_order_given():
         ("vgg19", "pool6", "pool5"),
         ("resnet50", "conv4_block7_out", "conv4_block6_out"),
         ("resnet50", "stm", "stem"),
+        ("resnet50", "relu2_1", "--model=vgg19, which has it, or a layer such as 'conv1_"),
     ],
 )
 def test_a_layer_that_is_not_there_is_answered_with_the_nearest(model, wrong, close):

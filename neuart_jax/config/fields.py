@@ -32,7 +32,8 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     known = list(known)
     if not known:
         return "nothing"
-    close = difflib.get_close_matches(name, known, n=count, cutoff=0.5) or known[:12]
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
+    close = close or known[: len(known) if len(known) <= 12 else count]
     quoted = [repr(candidate) for candidate in close]
     return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 

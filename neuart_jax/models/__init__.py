@@ -113,11 +113,16 @@ def resolve_layers(model: str, layers: Iterable[str]) -> tuple[str, ...]:
     resolved = tuple(architecture.aliases.get(layer, layer) for layer in layers)
     for layer in resolved:
         if layer not in architecture.layer_names:
-            known = (*architecture.layer_names, *architecture.aliases)
+            near = nearest(layer, (*architecture.layer_names, *architecture.aliases))
+            others = [
+                m for m, other in MODELS.items() if layer in (*other.layer_names, *other.aliases)
+            ]
             raise InputError(
                 f"{model} has no layer {layer!r}",
                 expected=f"a name such as {', '.join(architecture.layer_names[1:4])}",
-                remedy=f"did you mean {nearest(layer, known)}",
+                remedy=f"choose --model={others[0]}, which has it, or a layer such as {near}"
+                if others
+                else f"did you mean {near}",
             )
     return resolved
 

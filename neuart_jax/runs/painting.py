@@ -21,6 +21,7 @@ from neuart_jax.engine.result import BatchCallback, Progress, Result
 from neuart_jax.engine.sharding import agree, writes_files
 from neuart_jax.engine.state import RunState
 from neuart_jax.engine.step import Status
+from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.models.params.canonical import digest_variables
 from neuart_jax.models.params.load import Network, narrow_network
 from neuart_jax.runs.checkpoints import Checkpoints
@@ -34,7 +35,7 @@ from neuart_jax.runs.record import Record
 logger = logging.getLogger(__name__)
 
 _LITTLE_CONTENT = 0.4
-"""Share of the initial content loss above which the content hardly shows. Recipes that reach the
+"""Share of the initial content loss above which little of the content shows. Recipes that reach the
 photograph from noise ended at 0.06 to 0.35; of runs above 0.45, only the style could be seen."""
 
 
@@ -134,26 +135,8 @@ def paint(
         results, stopped = _run(
             group, places, saved, network=network, callback=callback, num_devices=num_devices
         )
-        for prepared, result in zip(group, results, strict=True):
-            _warn_of_little_content(prepared.config, result)
         left = None if stopped else saved
         return Painted(results, group, places, records, left, at_the_end.pop_all())
-
-
-def _warn_of_little_content(config: Config, result: Result) -> None:
-    """Log a line if a run that didn't start from the content has hardly reached it."""
-    if config.run.init not in ("noise", "style", "gray") or not result.history:
-        return
-    if result.status not in (Status.COMPLETED, Status.PLATEAU, Status.STUCK):
-        return
-    initial, final = (losses.get("content", 0.0) for losses in (result.history[0], result.losses))
-    if final > _LITTLE_CONTENT * initial:
-        logger.warning(
-            "The content hardly shows: from --init=%s, its loss fell only to %d %% of the initial "
-            "value. Give more --steps or a larger --content_weight, or start from --init=content.",
-            config.run.init,
-            round(100 * final / initial),
-        )
 
 
 def _open_folder(prepared: Prepared, path: Path, *, replace: bool) -> RunFolder:
@@ -271,7 +254,7 @@ _LOST = 0.75
 
 
 def describe_lost_content(config: Config, result: Result) -> str:
-    """Describe the failure of a run from noise or from the style to reproduce the photograph.
+    """Describe the failure of a run that didn't start from the photograph to reach it.
 
     Args:
       config: resolved configuration.
@@ -279,15 +262,22 @@ def describe_lost_content(config: Config, result: Result) -> str:
 
     Returns:
       A sentence, or an empty string if the photograph is there. Runs that start from the photograph
-      keep it however strong the style; losses other than relative ones have no absolute scale.
+      keep it however strong the style.
     """
-    content = result.losses.get("content", 0.0)
-    began_there = config.run.init in ("content", "blend")
-    if began_there or config.losses.content_loss != "relative" or not content > _LOST:
+    content, began = result.losses.get("content", 0.0), config.run.init
+    if began in ("content", "blend") or result.status not in _ENDED:
         return ""
+    initial = result.history[0].get("content", 0.0) if began in STARTS and result.history else 0.0
+    # Losses other than relative ones have no absolute scale.
+    is_lost = config.losses.content_loss == "relative" and content > _LOST
+    if not is_lost and not content > _LITTLE_CONTENT * initial > 0:
+        return ""
+    share = f", {content / initial:.0%} of its initial value" if initial else ""
     weight = known(config.losses.content_weight)
     return (
-        f"Little of the photograph is left in the image (content loss {content:.2f}): with "
-        f"--init={config.run.init}, use a larger --content_weight, {3 * weight:g} say, or more "
-        "--steps."
+        f"Little of the photograph shows in the result (content loss {content:.3g}{share}): from "
+        f"--init={began}, use a larger --content_weight, {3 * weight:g} say, or more --steps."
     )
+
+
+_ENDED = (Status.COMPLETED, Status.PLATEAU, Status.STUCK)
