@@ -167,7 +167,7 @@ def test_tables_without_rows(tmp_path, text):
 
 def test_bad_pairs(folders):
     photos, paintings = folders / "photos", folders / "paintings"
-    with pytest.raises(InputError, match="--content has 2 images and --style has 1"):
+    with pytest.raises(InputError, match="--content names 2 images and --style 1;"):
         jobs_of(photos, ["x.png"], pair="zip")
     with pytest.raises(InputError, match="--pair=crss is not known.*'cross'"):
         jobs_of(photos, [paintings], pair="crss")

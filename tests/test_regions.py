@@ -252,7 +252,7 @@ def test_as_many_styles_as_regions(count):
     images = [np.zeros((20, 30, 3), np.float32)] * count
     with pytest.raises(
         InputError,
-        match=rf"mask has 2 regions \(blue, red\) and there are {count} style images; expected "
+        match=rf"mask has 2 regions \(blue, red\) and came with {count} style images?; expected "
         "one style image for every region, or masks .*; give as many styles as regions",
     ):
         match(stripes("red", "blue"), [], style_images=images)
@@ -273,7 +273,7 @@ def test_named_regions_alone():
 
 def test_fewer_style_masks_than_styles():
     images = [np.zeros((HEIGHT, WIDTH, 3), np.float32)] * 2
-    with pytest.raises(InputError, match="there are 1 style masks and 2 style images; expected"):
+    with pytest.raises(InputError, match="1 style mask came with 2 style images; expected"):
         match(stripes("red"), [stripes("red")], style_images=images)
 
 

@@ -1,4 +1,4 @@
-"""The exception for bad input: one sentence that tells the user what to do."""
+"""The exception for bad input, one sentence that tells the user what to do, and its numbers."""
 
 
 class InputError(ValueError):
@@ -16,3 +16,8 @@ class InputError(ValueError):
     def __init__(self, came: str, *, expected: str, remedy: str):
         self.came, self.expected, self.remedy = came, expected, remedy
         super().__init__(f"{came}; expected {expected}; {remedy}.")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 style image", "2 style images", "no style images"."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from neuart_jax.config.config import FIELDS, Config, parse_setting
-from neuart_jax.config.errors import InputError
+from neuart_jax.config.errors import InputError, counted
 from neuart_jax.config.fields import Texts, is_boolean, nearest
 from neuart_jax.inputs.initial_image import STARTS
 from neuart_jax.io.files import brief_cause
@@ -167,7 +167,8 @@ def make_jobs(config: Config, contents: str, styles: Sequence[str], *, pair: str
         pairs = list(zip(content_files, style_files, strict=True))
     else:
         raise InputError(
-            f"--content has {len(content_files)} images and --style has {len(style_files)}",
+            f"--content names {counted(len(content_files), 'image')} and --style "
+            f"{len(style_files)}",
             expected="equal numbers for --pair=zip",
             remedy="use --pair=cross for all combinations, or --manifest=FILE",
         )

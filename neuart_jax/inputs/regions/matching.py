@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import rgb2gray
 
-from neuart_jax.config.errors import InputError
+from neuart_jax.config.errors import InputError, counted
 from neuart_jax.inputs.regions.labels import TOLERANCE, Uint8, color_name, read_labels
 from neuart_jax.inputs.regions.memberships import (
     Float32,
@@ -67,7 +67,8 @@ def match_regions(
         return _one_style_per_region(content_mask, content_image, style_images, colors)
     if len(style_masks) != len(style_images):
         raise InputError(
-            f"there are {len(style_masks)} style masks and {len(style_images)} style images",
+            f"{counted(len(style_masks), 'style mask')} came with "
+            f"{counted(len(style_images), 'style image')}",
             expected="one mask for every style image, or none",
             remedy="give --style_mask once for every --style, in the same order, or leave it out",
         )
@@ -185,8 +186,8 @@ def _one_style_per_region(
         names, content = [names[k] for k in order], content[..., order]
     if len(names) != len(style_images):
         raise InputError(
-            f"the content's mask has {len(names)} regions ({', '.join(names)}) and there are "
-            f"{len(style_images)} style images",
+            f"the content's mask has {counted(len(names), 'region')} ({', '.join(names)}) and came "
+            f"with {counted(len(style_images), 'style image')}",
             expected="one style image for every region, or masks for the style images",
             remedy="give as many styles as regions, or a mask for every style",
         )

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from neuart_jax.config.errors import InputError
+from neuart_jax.config.errors import InputError, counted
 from neuart_jax.io.decoding import Float32
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def choose_frames(
     if len(chosen) < 2:
         has_part = len(chosen) < len(survey.times)
         raise InputError(
-            f"{name} has {len(chosen) or 'no'} frame{'' if len(chosen) == 1 else 's'}"
+            f"{name} has {counted(len(chosen), 'frame')}"
             + (f" in the chosen part, of {len(survey.times)} in all" if has_part else ""),
             expected="a clip of at least 2 frames",
             remedy="change --start, --end or --every"

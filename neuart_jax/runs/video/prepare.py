@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuart_jax.config.config import Config
-from neuart_jax.config.errors import InputError
+from neuart_jax.config.errors import InputError, counted
 from neuart_jax.engine.plan import Plan, make_plan
 from neuart_jax.engine.profiling import phase
 from neuart_jax.inputs.canvas import is_gray
@@ -201,8 +201,8 @@ def _mix_blends(config: Config, num_styles: int) -> Config:
         return config
     if num_styles < 2 or len(end) != num_styles or not sum(end):
         raise InputError(
-            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with {num_styles} "
-            f"style{'' if num_styles == 1 else 's'}",
+            f"--style_blend_end={','.join(f'{share:g}' for share in end)} came with "
+            f"{counted(num_styles, 'style')}",
             expected="several styles, and a share for each, not all of them 0",
             remedy="give one share for every style, or leave it out",
         )
