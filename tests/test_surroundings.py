@@ -240,6 +240,29 @@ def test_no_stream_ends_a_run(config, tmp_path, redirections):
         )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always Unicode")
+def test_a_name_that_is_no_unicode_is_a_name(config, tmp_path, monkeypatch, run_words):
+    """As older cameras and archives left them: é as a single byte."""
+    monkeypatch.chdir(tmp_path)
+    photo = os.fsdecode(b"caf\xe9.png")
+    Path("photos").mkdir()
+    shutil.copy(config.images.content, photo)
+    shutil.copy(config.images.content, Path("photos", photo))
+    style = config.images.style[0]
+    flags = ["--weights=random", "--scales=1", "--steps=1", "--optimizer=adam"]
+    flags += ["--style_layers=relu1_1", "--content_layers=relu1_1"]
+    assert run_words(photo, style, *flags, "--save_every=1") == 0
+    (folder,) = Path("output").iterdir()
+    assert os.fsencode(folder.name).startswith(b"caf\xe9_")
+    again = ["--output=again", f"--config={folder / 'config.json'}"]
+    assert run_words(*again) == 0
+    assert_array_equal(*(load_image(f / "result.png").image for f in (folder, Path("again"))))
+    many = ["--content=photos", f"--style={style}", "--pair=cross", "--output=all"]
+    assert run_words(*many, *flags) == 0
+    assert len(list(Path("all").glob("caf*/result.png"))) == 1
+    assert Path("all/gallery.html").exists()
+
+
 def test_help_that_cannot_be_written_is_one_sentence(tmp_path):
     done = shell(">/dev/full", "--help", cwd=tmp_path)
     assert done.returncode == 1

@@ -249,10 +249,10 @@ def _check_platform() -> None:
         jax.local_devices()
     # JAX raises an AssertionError for a platform whose plugin isn't installed.
     except (RuntimeError, AssertionError) as error:
+        # JAX's own advice follows its cause.
+        cause = str(error) and brief_cause(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".")
         raise InputError(
-            # An assertion without a message has nothing to show.
-            f"JAX_PLATFORMS={asked} is not available here"
-            + (f" ({brief_cause(error)})" if str(error) else ""),
+            f"JAX_PLATFORMS={asked} is not available here" + (f" ({cause})" if cause else ""),
             expected="cpu, or cuda or tpu with its extra and a driver that is new enough",
             remedy='set JAX_PLATFORMS=cpu to compute on the CPU, or pip install "neuart_jax[cuda]"',
         ) from error

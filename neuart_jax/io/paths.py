@@ -30,7 +30,8 @@ def check_place(path: str, *, name: str) -> Path:
         unknown user, or a deleted working folder.
     """
     try:
-        path.encode()
+        # Names of any bytes pass, as Python decodes them; what no file's name can be doesn't.
+        os.fsencode(path)
         expanded = os.path.expanduser(path)
         # A file name may itself begin with ~, such as an editor's backup copy.
         if expanded.startswith("~") and not os.path.lexists(expanded):
