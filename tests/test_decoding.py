@@ -358,6 +358,8 @@ def test_heic_is_read_with_its_extra():
     expected = np.clip(np.stack([x * 10, y * 15, 255 - x * 10], axis=-1), 0, 255) / 255
     check(decode(HEIC), expected, tolerance=20 / 255)
     assert ".heic" in decoding.readable_extensions()
+    with pytest.raises(InputError, match="is a damaged HEIC image"):
+        decode(HEIC[:100])
 
 
 def test_without_it_the_sentence_names_the_extra(monkeypatch):

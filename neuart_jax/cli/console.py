@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from neuart_jax.cli.streams import flush_stdout
 from neuart_jax.config.config import describe_first_settings, describe_flag, describe_settings
+from neuart_jax.config.errors import counted
 from neuart_jax.config.presets import describe_presets
 from neuart_jax.engine.result import Progress, Result
 from neuart_jax.runs.batch import BatchProgress, BatchResult
@@ -345,5 +346,5 @@ def print_batch_summary(result: BatchResult) -> None:
     """Print how many rows have which status to stderr, and the gallery's path to stdout."""
     counts = Counter(line.status or "not painted yet" for line in result.lines)
     parts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
-    print(f"{len(result.lines)} rows: {parts}.", file=sys.stderr)
+    print(f"{counted(len(result.lines), 'row')}: {parts}.", file=sys.stderr)
     _print_path(result.folder / GALLERY_NAME)

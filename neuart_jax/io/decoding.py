@@ -207,7 +207,9 @@ def _find_formats() -> tuple[str, ...]:
 def _recognize(data: bytes) -> tuple[str, str] | None:
     """Return the kind of a file that can't be read, and a remedy."""
     start = data[:1024].decode("latin-1")
-    if re.match(_HEIC, start, re.DOTALL) and _HEIC_FORMAT not in _find_formats():
+    if re.match(_HEIC, start, re.DOTALL):
+        if _HEIC_FORMAT in _find_formats():
+            return "a damaged HEIC image", "get it again, or export the image as JPEG"
         return (
             "a HEIC image, which needs an extra to read",
             'install it with pip install "neuart_jax[heic]", or export the image as JPEG',
