@@ -301,7 +301,9 @@ def print_summary(result: Result, image_path: Path) -> None:
     """Print the outcome and losses of a run to stderr, and the image's path to stdout."""
     print(result.status.message, file=sys.stderr)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
-    print(f"{result.num_steps} steps in {result.seconds:.0f} s: {losses}", file=sys.stderr)
+    print(
+        f"{counted(result.num_steps, 'step')} in {result.seconds:.0f} s: {losses}", file=sys.stderr
+    )
     _print_path(image_path)
 
 
@@ -322,7 +324,7 @@ def print_film_summary(film: Film) -> None:
         print(f"{film.num_frames} frames in {film.seconds:.0f} s.", file=sys.stderr)
     if film.num_failed:
         print(
-            f"{film.num_failed} frames ended early: their loss was no longer a finite number.",
+            f"{counted(film.num_failed, 'frame')} ended early: the loss was no longer finite.",
             file=sys.stderr,
         )
     if film.error is not None:
