@@ -1,6 +1,7 @@
 """Which pictures go together, and what each row says."""
 
 import json
+import logging
 
 import pytest
 
@@ -273,3 +274,13 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
         (tmp_path / f"frame_{number}.png").touch()
     found = names(jobs_of(tmp_path, ["s.png"], pair="cross"))
     assert found == [f"frame_{number}__s" for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(("other", "told"), [("frame_2.png", True), ("cat.png", False)])
+def test_frames_of_a_film_are_told_of_a_better_way(tmp_path, caplog, other, told):
+    caplog.set_level(logging.INFO)
+    for name in ("frame_1.png", other):
+        (tmp_path / name).touch()
+    config = Config().replace(content=str(tmp_path), style="s.png")
+    assert len(find_jobs(config, pair="cross").jobs) == 2
+    assert ("if they are the frames of a film, leave out --pair" in caplog.text) == told

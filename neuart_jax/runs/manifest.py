@@ -6,6 +6,7 @@ No file other than the table is opened here.
 import csv
 import hashlib
 import json
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,14 @@ from neuart_jax.config.config import FIELDS, Config, parse_setting
 from neuart_jax.config.errors import InputError, counted
 from neuart_jax.config.fields import Texts, is_boolean, nearest
 from neuart_jax.inputs.initial_image import STARTS
+from neuart_jax.io.clips.opening import holds_frames
 from neuart_jax.io.files import brief_cause
 from neuart_jax.io.image_lists import list_named_images
 from neuart_jax.io.images import WRITABLE
 from neuart_jax.io.paths import check_place, read_whole
 from neuart_jax.models.params.load import NAMED_WEIGHTS
+
+logger = logging.getLogger(__name__)
 
 Pairing = Literal["zip", "cross"]
 
@@ -121,6 +125,12 @@ def find_jobs(config: Config, *, manifest: str = "", pair: str = "") -> Manifest
     images = config.images
     if not manifest:
         jobs = make_jobs(config, images.content, images.style, pair=pair or "zip")
+        if holds_frames(check_place(images.content, name="--content")):
+            logger.info(
+                "The images in %s are numbered; if they are the frames of a film, leave out "
+                "--pair, so that each continues the one before it.",
+                images.content,
+            )
         return Manifest("the images", jobs, [])
     if images.content or images.style or pair:
         raise InputError(
