@@ -16,9 +16,17 @@ from neuart_jax import (
     stylize_batch,
 )
 from neuart_jax.engine.resolution import resolve_config
-from neuart_jax.engine.scales import SMALLEST_SIDE, Stage, make_scale, plan_stages, settle_scales
+from neuart_jax.engine.scales import (
+    SMALLEST_SIDE,
+    Stage,
+    count_style_halvings,
+    make_scale,
+    plan_stages,
+    settle_scales,
+)
 from neuart_jax.inputs.pair import make_pair
 from neuart_jax.io.images import resize_image
+from neuart_jax.runs.prepare import prepare
 
 CONFIG = Config().replace(
     content_layers="pixels",
@@ -46,7 +54,7 @@ def pictures():
 def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
     config = CONFIG.replace(scales=5, steps=4, coarse_steps=6)
     pair = make_pair(resolve_config(config, check_names=False), *pictures)
-    stages = plan_stages(pair.config, [picture.shape[:2] for picture in pictures])
+    stages = plan_stages(pair.config, pair.content.shape)
     assert stages == (Stage((100, 150), 1, 6, True), Stage((200, 300), 0, 4, True))
     assert min(100, 110) >= SMALLEST_SIDE > 50
     coarse, full = (make_scale(pair, stage.halvings) for stage in stages)
@@ -55,9 +63,63 @@ def test_both_pictures_are_halved_until_a_side_is_too_small(pictures):
     assert_array_equal(full.content_image, pictures[0])
 
 
+def test_a_small_style_drops_no_scale():
+    config = resolve_config(CONFIG.replace(scales=2), check_names=False)
+    content, style = smooth_image(200, 300, seed=3), smooth_image(60, 110, seed=4)
+    pair = make_pair(config, content, style)
+    coarse, full = (make_scale(pair, s.halvings) for s in plan_stages(config, content.shape))
+    assert coarse.content_image.shape == (100, 150, 3)
+    for scale in (coarse, full):
+        assert_array_equal(scale.style_images[0], style)
+
+
+@pytest.mark.parametrize(
+    ("size", "halvings", "spared", "expected"),
+    [
+        ((1024, 1024), 3, 0, 3),
+        ((1024, 1024), 3, 1, 2),
+        ((1024, 1024), 1, 2, 0),
+        ((640, 1024), 3, 0, 2),  # 80 would be too few.
+        ((95, 300), 2, 0, 0),
+    ],
+)
+def test_how_often_a_style_is_halved(size, halvings, spared, expected):
+    assert count_style_halvings((*size, 3), halvings, spared=spared) == expected
+
+
+def test_a_style_smaller_than_asked_for_is_as_large_at_the_coarsest_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 4)
+    save_image(tmp_path / "photo.png", smooth_image(160, 256, seed=3))
+    save_image(tmp_path / "style.png", smooth_image(64, 40, seed=4))
+    files = {name: str(tmp_path / file) for name, file in FILES.items()}
+
+    def coarsest(size, **settings):
+        config = Config().replace(**files, **SHALLOW, size=size, **settings)
+        plan = prepare(config).plan
+        scale = make_scale(plan.pair, plan.stages[0].halvings)
+        return scale.content_image, *scale.style_images
+
+    small = coarsest(64, scales=2)
+    assert small[1].shape == (32, 20, 3)
+    for size, scales in ((128, 3), (256, 4)):
+        for image, expected in zip(coarsest(size, scales=scales), small, strict=True):
+            assert_array_equal(image, expected)
+    # A smaller style that was asked for keeps its proportion.
+    assert coarsest(128, scales=3, style_size=32)[1].shape == (8, 5, 3)
+    assert coarsest(128, scales=3, style_scale=0.5)[1].shape == (16, 10, 3)
+
+
+FILES = {"content": "photo.png", "style": "style.png"}
+SHALLOW = {
+    **{"model": "vgg16", "weights": "random"},
+    **{"content_layers": "relu2_1", "style_layers": "relu1_1,relu2_1"},
+}
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (167, 301), (333, 250)])
-def test_the_coarsest_scale_is_the_same_whatever_the_full_size(shape, tmp_path):
+def test_the_coarsest_scale_is_the_same_whatever_the_full_size(shape, tmp_path, monkeypatch):
     """Bit for bit, as steps let the smallest differences grow."""
+    monkeypatch.setattr("neuart_jax.engine.scales.SMALLEST_SIDE", 8)
     save_image(tmp_path / "photo.png", smooth_image(*shape, seed=3))
     save_image(tmp_path / "style.png", smooth_image(411, 290, seed=4))
     config = resolve_config(CONFIG, check_names=False)
@@ -164,11 +226,11 @@ def test_pairs_of_a_batch_go_through_all_scales_or_end_on_their_own(pictures):
 
 def test_a_realistic_stage_comes_last_and_alone(pictures):
     config = CONFIG.replace(scales=2, steps=4, coarse_steps=6, realism_weight=1.0)
-    sizes = [picture.shape[:2] for picture in pictures]
-    stages = plan_stages(config.replace(realism_steps=9), sizes)
+    size = pictures[0].shape
+    stages = plan_stages(config.replace(realism_steps=9), size)
     assert [(s.num_steps, s.realistic) for s in stages] == [(6, False), (4, False), (9, True)]
     assert stages[2].size == stages[1].size
-    assert [stage.realistic for stage in plan_stages(config, sizes)] == [True, True]
+    assert [stage.realistic for stage in plan_stages(config, size)] == [True, True]
 
 
 def test_the_realistic_stage_holds_to_the_contents_edges(pictures):

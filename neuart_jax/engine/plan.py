@@ -71,7 +71,8 @@ class Plan(NamedTuple):
         whole = dataclasses.replace(self.programs[-1], presence=(), tiling=None)
         # Only for losses that sort do the targets' shapes depend on the styles' sizes.
         sorts = config.losses.style_loss in SORTING_LOSSES
-        styles = tuple(style.shape[:2] for style in self.pair.styles)
+        sizes = (style.shape[:2] for style in self.pair.styles)
+        styles = tuple(zip(sizes, self.pair.spared, strict=True))
         return {
             "settings": whole,
             "numbers of steps": (
@@ -180,7 +181,7 @@ def make_plan(pair: Pair, own: OwnParts = NO_OWN_PARTS, *, num_references: int =
             config, layers, height=height, width=width, num_regions=len(presence)
         )
         check_pairs_in_memory(pair, layers, num_regions=len(presence))
-    stages = plan_stages(config, [image.shape[:2] for image in (pair.content, *pair.styles)])
+    stages = plan_stages(config, pair.content.shape)
     if own.parametrization is not None:
         # A parametrization has no coarser sizes.
         stages = (stages[-1]._replace(num_steps=known(config.run.steps), realistic=True),)

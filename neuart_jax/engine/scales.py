@@ -66,20 +66,20 @@ def settle_scales(config: Config, size: tuple[int, ...]) -> Config:
     return config.replace(scales=min(_USUAL_SCALES + doublings, 8))
 
 
-def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage, ...]:
+def plan_stages(config: Config, size: tuple[int, ...]) -> tuple[Stage, ...]:
     """Plan a run's stages, coarsest first, each size half the next.
 
     If the photorealism term has its own steps, they are a last stage at full size.
 
     Args:
       config: resolved configuration.
-      sizes: (height, width) of the content and of every style image, in pixels.
+      size: (height, width, ...) of the content, in pixels.
     """
     run, realism = config.run, config.realism
     realism_steps = realism.realism_steps if realism.realism_weight else 0
     stages = []
-    for halvings in reversed(range(count_scales(sizes, at_most=known(run.scales)))):
-        height, width = (halve_side(side, halvings) for side in sizes[0][:2])
+    for halvings in reversed(range(count_scales(size, at_most=known(run.scales)))):
+        height, width = (halve_side(side, halvings) for side in size[:2])
         num_steps = known(run.coarse_steps if halvings else run.steps)
         stages.append(Stage((height, width), halvings, num_steps, realism_steps == 0))
     if realism_steps:
@@ -87,16 +87,33 @@ def plan_stages(config: Config, sizes: Sequence[tuple[int, ...]]) -> tuple[Stage
     return tuple(stages)
 
 
-def count_scales(sizes: Sequence[tuple[int, ...]], *, at_most: int) -> int:
+def count_scales(size: tuple[int, ...], *, at_most: int) -> int:
     """Count the possible scales, all with sides of at least `SMALLEST_SIDE`.
 
     Args:
-      sizes: (height, width) of the content and of every style image, in pixels.
+      size: (height, width, ...) of the content, in pixels.
       at_most: upper bound.
     """
-    shortest = min(map(min, sizes))
-    counts = range(2, at_most + 1)
-    return max((n for n in counts if halve_side(shortest, n - 1) >= SMALLEST_SIDE), default=1)
+    return 1 + _count_halvings(size, at_most=at_most - 1)
+
+
+def count_style_halvings(size: tuple[int, ...], halvings: int, *, spared: int = 0) -> int:
+    """Count how often a style image is halved where the content is halved `halvings` times.
+
+    As often, so that strokes stay in proportion, but for the halvings that it is spared because its
+    file is smaller than was asked for; and until a side would be shorter than `SMALLEST_SIDE`.
+
+    Args:
+      size: (height, width, ...) of the style image, in pixels.
+      halvings: how often the content is halved.
+      spared: see `Pair.spared`.
+    """
+    return _count_halvings(size, at_most=max(0, halvings - spared))
+
+
+def _count_halvings(size: tuple[int, ...], *, at_most: int) -> int:
+    counts = range(1, at_most + 1)
+    return max((n for n in counts if halve_side(min(size[:2]), n) >= SMALLEST_SIDE), default=0)
 
 
 class Scale(NamedTuple):
@@ -104,7 +121,7 @@ class Scale(NamedTuple):
 
     Attributes:
       content_image: float32[height, width, 3], sRGB in [0, 1].
-      style_images: one float32[height', width', 3] per style, halved as often.
+      style_images: one float32[height', width', 3] per style; see `count_style_halvings`.
       regions: regions of these images, or None.
       paint: paint mask, float32[height, width, 1]; None paints everything.
     """
@@ -123,7 +140,11 @@ def make_scale(pair: Pair, halvings: int, *, num_devices: int = 1) -> Scale:
       halvings: how often; 0 keeps the size.
       num_devices: number of devices over which the images' rows are sharded.
     """
-    content, *styles = (_halve(image, halvings) for image in (pair.content, *pair.styles))
+    content = _halve(pair.content, halvings)
+    styles = [
+        _halve(style, count_style_halvings(style.shape, halvings, spared=spared))
+        for style, spared in zip(pair.styles, pair.spared, strict=True)
+    ]
     regions, paint = pair.regions, None
     if regions is not None and halvings:
         regions = _resize_regions(regions, content, styles)

@@ -75,6 +75,8 @@ class Pair(NamedTuple):
         everything.
       memberships: the content's soft masks without the paint mask, float32[height, width, regions];
         None without regions.
+      spared: for every style image, how many of the halvings between scales it is spared, since its
+        file is that much smaller than was asked for.
     """
 
     content: Array
@@ -85,6 +87,7 @@ class Pair(NamedTuple):
     gray: bool = False
     paint: Float32 | None = None
     memberships: Float32 | None = None
+    spared: tuple[int, ...] = ()
 
     @property
     def presence(self) -> tuple[tuple[bool, ...], ...]:
@@ -112,6 +115,7 @@ def make_pair(
     masks: Masks = Masks(),
     name: str = "the content image",
     palette: npt.ArrayLike | None = None,
+    spared: Sequence[int] = (),
 ) -> Pair:
     """Validate and preprocess a content image, its styles and their masks.
 
@@ -125,6 +129,7 @@ def make_pair(
       name: name of the content image in messages.
       palette: image that stands for the content's colors, float[height', width', 3]; for a clip,
         several of its frames side by side, so that all frames are painted in the same colors.
+      spared: see `Pair`; by default no halving is spared.
 
     Raises:
       InputError: an image or a mask is invalid.
@@ -164,7 +169,10 @@ def make_pair(
     if palette is not None:
         seen = luminance(content) if gray else content
     content, styles = jax.device_put((seen, tuple(styles)))
-    return Pair(content, styles, regions, original, config, gray, paint, memberships)
+    return Pair(
+        *(content, styles, regions, original, config, gray, paint, memberships),
+        spared=tuple(spared) or (0,) * len(styles),
+    )
 
 
 def with_frame(

@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,6 +75,19 @@ class Given(NamedTuple):
     masks: Masks
     digests: dict[str, str]
 
+    @property
+    def spared(self) -> tuple[int, ...]:
+        """For every style, how many halvings it is spared; see `pair.Pair`.
+
+        Painted at 2048 pixels with a painting of 1024, the content is halved three times and the
+        painting twice, so that both come to 256 pixels at the coarsest scale, as if painted at 512.
+        """
+        images = self.config.images
+        wanted = (images.style_size or max(self.content.image.shape)) * images.style_scale
+        # A tiled style is as large as the content.
+        sizes = [wanted if images.style_tile else max(s.image.shape) for s in self.styles]
+        return tuple(max(0, math.floor(math.log2(wanted / size))) for size in sizes)
+
 
 @phase("input")
 def prepare(
@@ -102,7 +116,9 @@ def prepare(
     check_room_in_file(config.output.image_name, height=height, width=width)
     check_progress_film(config.output, height=height, width=width)
     styles = [style.image for style in given.styles]
-    pair = make_pair(given.config, given.content.image, styles, masks=given.masks)
+    pair = make_pair(
+        given.config, given.content.image, styles, masks=given.masks, spared=given.spared
+    )
     plan = make_plan(pair, own)
     notes = (
         *_note_size(given.config, given.content),

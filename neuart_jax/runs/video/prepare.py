@@ -131,6 +131,7 @@ def prepare_clip(config: Config, look: Look | None = None) -> PreparedClip:
         masks=masks,
         name="the first frame",
         palette=_find_palette(look, styles),
+        spared=given.spared,
     )
     plan = make_plan(pair, num_references=len(config.video.references))
     _check_blend(plan)
