@@ -879,7 +879,7 @@ def test_flows_of_ones_own_are_followed():
         ({"content_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
         ({"content_mask": "clip.mkv"}, "of frame 1 of .*clip.mkv is neither"),
         ({"content_mask": "wide_masks"}, "wide_masks has 96 x 48 pixels, its image 64 x 48"),
-        ({"content_mask": "masks"}, r"mask has 2 regions \(black, white\) and there are 1 style"),
+        ({"content_mask": "masks"}, r"mask has 2 regions \(black, white\) and came with 1 style"),
         ({"paint_mask": "few_masks"}, "few_masks has 5 frames, and .*clip.mkv has 6"),
         ({"print_losses": True}, "--print_losses came with a clip"),
         ({"references": "0,1"}, "--references=0,1"),
