@@ -565,7 +565,7 @@ def test_a_script_runs_and_goes_on(tmp_path, pictures):
     first = run_script("evaluate", *arguments, cwd=tmp_path)
     assert (first.returncode, first.stdout) == (0, "output/evaluate/contact_sheet.png\n")
     # Not said where another test has left the program in the cache, or where the machine is fast.
-    sometimes = ("Compiling for pictures", "Still", "At step")
+    sometimes = ("Compiling for images", "Still", "At step")
     lines = [line for line in first.stderr.splitlines() if not line.startswith(sometimes)]
     assert lines[0] == "Weights: random orthogonal filters, seed 0, calibrated on the images."
     assert lines[1].startswith("1/1 photo__painting took ")
