@@ -156,6 +156,11 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
     bar(run_progress(20, 20.0, 1 / 16))
     line = "At step 20 of 80: total 2.5, about 02:30 left.\n"
     assert line in wait_for(stream, line)
+    # Half a minute later without a report: the time left is less.
+    now = time.monotonic
+    monkeypatch.setattr(console.time, "monotonic", lambda: now() + 30)
+    line = "At step 20 of 80: total 2.5, about 02:00 left.\n"
+    assert line in wait_for(stream, line)
     bar.close()
     said = stream.getvalue()
     time.sleep(0.05)

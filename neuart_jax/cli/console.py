@@ -72,10 +72,12 @@ class ProgressBar:
         self._first: Progress | None = None
         self._pace: float | None = None
         self._last: Progress | None = None
+        self._shown_at = 0.0
         self._pulse = _Pulse(self._describe)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of the run."""
+        self._shown_at = time.monotonic()
         if self._last is None or progress.size != self._last.size:
             # Its first report came after compilation, which must not count as pace.
             self._first = progress
@@ -112,7 +114,9 @@ class ProgressBar:
             self._pace = (last.seconds - first.seconds) / (last.share - first.share)
         if last is None or self._pace is None:
             return ""
-        return _format_wait(self._pace * (1 - last.share))
+        # A large image's report is older than a line in a log.
+        since = time.monotonic() - self._shown_at
+        return _format_wait(max(0.0, self._pace * (1 - last.share) - since))
 
 
 class _CountBar:
@@ -181,7 +185,7 @@ class FilmBar(_CountBar):
 def _format_wait(seconds_left: float | None) -> str:
     if seconds_left is None or seconds_left < 1:
         return ""
-    return f", about {tqdm.format_interval(seconds_left)} left"
+    return f", about {tqdm.format_interval(round(seconds_left))} left"
 
 
 def _open_bar(**options: Any) -> Any:
