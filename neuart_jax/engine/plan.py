@@ -71,8 +71,7 @@ class Plan(NamedTuple):
         whole = dataclasses.replace(self.programs[-1], presence=(), tiling=None)
         # Only for losses that sort do the targets' shapes depend on the styles' sizes.
         sorts = config.losses.style_loss in SORTING_LOSSES
-        sizes = (style.shape[:2] for style in self.pair.styles)
-        styles = tuple(zip(sizes, self.pair.spared, strict=True))
+        styles = tuple(style.shape[:2] for style in self.pair.styles)
         return {
             "settings": whole,
             "numbers of steps": (
@@ -83,6 +82,7 @@ class Plan(NamedTuple):
             "frames": (config.output.save_every, self.frame_steps),
             "size of the content": self.pair.content.shape[:2],
             "sizes of the styles": styles if sorts else len(styles),
+            "sizes of the styles at coarser scales": self.pair.spared if sorts else (),
             "number of scales": len(self.stages),
             "regions": self.programs[-1].presence,
         }
