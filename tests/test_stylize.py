@@ -291,12 +291,15 @@ def test_losses_that_sort_want_styles_of_one_size(three_pairs):
 def test_a_picture_in_windows_is_the_picture(network):
     """Both scales and the style are larger than a window."""
     content, style = smooth_image(203, 210, seed=1), smooth_image(210, 198, seed=2)
-    config = SHALLOW.replace(steps=1, coarse_steps=1, balance=True, color="luminance", auto_masks=2)
+    config = SHALLOW.replace(
+        **{"steps": 1, "coarse_steps": 1, "optimizer": "adam"},
+        **{"balance": True, "color": "luminance", "auto_masks": 2},
+    )
     whole = stylize(content, style, config, network=network)
     windows = stylize(content, style, config.replace(window=80), network=network)
     assert_allclose(windows.step_losses, whole.step_losses, rtol=1e-5)
-    # A step of L-BFGS multiplies rounding.
-    assert_allclose(windows.image, whole.image, atol=5e-3)
+    # A first step of Adam goes by the gradient's sign, which rounding may change where it is zero.
+    assert np.mean(np.abs(windows.image - whole.image) > 1e-4) < 1e-3
 
 
 @pytest.mark.parametrize(
