@@ -3,6 +3,7 @@ import logging
 import signal
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -157,8 +158,8 @@ def test_without_a_terminal_lines_tell_that_something_is_going_on(monkeypatch):
     line = "At step 20 of 80: total 2.5, about 02:30 left.\n"
     assert line in wait_for(stream, line)
     # Half a minute later without a report: the time left is less.
-    now = time.monotonic
-    monkeypatch.setattr(console.time, "monotonic", lambda: now() + 30)
+    later = types.SimpleNamespace(monotonic=lambda: time.monotonic() + 30)
+    monkeypatch.setattr(console, "time", later)
     line = "At step 20 of 80: total 2.5, about 02:00 left.\n"
     assert line in wait_for(stream, line)
     bar.close()
