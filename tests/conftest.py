@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Half of the suite's time would be the compiler's last optimizations of programs that run for
-# milliseconds, and a third of the rest its newer code generator, which JAX 0.11 can't do without.
+# milliseconds, and a third of the rest its newer code generator, which JAX 0.12 can't do without.
 # Before JAX is imported; also for the processes that tests start. Later flags win, so that the
 # caller's do.
 os.environ["XLA_FLAGS"] = " ".join(

@@ -34,7 +34,7 @@ class Stage(NamedTuple):
 
     Attributes:
       size: (height, width) of the image, in pixels.
-      halvings: how often all images are halved from full size.
+      halvings: how often the content is halved from full size.
       num_steps: largest number of updates.
       realistic: whether the stage has the photorealism term, if the run has it.
     """
