@@ -167,3 +167,25 @@ def test_a_memory_whose_newest_pair_does_not_survive_is_empty():
     assert int(small.num_stored) == 0
     gradient = jnp.full((1, 1, 3), 0.1)
     assert_allclose(find_direction(small, gradient), -gradient, rtol=1e-9)
+
+
+def test_memories_of_a_batch_are_read_as_far_as_each_is_filled():
+    memories = [init_memory(jnp.zeros(SHAPE), history=4)]
+    for pair in make_pairs(6):
+        memories.append(store(memories[-1], pair))
+    memories.append(forget(memories[-1], wanted=YES))
+    gradients = np.random.default_rng(5).standard_normal((len(memories), *SHAPE))
+    together = jax.tree.map(lambda *parts: jnp.stack(parts), *memories)
+    directions = jax.vmap(find_direction)(together, jnp.asarray(gradients))
+    for memory, gradient, direction in zip(memories, gradients, directions, strict=True):
+        assert_allclose(direction, find_direction(memory, jnp.asarray(gradient)), rtol=1e-12)
+
+
+def test_slots_that_nothing_was_stored_in_are_not_visited():
+    """A history of a hundred costs a run of ten steps no more than a history of ten."""
+    small, large = (init_memory(jnp.zeros(SHAPE), history=history) for history in (3, 100))
+    for pair in make_pairs(3):
+        small, large = store(small, pair), store(large, pair)
+    poisoned = large._replace(steps=large.steps.at[3:].set(jnp.nan))
+    gradient = jnp.arange(6.0).reshape(SHAPE)
+    assert_array_equal(find_direction(poisoned, gradient), find_direction(small, gradient))

@@ -4,7 +4,7 @@ The coordinates may be any orthonormal ones: pixels, or the components of a cosi
 (`frequency_bands`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -170,22 +170,40 @@ def find_direction(memory: Memory, gradient: Array, *, gains: Array | float = 1)
       gains: P, a positive number for every coordinate, or for all.
     """
     history = len(memory.inverses)
-    newest_first = (memory.num_stored - 1 - jnp.arange(history)) % history
+    # A memory of a hundred pairs takes a tenth of an evaluation's time once it is full.
+    count = _largest(jnp.minimum(memory.num_stored, history))
 
-    def backward(rest: Array, index: Array) -> tuple[Array, Array]:
+    def slot(age: Array) -> Array:
+        return (memory.num_stored - 1 - age) % history
+
+    def backward(age: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        rest, factors = carry
+        index = slot(age)
         factor = memory.inverses[index] * dot(memory.steps[index], rest)
-        return rest - factor * memory.changes[index], factor
+        return rest - factor * memory.changes[index], factors.at[age].set(factor)
 
-    def forward(rest: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-        index, factor = pair
+    def forward(done: Array, rest: Array) -> Array:
+        age = count - 1 - done
+        index = slot(age)
         other = memory.inverses[index] * dot(memory.changes[index], rest)
-        return rest + (factor - other) * memory.steps[index], None
+        return rest + (factors[age] - other) * memory.steps[index]
 
-    rest, factors = lax.scan(backward, gradient, newest_first)
+    nothing = jnp.zeros(history, gradient.dtype)
+    rest, factors = lax.fori_loop(0, count, backward, (gradient, nothing))
     rest = gains * rest
     # With an empty memory, the vector to scale is P g.
     length, wanted = jnp.sqrt(dot(rest, rest)), jnp.sqrt(dot(gradient, gradient))
     first_scale = jnp.minimum(1, wanted) / jnp.where(length > 0, length, 1)
     scale = jnp.where(memory.num_stored > 0, memory.scale, first_scale)
-    scaled, _ = lax.scan(forward, scale * rest, (newest_first, factors), reverse=True)
-    return -scaled
+    return -lax.fori_loop(0, count, forward, scale * rest)
+
+
+@jax.custom_batching.custom_vmap
+def _largest(count: Array) -> Array:
+    """Return the largest number in a batch: a loop of one length for all its pairs."""
+    return count
+
+
+@_largest.def_vmap
+def _largest_of_batch(size: int, batched: Sequence[bool], counts: Array) -> tuple[Array, bool]:
+    return jnp.max(counts), False
