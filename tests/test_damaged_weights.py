@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CASES = 250
 # Of a layout whose reader is a process of its own, which takes its time to start.
-NUM_CASES_IN_PROCESSES = 40
+NUM_CASES_IN_PROCESSES = 25
 WITHOUT_CHECKSUMS = (
     "legacy h5",
     "legacy h5 with names as text",
