@@ -199,6 +199,10 @@ DISTRIBUTION_LOSSES = {
     "relative_wasserstein": lambda f, w, p, v, d: (
         _gaussian_distance(f, w, p, v) / _moment_energy(p, v)
     ),
+    # The same for the few channels here; see test_gaussians for more.
+    "principal_wasserstein": lambda f, w, p, v, d: (
+        _gaussian_distance(f, w, p, v) / _moment_energy(p, v)
+    ),
     # Li, Wang, Liu & Hou 2017
     "mean_std": lambda f, w, p, v, d: _moment_distance(f, w, p, v) / f.shape[-1],
     "relative_mean_std": lambda f, w, p, v, d: _moment_distance(f, w, p, v) / _moment_energy(p, v),

@@ -1,5 +1,7 @@
 """The Wasserstein distance of normal distributions against scipy's roots, in float32, too."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from neuart_jax.losses.elementwise import TINY
 from neuart_jax.losses.gaussian import (
-    _find_root,
+    NUM_PRINCIPAL,
     _stretches,
     gaussian_wasserstein,
     make_target_gaussian,
@@ -48,9 +50,14 @@ def on_device(statistic, dtype=jnp.float32):
     return tuple(jnp.asarray(part, dtype) for part in statistic)
 
 
-@jax.jit
-def distance(own, target):
-    return gaussian_wasserstein(own, make_target_gaussian(target))
+@functools.partial(jax.jit, static_argnames="num_principal")
+def distance(own, target, num_principal=None):
+    return gaussian_wasserstein(own, make_target_gaussian(target), num_principal=num_principal)
+
+
+def rooted(target):
+    """Return the root of a target's ridged covariance."""
+    return target.axes @ np.diag(np.sqrt(target.variances)) @ target.axes.T
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,7 @@ def test_the_gradient_in_float32_is_that_in_float64():
     assert_allclose(single, double, atol=2e-3 * np.max(np.abs(double)))
 
 
-def test_a_target_is_the_distribution_with_the_root_of_its_ridged_covariance():
+def test_a_target_is_the_distribution_with_the_axes_of_its_ridged_covariance():
     mean, covariance = statistic_of(draw(0, 400, 8))
     target = make_target_gaussian(on_device((mean, covariance)))
     ridge = 1e-4 * np.trace(covariance) / 8 + TINY
@@ -123,7 +130,7 @@ def test_a_target_is_the_distribution_with_the_root_of_its_ridged_covariance():
     assert_allclose(target.covariance, covariance, rtol=1e-6)
     assert_allclose(target.ridge, ridge, rtol=1e-5)
     expected = scipy.linalg.sqrtm(covariance + ridge * np.eye(8)).real
-    assert_allclose(target.root, expected, atol=2e-5 * np.max(expected))
+    assert_allclose(rooted(target), expected, atol=2e-5 * np.max(expected))
 
 
 def test_the_root_of_blended_styles_is_that_of_the_blended_covariance():
@@ -135,7 +142,7 @@ def test_the_root_of_blended_styles_is_that_of_the_blended_covariance():
     mean = sum(share * mean for share, (mean, _) in zip(shares, styles, strict=True))
     ridge = 1e-4 * np.trace(blend) / 8
     root = scipy.linalg.sqrtm(blend + ridge * np.eye(8)).real
-    assert_allclose(target.root, root, atol=2e-5 * np.max(root))
+    assert_allclose(rooted(target), root, atol=2e-5 * np.max(root))
     assert_allclose(target.mean, mean, rtol=1e-5)
     of_roots = sum(
         share * scipy.linalg.sqrtm(covariance).real
@@ -168,15 +175,60 @@ def test_a_term_of_blended_styles_has_that_target():
         assert_allclose(ours, other, rtol=1e-4, atol=1e-6)
 
 
-def test_roots_are_roots_and_the_trace_has_the_inverses_slope():
+def test_the_trace_of_a_root_has_the_inverse_roots_slope():
     covariance = np.cov(draw(0, 100, 12).T) + 0.1 * np.eye(12)
-    matrix = jnp.asarray(covariance, jnp.float32)
-    root = jax.jit(_find_root)(matrix)
-    assert_allclose(root, scipy.linalg.sqrtm(covariance).real, atol=1e-5 * np.max(root))
-    value, slope = jax.jit(jax.value_and_grad(trace_of_root))(matrix)
+    value, slope = jax.jit(jax.value_and_grad(trace_of_root))(jnp.asarray(covariance, jnp.float32))
     assert_allclose(value, np.sum(np.sqrt(np.linalg.eigvalsh(covariance))), rtol=1e-6)
     expected = scipy.linalg.inv(scipy.linalg.sqrtm(covariance)).real / 2
     assert_allclose(slope, expected, atol=1e-4 * np.max(expected))
+
+
+def without_other_covariances(own, target, num_principal):
+    """Return a distribution without covariances outside the target's first components."""
+    (mean, covariance), axes = own, np.linalg.eigh(target[1])[1][:, ::-1]
+    seen = axes.T @ covariance @ axes
+    first = np.arange(len(mean)) < num_principal
+    kept = np.outer(first, first) | np.eye(len(mean), dtype=bool)
+    return mean, axes @ np.where(kept, seen, 0) @ axes.T
+
+
+@pytest.mark.parametrize("num_principal", [1, 10, 63, 64])
+def test_beyond_the_principal_components_only_variances_count(num_principal):
+    own, target = (statistic_of(draw(seed, 200, 64, decay=0.05)) for seed in (0, 1))
+    found = distance(on_device(own), on_device(target), num_principal)
+    expected = literal_distance(without_other_covariances(own, target, num_principal), target)
+    assert_allclose(found, expected, rtol=2e-4)
+    whole = literal_distance(own, target)
+    assert found[1] <= whole[1] * (1 + 1e-4)
+    assert (found[1] < 0.99 * whole[1]) == (num_principal < 63)
+    same = distance(on_device(target), on_device(target), num_principal)
+    assert same[1] < 1e-3 * np.trace(target[1])
+
+
+def test_its_gradient_is_that_of_finite_differences(float64):
+    own, target = (on_device(statistic_of(draw(seed, 200, 12)), jnp.float64) for seed in (0, 1))
+    prepared = make_target_gaussian(target)
+
+    def of_covariance(covariance):
+        return gaussian_wasserstein((own[0], covariance), prepared, num_principal=5)[1]
+
+    change = np.cov(draw(2, 50, 12).T)
+    slope = jnp.vdot(jax.grad(of_covariance)(own[1]), change)
+    low, high = (of_covariance(own[1] + step * change) for step in (-1e-6, 1e-6))
+    assert_allclose(slope, (high - low) / 2e-6, rtol=1e-5)
+
+
+def test_the_default_formula_differs_beyond_its_number_of_components():
+    for channels, equal in ((NUM_PRINCIPAL, True), (NUM_PRINCIPAL + 8, False)):
+        own, target = (jnp.asarray(draw(seed, 300, channels)[None], jnp.float32) for seed in (0, 1))
+        whole, some = (
+            float(compare(own, None, read(target, None)))
+            for read, compare in (
+                STYLE_LOSSES[name] for name in ("relative_wasserstein", "principal_wasserstein")
+            )
+        )
+        assert (whole == some) == equal
+        assert 0.9 * whole < some <= whole
 
 
 @pytest.mark.parametrize("least", [1e-7, 1e-3, 0.3])

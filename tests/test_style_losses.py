@@ -19,7 +19,7 @@ from neuart_jax.losses.style import STYLE_LOSSES, blend_statistics
 
 NAMES = sorted(STYLE_LOSSES)
 SORTING = sorted(name for name in NAMES if "sliced" in name or "histogram" in name)
-GAUSSIAN = ("wasserstein", "relative_wasserstein")
+GAUSSIAN = ("wasserstein", "relative_wasserstein", "principal_wasserstein")
 ONE_OF_EACH = (
     "relative",
     "half_sum",

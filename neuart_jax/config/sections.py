@@ -213,6 +213,8 @@ class LossConfig(Section):
         "mean_elements: mean (G/NM-A/NM)^2\n"
         "wasserstein: squared Wasserstein-2 distance of normal distributions, over N\n"
         "relative_wasserstein: the same distance over the style's energy\n"
+        "principal_wasserstein: the same, without covariances beyond the style's 256 first "
+        "principal components\n"
         "mean_std: mean (m-m')^2 + (s-s')^2\n"
         "sliced_wasserstein: mean over directions v of (sort(Fv)-sort(Pv))^2\n"
         "histogram: mean over channels of (sort(F)-sort(P))^2\n"
@@ -226,6 +228,7 @@ class LossConfig(Section):
             "mean_elements",
             "wasserstein",
             "relative_wasserstein",
+            "principal_wasserstein",
             "mean_std",
             "relative_mean_std",
             "sliced_wasserstein",

@@ -31,7 +31,12 @@ from neuart_jax.losses.elementwise import (
     relative_error,
     sum_squared_error,
 )
-from neuart_jax.losses.gaussian import TargetGaussian, gaussian_wasserstein, make_target_gaussian
+from neuart_jax.losses.gaussian import (
+    NUM_PRINCIPAL,
+    TargetGaussian,
+    gaussian_wasserstein,
+    make_target_gaussian,
+)
 from neuart_jax.losses.moments import (
     Moments,
     deviation_of,
@@ -132,11 +137,6 @@ def _gram_loss(distance: Callable[[Array, Array, Array], Array]) -> MomentLoss:
     return MomentLoss(gram_of, distance)
 
 
-def _distance_of_gaussians(statistic: Any, target: TargetGaussian) -> Array:
-    of_means, of_covariances = gaussian_wasserstein(statistic, target)
-    return of_means + of_covariances
-
-
 def _energy_of_gaussian(target: TargetGaussian) -> Array:
     return jnp.sum(jnp.square(target.mean)) + jnp.trace(target.covariance)
 
@@ -151,11 +151,17 @@ def _energy_of_deviations(target: tuple[Array, Array]) -> Array:
     return jnp.sum(jnp.square(mean)) + jnp.sum(jnp.square(deviation))
 
 
-def _gaussian_loss(divide: Callable[[Array, Any], Array]) -> MomentLoss:
+def _gaussian_loss(
+    divide: Callable[[Array, Any], Array], *, num_principal: int | None = None
+) -> MomentLoss:
     """Make a loss from a normalization: (sum over channels, statistic of the style) -> scalar."""
+
+    def distance(own: Any, target: TargetGaussian, m: Array) -> Array:
+        return divide(sum(gaussian_wasserstein(own, target, num_principal=num_principal)), target)
+
     return MomentLoss(
         gaussian_of,
-        lambda own, target, m: divide(_distance_of_gaussians(own, target), target),
+        distance,
         prepare=make_target_gaussian,
         centered=True,
     )
@@ -227,6 +233,8 @@ MOMENT_LOSSES: dict[str, MomentLoss] = {
     "wasserstein": _gaussian_loss(_by_channels),
     # (|m-m'|^2 + tr(...)) / (|m'|^2 + tr S')
     "relative_wasserstein": _gaussian_loss(_by(_energy_of_gaussian)),
+    # the same, with only the variances of what lies outside the style's first components
+    "principal_wasserstein": _gaussian_loss(_by(_energy_of_gaussian), num_principal=NUM_PRINCIPAL),
     # 1/N sum (m-m')^2 + (s-s')^2: Li, Wang, Liu & Hou 2017, "Demystifying neural style transfer",
     # arXiv 1701.01036; Huang & Belongie 2017, arXiv 1703.06868, equation (13), without its roots.
     "mean_std": _deviation_loss(_by_channels),
