@@ -157,7 +157,8 @@ def _gaussian_loss(
     """Make a loss from a normalization: (sum over channels, statistic of the style) -> scalar."""
 
     def distance(own: Any, target: TargetGaussian, m: Array) -> Array:
-        return divide(sum(gaussian_wasserstein(own, target, num_principal=num_principal)), target)
+        of_means, of_covariances = gaussian_wasserstein(own, target, num_principal=num_principal)
+        return divide(of_means + of_covariances, target)
 
     return MomentLoss(
         gaussian_of,
