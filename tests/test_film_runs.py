@@ -630,7 +630,7 @@ def test_masks_of_both_kinds_may_move():
         config_of(
             **OF_TWO,
             **{"content_mask": "masks.mkv", "paint_mask": "paint.mkv", "output": "film.mkv"},
-            frame_steps=12,
+            frame_steps=20,
         )
     )
     frames = frames_of("film")

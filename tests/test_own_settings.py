@@ -214,7 +214,7 @@ def test_a_network_of_ones_own_gets_fitted_ones_settings_but_no_layers_of_its_ow
 def test_a_setting_that_is_not_resolved_is_an_error_in_the_program():
     with pytest.raises(AssertionError, match="the configuration is not resolved"):
         known(Config().run.steps)
-    assert known(resolve_config(Config()).run.steps) == 30
+    assert known(resolve_config(Config()).run.steps) == 25
     assert known(0) == 0
 
 

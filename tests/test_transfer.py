@@ -60,14 +60,18 @@ def config_for(pictures, output, **settings):
     return Config().replace(**{**defaults, **SHALLOW, **settings})
 
 
-def run_command(*arguments, cwd, **settings):
+def run_command(*arguments, cwd, cache=None, **settings):
     flags = [f"--{name}={value}" for name, value in settings.items()]
     # A source tree is importable from anywhere only when it is installed; tests don't insist.
     root = str(Path(__file__).resolve().parents[1])
     return subprocess.run(
         [sys.executable, "-m", "neuart_jax.main", *arguments, *flags],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": root},
+        env={
+            **os.environ,
+            "PYTHONPATH": root,
+            **({} if cache is None else {"XDG_CACHE_HOME": str(cache)}),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -81,6 +85,7 @@ def finished(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("finished")
     done = run_command(
         cwd=folder,
+        cache=tmp_path_factory.mktemp("cache"),  # Whatever ran before, it fits and compiles.
         content=pictures / "photo.png",
         style=pictures / "painting.png",
         output="result",
