@@ -8,8 +8,9 @@ LOSS_LIMIT = {"float32": 1e-4, "tensorfloat32": 1e-2, "bfloat16": 5e-2}
 """Limit on the relative error of a loss against float64, by precision: a few times the unit
 roundoff of 6e-8, 5e-4 and 4e-3, as sums of squared differences magnify it."""
 
-GRADIENT_LIMIT = {"float32": 1e-2, "tensorfloat32": 5e-2, "bfloat16": 2e-1}
-"""The same for gradients, which change if a single ReLU is on instead of off."""
+GRADIENT_LIMIT = {"float32": 1e-2, "tensorfloat32": 5e-2, "bfloat16": 3e-1}
+"""The same for gradients, which change if a single ReLU is on instead of off. In bfloat16 ours and
+that of PyTorch's autocast were both off by 0.25 at 48x48 pixels."""
 
 SAME_LOSS, SAME_PIXELS = 1e-3, 1 / 255
 """Limits on the difference of a pair in a batch from the pair alone, relative and in colors."""
