@@ -30,7 +30,8 @@ _UNTRAINED: dict[str, Any] = {
 _TRAINED: dict[str, Any] = {
     "range_weight": 300.0,
     "coarse_steps": 40,
-    # As near to the style, under the other network, as more steps; see docs/defaults.md.
+    # Within 3 % of the style distance, under the other network, of the 30 steps that VGGs with
+    # relu5_1 and exact roots needed; see docs/defaults.md.
     "steps": 25,
 }
 _VGG_BY_KIND: dict[str, dict[str, Any]] = {
